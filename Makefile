@@ -1,0 +1,59 @@
+# Every target sets up .venv by itself when it is missing or older than the pins.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format schema bench clean
+
+# the first Python between 3.11 and 3.13 on the PATH; override with make PYTHON=...
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo $$python && break; done)
+CORES ?= all
+GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+READY := .venv/.ready
+
+help:
+	@echo "make demo    phantom data to report: a whole run on the CPU in a few minutes"
+	@echo "make test    the test suite"
+	@echo "make lint    ruff and snakefmt"
+	@echo "make format  let them mend what they can"
+	@echo "make schema  write workflow/schemas/params.schema.json again"
+	@echo "make bench   measure this machine (benchmarks/)"
+	@echo "make clean   remove results, logs and the workflow's memory; keeps .venv, data and runs"
+
+setup: $(READY)
+
+$(READY): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 found: install one, or name it: make PYTHON=/path/to/python" >&2; exit 2; }
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^pip==' requirements.txt)"
+	.venv/bin/python -m pip install --quiet -r requirements.txt
+	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(READY)
+	snakemake --cores $(CORES) --resources gpu=$(GPUS)
+	hsam summary
+
+test: $(READY)
+	python -m pytest
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+
+format: $(READY)
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+schema: $(READY)
+	hsam params --schema > workflow/schemas/params.schema.json
+
+bench: $(READY)
+	python -m benchmarks
+
+clean:
+	rm -rf results reports logs .snakemake

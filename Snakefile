@@ -1,0 +1,28 @@
+# Raw volumes in, a report out. The includes read as the data flow.
+from snakemake.utils import min_version, validate
+
+min_version("9.20")
+
+
+configfile: "params.yaml"
+
+
+validate(config, "workflow/schemas/params.schema.json")
+
+
+include: "workflow/rules/common.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "reports/report.html",
+
+
+include: "workflow/rules/phantom.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/split.smk"
+include: "workflow/rules/search.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"

@@ -1,0 +1,42 @@
+"""H-SAM: prompt-free medical image segmentation with SAM and two decoders.
+
+Build a model with `build_hsam` (or any by name with `build`), train it with `two_stage_loss` and
+the schedules, keep it with `save` and `load`.
+"""
+
+from hsam.backbones import backbones
+from hsam.builders import build_hsam
+from hsam.lora import merge_lora, unmerge_lora
+from hsam.losses import dice_loss, resize_labels, stage_loss, two_stage_loss
+from hsam.model import SegmentationModel
+from hsam.output import Segmentation
+from hsam.published_adapter import load_published_adapter
+from hsam.registry import MODELS, build
+from hsam.sam_checkpoint import LoadReport, load_sam_checkpoint
+from hsam.schedules import lr_factor, stage_weight
+from hsam.storage import load, read_record, save
+from hsam.version import __version__
+
+__all__ = [
+    "MODELS",
+    "LoadReport",
+    "Segmentation",
+    "SegmentationModel",
+    "__version__",
+    "backbones",
+    "build",
+    "build_hsam",
+    "dice_loss",
+    "load",
+    "load_published_adapter",
+    "load_sam_checkpoint",
+    "lr_factor",
+    "merge_lora",
+    "read_record",
+    "resize_labels",
+    "save",
+    "stage_loss",
+    "stage_weight",
+    "two_stage_loss",
+    "unmerge_lora",
+]

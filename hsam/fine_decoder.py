@@ -1,0 +1,124 @@
+"""Stage 2: a second decoder guided by the masks of the first.
+
+Source: paper section 3 (CMAttn, learnable mask-attention, hierarchical pixel decoder).
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hsam import sam
+from hsam.class_balance import ClassBalancedMaskAttention
+from hsam.class_mlps import ClassMLPs, class_masks
+from hsam.coarse_decoder import CoarseOutput, upscaling
+from hsam.two_way import MaskedTransformer
+
+
+class FineOutput(NamedTuple):
+    """Logits (B, C, S, S) and predicted overlap of each class (B, C)."""
+
+    logits: Tensor
+    iou: Tensor
+
+
+class HierarchicalPixelDecoder(nn.Module):
+    """Both stages' upscaled images, joined and doubled twice to full resolution.
+
+    Source: paper section 3, hierarchical pixel decoder.
+    """
+
+    def __init__(self, width: int) -> None:
+        """Build for decoder width D: D/4 channels in, D/16 out."""
+        super().__init__()
+        self.skip_connect = nn.Sequential(
+            nn.ConvTranspose2d(width // 4, width // 8, kernel_size=2, stride=2),
+            sam.LayerNorm2d(width // 8),
+            nn.GELU(),
+            nn.ConvTranspose2d(width // 8, width // 16, kernel_size=2, stride=2),
+            sam.LayerNorm2d(width // 16),
+            nn.GELU(),
+        )
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Two (B, D/8, 4G, 4G) maps, stage 2 first -> (B, D/16, 16G, 16G)."""
+        return self.skip_connect(torch.cat([fine, coarse], dim=1))
+
+
+class FineDecoder(nn.Module):
+    """The second decoder; each of its three parts can be left out (paper table 11)."""
+
+    def __init__(
+        self,
+        transformer: MaskedTransformer,
+        width: int,
+        classes: int,
+        cm_attention: ClassBalancedMaskAttention | None,
+        mask_attention: bool = True,
+        pixel_decoder: bool = True,
+    ) -> None:
+        """Build a decoder of width D for `classes` classes, background among them.
+
+        Args:
+            transformer: two-way transformer that takes a prior mask.
+            cm_attention: None leaves the image embedding as it is.
+            mask_attention: weigh the cross attentions by the prior mask.
+            pixel_decoder: False predicts at a quarter of the side and resizes.
+        """
+        super().__init__()
+        self.transformer = transformer
+        self.mask_tokens = nn.Embedding(classes, width)
+        self.cm_attention = cm_attention
+        self.mask_attention = mask_attention
+        self.output_upscaling = upscaling(width)
+        self.pixel_decoder = HierarchicalPixelDecoder(width) if pixel_decoder else None
+        out = width // 16 if pixel_decoder else width // 8
+        self.class_mlps = ClassMLPs(classes, width, out, layers=5)
+        self.iou_prediction_head = sam.MLP(width, width, classes, 3)
+
+    def forward(
+        self,
+        image: Tensor,
+        image_pe: Tensor,
+        dense: Tensor,
+        coarse: CoarseOutput,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> FineOutput:
+        """Segment an embedded image with stage 1's output as prior.
+
+        Args:
+            image: image embedding, in training with noise, (B, D, G, G).
+            image_pe: positional encoding, (1, D, G, G).
+            dense: dense prompt embedding, broadcast to (B, D, G, G).
+            coarse: output of stage 1.
+            labels: ground truth, integer, (B, S, S); it places CMAttn's noise in training.
+            generator: source of noise and dropout in training.
+        """
+        batch, _, grid, _ = image.shape
+        image = image + dense
+        if self.cm_attention is not None:
+            prior = coarse.tokens @ coarse.image.flatten(2)  # B x C x D @ B x D x N
+            gate = self.cm_attention(prior, labels, generator)
+            image = image + image * gate.unflatten(1, (1, grid, grid))  # B x N -> B x 1 x G x G
+        mask = prior_mask(coarse.logits, grid) if self.mask_attention else None
+        tokens = self.mask_tokens.weight.unsqueeze(0).expand(batch, -1, -1)  # B x C x D
+        tokens, keys = self.transformer(image, image_pe, tokens, mask, generator)
+        image = keys.transpose(1, 2).unflatten(2, (grid, grid))  # B x N x D -> B x D x G x G
+        features = self.output_upscaling(image)
+        if self.pixel_decoder is not None:
+            features = self.pixel_decoder(features, coarse.upscaled)
+        logits = class_masks(self.class_mlps(tokens), features)
+        if self.pixel_decoder is None:
+            logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+        return FineOutput(logits, self.iou_prediction_head(tokens[:, 0]))
+
+
+def prior_mask(logits: Tensor, grid: int) -> Tensor:
+    """Class probabilities on the patch grid: logits (B, C, H, W) -> (B, C, N) in [0, 1].
+
+    Source: paper section 3, learnable mask-attention.
+    """
+    small = F.interpolate(logits, size=(grid, grid), mode="bilinear", align_corners=False)
+    return torch.softmax(small.flatten(2), dim=1)

@@ -1,0 +1,44 @@
+"""The check that every model makes on what it is given."""
+
+import torch
+from torch import Tensor
+
+
+def check_images(image: Tensor, image_size: int, dtype: torch.dtype) -> Tensor:
+    """Bring images to (B, 3, S, S) in the model's dtype.
+
+    Args:
+        image: (B, 1, S, S) or (B, 3, S, S), floating, in [0, 1].
+        image_size: S in pixels.
+        dtype: the model's.
+
+    Raises:
+        TypeError: integer images.
+        ValueError: another shape.
+    """
+    if not image.is_floating_point():
+        raise TypeError(
+            f"image: expected a floating dtype with values in [0, 1], got {image.dtype}"
+        )
+    if image.ndim != 4 or image.shape[1] not in (1, 3) or image.shape[2:] != (image_size,) * 2:
+        raise ValueError(
+            f"image: expected (B, 1 or 3, {image_size}, {image_size}), got {tuple(image.shape)}"
+        )
+    return image.to(dtype).expand(-1, 3, -1, -1)
+
+
+def check_labels(labels: Tensor | None, batch: int, image_size: int) -> None:
+    """Check that labels, if any, are integers of shape (B, S, S).
+
+    Raises:
+        TypeError: floating labels.
+        ValueError: another shape.
+    """
+    if labels is None:
+        return
+    if labels.is_floating_point():
+        raise TypeError(f"labels: expected an integer dtype, got {labels.dtype}")
+    if labels.shape != (batch, image_size, image_size):
+        raise ValueError(
+            f"labels: expected ({batch}, {image_size}, {image_size}), got {tuple(labels.shape)}"
+        )

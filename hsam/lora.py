@@ -1,0 +1,125 @@
+"""Low-rank adaptation of the query and value projections.
+
+q += B_q (A_q x), v += B_v (A_v x); the key is left alone.
+Source: paper section 3 and table 10; LoRA, arXiv 2106.09685.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LoRA(nn.Linear):
+    """A fused q, k, v projection with a low-rank update of q and v.
+
+    It keeps the name and shape of the weight and bias it takes over, so a checkpoint of the plain
+    projection loads into it.
+
+    Attributes:
+        a_q, a_v: (rank, dim), Kaiming-uniform with a = sqrt(5).
+        b_q, b_v: (dim, rank), zero, so a fresh update changes nothing.
+        merged: whether the update is at present part of the weight.
+    """
+
+    def __init__(self, qkv: nn.Linear, rank: int, scale: float = 1.0) -> None:
+        """Take over the parameters of `qkv`.
+
+        Args:
+            qkv: projection from dim to 3 dim: q, k and v in that order.
+            rank: 1 to dim.
+            scale: factor of the update.
+
+        Raises:
+            ValueError: rank out of range, or a projection that isn't dim -> 3 dim.
+        """
+        dim = qkv.in_features
+        if qkv.out_features != 3 * dim:
+            raise ValueError(f"qkv: expected {dim} -> {3 * dim}, got {dim} -> {qkv.out_features}")
+        check_rank(rank, dim, lowest=1)
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = dim, 3 * dim
+        self.weight, self.bias = qkv.weight, qkv.bias
+        self.rank, self.scale, self.merged = rank, scale, False
+        self.register_buffer("_plain", None, persistent=False)  # the weight while merged
+        self.a_q = nn.Parameter(qkv.weight.new_empty(rank, dim))
+        self.a_v = nn.Parameter(qkv.weight.new_empty(rank, dim))
+        self.b_q = nn.Parameter(qkv.weight.new_zeros(dim, rank))
+        self.b_v = nn.Parameter(qkv.weight.new_zeros(dim, rank))
+        for a in (self.a_q, self.a_v):
+            nn.init.kaiming_uniform_(a, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., 3 dim)."""
+        qkv = F.linear(x, self.weight, self.bias)
+        if self.merged:
+            return qkv
+        q, k, v = qkv.split(self.in_features, dim=-1)
+        q = q + self.scale * F.linear(F.linear(x, self.a_q), self.b_q)
+        v = v + self.scale * F.linear(F.linear(x, self.a_v), self.b_v)
+        return torch.cat([q, k, v], dim=-1)
+
+    def delta(self) -> Tensor:
+        """The update as a (3 dim, dim) matrix: scale * (B_q A_q, 0, B_v A_v)."""
+        q, v = self.b_q @ self.a_q, self.b_v @ self.a_v
+        return self.scale * torch.cat([q, torch.zeros_like(q), v])
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Put the update into the weight; merging twice is merging once."""
+        if not self.merged:
+            self._plain = self.weight.detach()
+            self.weight.data = self._plain + self.delta()
+            self.merged = True
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Give the plain weight back, bit for bit."""
+        if self.merged:
+            self.weight.data, self._plain = self._plain, None
+            self.merged = False
+
+    def train(self, mode: bool = True) -> "LoRA":
+        """Unmerge before training, where a merged update would get no gradient."""
+        if mode:
+            self.unmerge()
+        return super().train(mode)
+
+    def lora_parameters(self) -> list[nn.Parameter]:
+        """The update's own parameters: 4 * rank * dim numbers."""
+        return [self.a_q, self.b_q, self.a_v, self.b_v]
+
+
+def check_rank(rank: int, dim: int, lowest: int = 0) -> None:
+    """Raise a ValueError unless `rank` is an integer from `lowest` to `dim`."""
+    if isinstance(rank, bool) or not isinstance(rank, int) or not lowest <= rank <= dim:
+        raise ValueError(f"lora_rank: expected an integer from {lowest} to {dim}, got {rank!r}")
+
+
+def add_lora(encoder: nn.Module, rank: int, scale: float = 1.0) -> None:
+    """Put a LoRA on `attn.qkv` of every block of an image encoder.
+
+    Raises:
+        ValueError: rank out of range.
+    """
+    for block in encoder.blocks:
+        block.attn.qkv = LoRA(block.attn.qkv, rank, scale)
+
+
+def lora_layers(model: nn.Module) -> Iterator[LoRA]:
+    """Every LoRA of a model, in block order."""
+    return (module for module in model.modules() if isinstance(module, LoRA))
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Merge every LoRA of a model: faster inference, the same function."""
+    for layer in lora_layers(model):
+        layer.merge()
+
+
+def unmerge_lora(model: nn.Module) -> None:
+    """Undo `merge_lora`."""
+    for layer in lora_layers(model):
+        layer.unmerge()

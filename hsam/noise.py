@@ -1,0 +1,34 @@
+"""Random numbers of training, drawn from a generator that the caller may own.
+
+Values are drawn on the generator's device and then moved, so one CPU generator gives the same
+numbers whatever device the model is on. Without a generator PyTorch's global one is used.
+"""
+
+import torch
+from torch import Tensor
+
+
+def _device(like: Tensor, generator: torch.Generator | None) -> torch.device:
+    return like.device if generator is None else generator.device
+
+
+def gaussian(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal values with the shape, dtype and device of `like`."""
+    z = torch.randn(
+        like.shape, generator=generator, device=_device(like, generator), dtype=torch.float32
+    )
+    return z.to(device=like.device, dtype=like.dtype)
+
+
+def dropout(x: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
+    """Zero each value with probability `p`, divide the rest by 1 - p.
+
+    Args:
+        x: any shape, floating.
+        p: in [0, 1).
+    """
+    if p == 0.0:
+        return x
+    u = torch.rand(x.shape, generator=generator, device=_device(x, generator))
+    keep = (u >= p).to(device=x.device, dtype=x.dtype)
+    return x * keep / (1.0 - p)

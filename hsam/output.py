@@ -1,0 +1,48 @@
+"""What every model of this library returns."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+STAGES = ("mean", "coarse", "fine")
+
+
+class Segmentation(NamedTuple):
+    """Logits of one or two stages; C counts the background, which is class 0.
+
+    Attributes:
+        coarse_logits: (B, C, S/4, S/4), or None where the model has no coarse stage.
+        fine_logits: (B, C, S, S), or None where the model has no fine stage.
+        coarse_iou: predicted overlap of each class by the coarse stage, (B, C), or None.
+        fine_iou: the same by the fine stage.
+    """
+
+    coarse_logits: Tensor | None = None
+    fine_logits: Tensor | None = None
+    coarse_iou: Tensor | None = None
+    fine_iou: Tensor | None = None
+
+    def logits(self, stage: str = "mean") -> Tensor:
+        """Logits at full resolution, (B, C, S, S).
+
+        Args:
+            stage: "coarse" (resized bilinearly), "fine", or "mean" of the two; the mean of a
+                one-stage model is its only stage.
+
+        Raises:
+            ValueError: unknown stage, or one that the model doesn't have.
+
+        Source: paper, supplement C.3 and figure 8.
+        """
+        if stage not in STAGES:
+            raise ValueError(f"stage: expected one of {STAGES}, got {stage!r}")
+        if stage == "mean" and self.coarse_logits is not None and self.fine_logits is not None:
+            return (self.logits("coarse") + self.fine_logits) / 2
+        if stage != "coarse" and self.fine_logits is not None:
+            return self.fine_logits
+        if stage == "fine" or self.coarse_logits is None:
+            raise ValueError(f"stage: this model has no {stage} stage")
+        return F.interpolate(
+            self.coarse_logits, scale_factor=4, mode="bilinear", align_corners=False
+        )

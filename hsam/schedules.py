@@ -1,0 +1,76 @@
+"""How the weight of stage 1 and the learning rate change during training.
+
+Source: paper, supplement A.1, tables 7 and 8.
+"""
+
+
+def stage_weight(
+    epoch: float,
+    *,
+    start: float = 0.4,
+    decay: float = 0.99,
+    end_at_zero: bool = False,
+    epochs: int = 300,
+) -> float:
+    """Share of the coarse stage in the loss: 1 - (1 - start)^(decay^epoch).
+
+    Args:
+        epoch: from 0.
+        start: share at epoch 0, in [0, 1).
+        decay: in (0, 1).
+        end_at_zero: shift and stretch the curve so that it is `start` at epoch 0 and exactly 0 at
+            the last epoch, epochs - 1. The plain curve still is 0.025 at epoch 299.
+        epochs: length of the training; only `end_at_zero` reads it.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    Source: paper, supplement A.1 (exponential decay from 0.4 to 0), and the published H-SAM code.
+    """
+    if not 0 <= start < 1:
+        raise ValueError(f"start: expected a number from 0 to below 1, got {start!r}")
+    if not 0 < decay < 1:
+        raise ValueError(f"decay: expected a number between 0 and 1, got {decay!r}")
+    if epoch < 0:
+        raise ValueError(f"epoch: expected a number from 0, got {epoch!r}")
+
+    def curve(at: float) -> float:
+        return 1 - (1 - start) ** (decay**at)
+
+    if not end_at_zero:
+        return curve(epoch)
+    last = epochs - 1
+    if epochs < 1 or epoch > last:
+        raise ValueError(f"epoch: expected 0 to {last} of {epochs} epochs, got {epoch!r}")
+    if epoch == last or start == 0:
+        return 0.0
+    return start * (curve(epoch) - curve(last)) / (start - curve(last))
+
+
+def lr_factor(iteration: int, total: int, *, warmup: int = 250, power: float = 0.9) -> float:
+    """Factor of the base learning rate: linear warm-up, then polynomial decay.
+
+    (iteration + 1) / warmup while iteration < warmup, then
+    (1 - (iteration - warmup) / total)^power.
+
+    Args:
+        iteration: from 0 to total - 1.
+        total: iterations of the whole training, warm-up included.
+        warmup: iterations of the warm-up; 0 for none.
+        power: of the decay.
+
+    Returns:
+        in (0, 1].
+
+    Raises:
+        ValueError: an argument out of range.
+
+    Source: paper, supplement table 7, and the published H-SAM code.
+    """
+    if not 0 <= iteration < total:
+        raise ValueError(f"iteration: expected 0 to {total - 1}, got {iteration!r}")
+    if warmup < 0:
+        raise ValueError(f"warmup: expected a number from 0, got {warmup!r}")
+    if iteration < warmup:
+        return (iteration + 1) / warmup
+    return (1 - (iteration - warmup) / total) ** power

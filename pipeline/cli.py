@@ -1,0 +1,210 @@
+"""The `hsam` command: one subcommand a stage, and a few for people.
+
+Stages are imported when they are called, so that `hsam --help` and the light stages start at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import params as parameters
+from pipeline.errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="H-SAM: from raw medical volumes to a segmentation model and a report.",
+)
+
+ParamsOption = Annotated[
+    list[Path], typer.Option("--params", help="Parameter files, later ones laid over earlier ones.")
+]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of the stages' outputs.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the stages' working folders.")]
+GpusOption = Annotated[
+    int, typer.Option("--gpus", min=0, help="GPUs to lease; 0, or none there: the CPU.")
+]
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Processes.")]
+PARAMS = [Path("params.yaml")]
+RESULTS, RUNS, REPORTS = Path("results"), Path("runs"), Path("reports")
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Option(help="Folder to fill, in the layout of Synapse.")],
+    cases: Annotated[int, typer.Option(min=1, max=1000, help="Volumes to make.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds the anatomy and the noise.")] = 1,
+    size: Annotated[int, typer.Option(min=32, max=512, help="In-plane side, voxels.")] = 128,
+) -> None:
+    """Make the phantom data set: abdominal CT volumes with eight organs."""
+    from pipeline import phantom as stage
+
+    stage.run(out, cases, seed, size)
+
+
+@app.command()
+def check(params: ParamsOption = PARAMS, jobs: JobsOption = 1) -> None:
+    """Validate the raw volumes of a data set and print a fingerprint of each case."""
+    from pipeline import check as checks
+
+    report = checks.check_data_set(_load(params), jobs=jobs)
+    report.print()
+    if report.problems:
+        raise UserError(report.problems)
+
+
+@app.command()
+def prepare(
+    params: ParamsOption = PARAMS,
+    case: Annotated[str | None, typer.Option(help="Prepare this case only.")] = None,
+    jobs: JobsOption = len(os.sched_getaffinity(0)),
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Raw volumes to parquet shards, one a case, and a manifest."""
+    from pipeline import prepare as stage
+
+    stage.run(_load(params), results / "prepare", runs, case=case, jobs=jobs)
+
+
+@app.command()
+def split(params: ParamsOption = PARAMS, results: ResultsOption = RESULTS) -> None:
+    """Give every slice a role: train, validation, test or unused."""
+    from pipeline import split as stage
+
+    stage.run(_load(params), results / "prepare", results / "split")
+
+
+@app.command()
+def search(
+    params: ParamsOption = PARAMS,
+    gpus: GpusOption = 1,
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Optuna's search over LoRA rank, Dice weight and the start of lambda."""
+    loaded, device = _load(params), _device(gpus)
+    from pipeline import search as stage
+
+    stage.run(
+        loaded, results / "prepare", results / "split", results / "search", runs, device=device
+    )
+
+
+@app.command()
+def train(
+    params: ParamsOption = PARAMS,
+    gpus: GpusOption = 1,
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Train the model on the training slices; an interrupted training goes on."""
+    loaded, device = _load(params), _device(gpus)
+    from pipeline import train as stage
+
+    stage.run(
+        loaded,
+        results / "prepare",
+        results / "split",
+        results / "search",
+        results / "train",
+        runs,
+        device=device,
+    )
+
+
+@app.command()
+def evaluate(
+    params: ParamsOption = PARAMS,
+    gpus: GpusOption = 1,
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Predict the test cases and score them, organ by organ."""
+    loaded, device = _load(params), _device(gpus)
+    from pipeline import evaluate as stage
+
+    stage.run(
+        loaded,
+        results / "prepare",
+        results / "split",
+        results / "train",
+        results / "evaluate",
+        runs,
+        device=device,
+    )
+
+
+@app.command()
+def report(
+    params: ParamsOption = PARAMS,
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+    reports: Annotated[Path, typer.Option(help="Folder of report.html.")] = REPORTS,
+) -> None:
+    """Write the HTML report and record the run as a row of `dvc exp show`."""
+    from pipeline import experiments
+    from pipeline import report as stage
+
+    loaded = _load(params)
+    folders = [results / name for name in ("prepare", "split", "train", "search", "evaluate")]
+    stage.run(loaded, *folders, reports, runs)
+    experiments.record_run(loaded, results)
+
+
+@app.command()
+def summary(results: ResultsOption = RESULTS, reports: Path = REPORTS) -> None:
+    """Print the Dice table of the last run and the path of its report."""
+    from pipeline import report as stage
+
+    stage.print_summary(results / "evaluate", reports / "report.html")
+
+
+@app.command("params")
+def show_params(
+    params: ParamsOption = PARAMS,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
+    write: Annotated[
+        Path | None, typer.Option(help="Write here, with comments, instead of printing.")
+    ] = None,
+) -> None:
+    """Check parameters and print them, overlays applied, with each key's meaning."""
+    text = parameters.schema_text() if schema else parameters.render(_load(params))
+    if write is None:
+        typer.echo(text, nl=False)
+    else:
+        from pipeline import files
+
+        files.write_text(write, text)
+
+
+def _load(paths: list[Path]) -> parameters.Params:
+    # DVC composes params.yaml without its comments; only then is it ours to mend
+    if os.environ.get("DVC_EXP_NAME") and paths == PARAMS:
+        parameters.restore_comments(PARAMS[0])
+    return parameters.load(paths)
+
+
+def _device(gpus: int) -> str:
+    """Lease GPUs before PyTorch looks for them; the device to work on."""
+    from pipeline import gpu
+
+    return "cuda" if gpu.lease(gpus) else "cpu"
+
+
+def main() -> None:
+    """Run the command; a user's mistake is printed and ends with exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,70 @@
+"""The phantom data set: made on the spot in Synapse's layout and read as Synapse is."""
+
+from pathlib import Path
+
+from pipeline.datasets.base import CanonicalSplit, RawCase, Scan, chosen
+from pipeline.datasets.synapse import Synapse, case_id, image_path, label_path
+from pipeline.errors import UserError
+from pipeline.params import Dataset
+from pipeline.params import Phantom as PhantomParams
+
+TEST_SHARE = 0.3
+
+
+def cases(count: int) -> list[str]:
+    """The ids of `count` phantoms."""
+    return [case_id(number) for number in range(1, count + 1)]
+
+
+def paths(root: str | Path, params: PhantomParams) -> list[Path]:
+    """Every file that `hsam phantom` writes below `root`, known from the parameters alone."""
+    root = Path(root)
+    return [path(root, case) for case in cases(params.cases) for path in (image_path, label_path)]
+
+
+class Phantom(Synapse):
+    """As many cases as the parameters say; the last 30% are the test set."""
+
+    name = "phantom"
+
+    def _scan(self, dataset: Dataset) -> Scan:
+        expected = self._all(dataset)
+        missing = [path for raw in expected.values() for path in raw.files if not path.is_file()]
+        if not missing:
+            return Scan(expected)
+        names = ", ".join(path.name for path in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        problem = f"{dataset.root}: missing {names}{more}; {_command(dataset)} makes them."
+        return Scan(expected, [problem])
+
+    def scan(self, dataset: Dataset) -> Scan:
+        """As for every data set; what is missing comes with the command that makes it."""
+        return chosen(self._scan(dataset), dataset)
+
+    def expected_files(self, dataset: Dataset) -> dict[str, RawCase]:
+        """From the parameters alone: the files may not exist yet."""
+        expected = chosen(Scan(self._all(dataset)), dataset)
+        if expected.problems:
+            raise UserError(expected.problems)
+        return expected.cases
+
+    def canonical(self, dataset: Dataset) -> CanonicalSplit:
+        """The last 30% of the cases, at least one, are the test set."""
+        ids = cases(dataset.phantom.cases)
+        training = len(ids) - max(1, round(TEST_SHARE * len(ids)))
+        return CanonicalSplit(tuple(ids[:training]), tuple(ids[training:]))
+
+    def _all(self, dataset: Dataset) -> dict[str, RawCase]:
+        root = Path(dataset.root)
+        return {
+            case: RawCase(case, image_path(root, case), label_path(root, case))
+            for case in cases(dataset.phantom.cases)
+        }
+
+
+def _command(dataset: Dataset) -> str:
+    phantom = dataset.phantom
+    return (
+        f"`hsam phantom --out {dataset.root} --cases {phantom.cases} --seed {phantom.seed} "
+        f"--size {phantom.size}`"
+    )

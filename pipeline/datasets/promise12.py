@@ -1,0 +1,68 @@
+"""PROMISE12: T2-weighted prostate MR, 50 training cases from four centres."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.datasets.base import (
+    MR_PERCENTILES,
+    CanonicalSplit,
+    DataSet,
+    LabelMap,
+    RawCase,
+    Scan,
+    file_cases,
+    pair,
+)
+from pipeline.params import Dataset, Percentile
+
+# The test set that H-SAM and the few-shot work before it report on.
+TEST = (16, 35, 34, 49, 23, 12, 28, 43, 20, 13)
+
+
+class Promise12(DataSet):
+    """Case ids are Case00 to Case49."""
+
+    name = "promise12"
+    layout = "CaseNN.mhd, CaseNN.raw, CaseNN_segmentation.mhd and CaseNN_segmentation.raw"
+    source = "promise12.grand-challenge.org, TrainingData (zenodo.org, record 8026660)"
+
+    def _scan(self, dataset: Dataset) -> Scan:
+        root = Path(dataset.root)
+        images = file_cases(root, r"(?P<case>Case\d+)\.mh[da]")
+        labels = file_cases(root, r"(?P<case>Case\d+)_segmentation\.mh[da]")
+        scan = pair(images, labels, lambda case: root / f"{case}.mhd")
+        scan.cases = {case: _with_voxels(raw) for case, raw in scan.cases.items()}
+        return scan
+
+    def _labels(self, dataset: Dataset) -> LabelMap:
+        return LabelMap({"prostate": (1,)})
+
+    def intensity(self, dataset: Dataset) -> Percentile:
+        """The rule for MR."""
+        return MR_PERCENTILES
+
+    def canonical(self, dataset: Dataset) -> CanonicalSplit:
+        """Ten test volumes; the other forty are for training."""
+        numbers = range(50)
+        return CanonicalSplit(
+            tuple(f"Case{number:02}" for number in numbers if number not in TEST),
+            tuple(f"Case{number:02}" for number in TEST),
+        )
+
+
+def _with_voxels(raw: RawCase) -> RawCase:
+    """The case with the files that its headers point to."""
+    return replace(raw, image_voxels=_voxels(raw.image), label_voxels=_voxels(raw.label))
+
+
+def _voxels(header: Path | None) -> Path | None:
+    """The file named by ElementDataFile; None where the header holds the voxels itself."""
+    if header is None or not header.is_file():
+        return None
+    with open(header, "rb") as file:
+        text = file.read(10_000).decode("latin-1")
+    name = re.search(r"^ElementDataFile[ \t]*=[ \t]*(.+?)\s*$", text, re.MULTILINE)
+    if name is None or name[1].upper().startswith(("LOCAL", "LIST")):
+        return None
+    return header.parent / name[1]

@@ -1,0 +1,213 @@
+"""Plots as inline SVG that takes the page's colours, and pictures of labelled slices as PNG.
+
+Everything here gives the same bytes for the same numbers: no dates, no random ids.
+"""
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from scipy import ndimage
+
+# Okabe and Ito's colours without black, and a violet: told apart in all three colour blindnesses
+# (smallest CIE Lab distance 16, simulated after Machado et al. 2009) and from grey tissue.
+ORGAN_COLOURS = (
+    "#e69f00",
+    "#56b4e9",
+    "#009e73",
+    "#f0e442",
+    "#0072b2",
+    "#d55e00",
+    "#cc79a7",
+    "#8f21ff",
+)
+# colours drawn by matplotlib -> what the page's style sheet sets, light or dark
+PAGE_COLOURS = {
+    "#010101": "currentColor",
+    "#020202": "var(--line)",
+    "#030303": "var(--series-1)",
+    "#040404": "var(--series-2)",
+    "#050505": "var(--series-3)",
+}
+INK, LINE, *SERIES = PAGE_COLOURS
+DASHES = ("-", "--", ":")
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": LINE,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": LINE,
+    "xtick.labelcolor": INK,
+    "ytick.color": LINE,
+    "ytick.labelcolor": INK,
+}
+PICTURE_SIDE = 384  # pixels that small slices are enlarged to, by a whole factor
+FILL = 0.4  # share of an organ's colour within its outline
+
+
+def organ_colour(index: int) -> str:
+    """The colour of organ `index` (0 for the first after the background); repeats after eight."""
+    return ORGAN_COLOURS[index % len(ORGAN_COLOURS)]
+
+
+def line_plot(
+    name: str,
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    *,
+    label: str,
+    x_label: str = "epoch",
+    markers: bool = False,
+) -> str:
+    """An SVG of up to three lines over one axis of whole numbers.
+
+    Args:
+        name: unique within the page.
+        x: positions.
+        lines: label to values; a NaN leaves its point out.
+        label: of the vertical axis.
+        x_label: of the horizontal axis.
+        markers: mark each point.
+    """
+    with _axes(name, (4.6, 2.5)) as (axes, svg):
+        for (title, values), colour, dash in zip(lines.items(), SERIES, DASHES, strict=False):
+            known = ~np.isnan(np.asarray(values, float))
+            marker = "o" if markers or known.sum() == 1 else None
+            axes.plot(
+                np.asarray(x)[known],
+                np.asarray(values, float)[known],
+                dash,
+                color=colour,
+                label=title,
+                marker=marker,
+                markersize=3.5,
+            )
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(lines) > 1:
+            axes.legend()
+    return svg[0]
+
+
+def best_so_far_plot(name: str, x: Sequence[float], values: Sequence[float], label: str) -> str:
+    """An SVG of one dot a trial and the highest value up to each; a NaN leaves its dot out."""
+    with _axes(name, (4.6, 2.5)) as (axes, svg):
+        best = np.fmax.accumulate(np.asarray(values, float))
+        axes.step(x, best, where="post", color=SERIES[1], label="best so far")
+        axes.plot(x, values, "o", color=SERIES[0], markersize=4, label="trial")
+        axes.set_xlabel("trial")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+    return svg[0]
+
+
+def strip_plot(name: str, groups: Mapping[str, Sequence[float]], label: str) -> str:
+    """An SVG with a row a group: one dot a value in [0, 1], a bar at the mean; NaN is left out."""
+    with _axes(name, (7.2, 0.5 + 0.32 * len(groups))) as (axes, svg):
+        for row, values in enumerate(groups.values()):
+            known = np.asarray([value for value in values if not np.isnan(value)])
+            # a fixed zigzag keeps equal values apart
+            shift = np.resize([-0.16, 0, 0.16], len(known))
+            axes.plot(known, row + shift, "o", color=SERIES[0], alpha=0.6, markersize=4)
+            if len(known):
+                axes.plot([known.mean()] * 2, [row - 0.34, row + 0.34], color=SERIES[1], lw=2.2)
+        axes.grid(axis="x")
+        axes.grid(visible=False, axis="y")
+        axes.set_yticks(range(len(groups)), list(groups))
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xlabel(label)
+    return svg[0]
+
+
+def slice_picture(
+    image: NDArray[np.float32],
+    labels: NDArray[np.uint8] | None = None,
+    colours: Sequence[str] = (),
+) -> str:
+    """A slice in grey, with its organs tinted and outlined, as the data URI of a PNG.
+
+    Args:
+        image: (rows, columns) in [0, 1].
+        labels: (rows, columns); label k has colour k - 1; None: the image alone.
+        colours: "#rrggbb" of each label.
+    """
+    factor = max(1, round(PICTURE_SIDE / max(image.shape)))
+    grey = ndimage.zoom(image, factor, order=1, mode="nearest", grid_mode=True)
+    picture = np.repeat(np.clip(grey, 0, 1)[..., None], 3, axis=2)
+    if labels is not None:
+        enlarged = labels.repeat(factor, axis=0).repeat(factor, axis=1)
+        palette = np.array([to_rgb(colour) for colour in colours])
+        inside = enlarged > 0
+        tint = palette[enlarged[inside].astype(int) - 1]
+        share = np.where(_outline(enlarged)[inside], 1.0, FILL)[:, None]
+        picture[inside] = (1 - share) * picture[inside] + share * tint
+    return _data_uri(np.round(picture * 255).astype(np.uint8))
+
+
+def _outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels with a neighbour of another label."""
+    low = ndimage.minimum_filter(labels, size=3, mode="nearest")
+    high = ndimage.maximum_filter(labels, size=3, mode="nearest")
+    return low != high
+
+
+def _data_uri(pixels: NDArray[np.uint8]) -> str:
+    """(rows, columns, 3) as a PNG without metadata."""
+    png = io.BytesIO()
+    imsave(png, pixels, format="png", metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+
+
+@contextmanager
+def _axes(name: str, size: tuple[float, float]) -> Iterator[tuple[Axes, list[str]]]:
+    """Axes to draw on and a list that holds the SVG afterwards; `name` makes its ids unique."""
+    svg: list[str] = []
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure.subplots(), svg
+        text = io.StringIO()
+        figure.savefig(
+            text,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
+    svg.append(_for_page(name, text.getvalue()))
+
+
+def _for_page(name: str, svg: str) -> str:
+    """The bare element, its colours those of the page, its ids unlike those of other plots."""
+    svg = svg[svg.index("<svg") :].strip()
+    for drawn, shown in PAGE_COLOURS.items():
+        svg = svg.replace(drawn, shown)
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    # the page sets the width
+    return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)

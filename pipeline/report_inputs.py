@@ -1,0 +1,140 @@
+"""What a report is made of: the published files of every stage, read and held together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline import files, run_folder
+from pipeline.errors import UserError
+from pipeline.params import read_yaml
+from pipeline.shards import Manifest, read_manifest
+from pipeline.split_file import SplitFile, read_split
+
+
+@dataclass(frozen=True)
+class ReportFolders:
+    """The published folders of the stages before the report."""
+
+    prepare: Path
+    split: Path
+    search: Path
+    train: Path
+    evaluate: Path
+
+    def stages(self) -> dict[str, Path]:
+        """Stage to folder, in the order of the data flow."""
+        return dict(self.__dict__)
+
+    def files(self) -> dict[str, Path]:
+        """Name to path of every file that is read, but the shards and the predictions."""
+        named = {
+            "manifest": self.prepare / "manifest.parquet",
+            "split": self.split / "split.parquet",
+            "trials": self.search / "trials.csv",
+            "best": self.search / "best.yaml",
+            "history": self.train / "history.csv",
+            "model": self.train / "model.json",
+            "metrics": self.evaluate / "metrics.json",
+            "cases": self.evaluate / "cases.parquet",
+        }
+        for stage, folder in self.stages().items():
+            named[f"{stage} provenance"] = folder / run_folder.PROVENANCE
+        return named
+
+    def predictions(self) -> dict[str, Path]:
+        """Case to the NIfTI file of its prediction."""
+        paths = sorted((self.evaluate / "predictions").glob("*.nii.gz"))
+        return {path.name.removesuffix(".nii.gz"): path for path in paths}
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of every input; shards by way of the manifest, which holds theirs.
+
+        Raises:
+            UserError: files are missing; lists all of them.
+        """
+        named = self.files()
+        missing = [path for path in named.values() if not path.is_file()]
+        if missing:
+            raise UserError(
+                f"{path}: there is no such file; run the {path.parent.name} stage first."
+                for path in missing
+            )
+        named |= {f"prediction {case}": path for case, path in self.predictions().items()}
+        return {name: files.sha256(path) for name, path in named.items()}
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The files' content.
+
+    Attributes:
+        manifest, split: as their modules read them.
+        scores: metrics.json.
+        cases: one row a case and organ, columns as in evaluate's cases.parquet.
+        history: one row an epoch.
+        model: model.json.
+        trials: one row a trial; empty when there was no search.
+        best: the overlay of the best trial; empty when there was no search.
+        provenance: stage to its provenance.json.
+    """
+
+    manifest: Manifest
+    split: SplitFile
+    scores: dict[str, Any]
+    cases: pd.DataFrame
+    history: pd.DataFrame
+    model: dict[str, Any]
+    trials: pd.DataFrame
+    best: dict[str, Any]
+    provenance: dict[str, dict[str, Any]]
+
+
+def read_inputs(folders: ReportFolders) -> ReportInputs:
+    """Read everything.
+
+    Raises:
+        UserError: files are missing, or come from runs that don't belong together.
+    """
+    named = folders.files()
+    inputs = ReportInputs(
+        manifest=read_manifest(named["manifest"]),
+        split=read_split(named["split"]),
+        scores=files.read_json(named["metrics"]),
+        cases=pd.read_parquet(named["cases"]),
+        history=pd.read_csv(named["history"]),
+        model=files.read_json(named["model"]),
+        trials=pd.read_csv(named["trials"]),
+        best=read_yaml(named["best"]),
+        provenance={
+            stage: files.read_json(folder / run_folder.PROVENANCE)
+            for stage, folder in folders.stages().items()
+        },
+    )
+    _check(folders, inputs)
+    return inputs
+
+
+def _check(folders: ReportFolders, inputs: ReportInputs) -> None:
+    """Every stage must have seen the files that lie there now."""
+    problems = []
+    hashes = {name: files.sha256(path) for name, path in folders.files().items()}
+    for stage, name, current in (
+        ("evaluate", "manifest", hashes["manifest"]),
+        ("evaluate", "split", inputs.split.hash),
+        ("evaluate", "model.json", hashes["model"]),
+    ):
+        seen = inputs.provenance[stage]["inputs"].get(name)
+        if seen != current:
+            problems.append(
+                f"{getattr(folders, stage)}: was made from another {name} "
+                f"({_short(seen)}) than the one there now ({_short(current)}); "
+                f"run the {stage} stage again."
+            )
+    if problems:
+        raise UserError(problems)
+
+
+def _short(digest: str | None) -> str:
+    return "none" if digest is None else digest[:12]

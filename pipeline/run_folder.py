@@ -1,0 +1,140 @@
+"""Content-addressed folders where a stage does its work: `runs/<data set>-<stage>-<hash>/`.
+
+The hash covers the parameters that the stage reads, its inputs and its code, so a folder is
+either the right one or not found. An interrupted run goes on in its folder; either workflow
+engine finds there what the other has made. The folder's outputs are published to the place
+that the engines know by renaming.
+"""
+
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline import code, files
+from pipeline.errors import UserError
+
+DONE = "done.json"
+PROVENANCE = "provenance.json"
+LIBRARIES = ("numpy", "torch", "segment-anything", "pyarrow", "nibabel", "SimpleITK", "optuna")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One stage's working folder.
+
+    Attributes:
+        path: the folder; what is written to `path / "out"` is what the stage publishes.
+        key: what the hash covers: stage, params, inputs (name to SHA-256), code digest.
+    """
+
+    path: Path
+    key: Mapping[str, Any]
+
+    @property
+    def out(self) -> Path:
+        """The folder of the files to publish."""
+        return self.path / "out"
+
+    def is_done(self) -> bool:
+        """Whether the stage has finished here and every output still has its recorded hash."""
+        try:
+            recorded = files.read_json(self.path / DONE)["outputs"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
+        return recorded == _hashes(self.out)
+
+    def finish(self) -> None:
+        """Write the provenance beside the outputs and mark the folder as done."""
+        files.write_json(self.out / PROVENANCE, provenance(self.key))
+        files.write_json(self.path / DONE, {"outputs": _hashes(self.out)})
+
+    def publish(self, target: Path) -> None:
+        """Put a copy of the outputs at `target` in one rename; what stood there goes away."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-new-", dir=target.parent))
+        try:
+            shutil.copytree(self.out, staging / target.name, copy_function=shutil.copyfile)
+            files.replace_folder(staging / target.name, target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def open_run(
+    runs: Path,
+    data_set: str,
+    stage: str,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> Iterator[RunFolder]:
+    """The run folder for these parameters and inputs, created if new, locked while in use.
+
+    Args:
+        runs: folder of all run folders, on a local disk.
+        data_set: the data set's name, for people.
+        stage: the stage's name; its code is part of the hash.
+        params: what the stage reads (`params.stage_params`).
+        inputs: name to SHA-256 of each input.
+
+    Raises:
+        UserError: another process is at work in the same folder.
+    """
+    key = {
+        "stage": stage,
+        "params": dict(params),
+        "inputs": dict(inputs),
+        "code": code.stage_digest(stage),
+    }
+    path = Path(runs) / f"{data_set}-{stage}-{files.digest(key)[:12]}"
+    (path / "out").mkdir(parents=True, exist_ok=True)
+    lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{path}: another process is working here; wait for it or stop it first."
+            ) from None
+        yield RunFolder(path, key)
+    finally:
+        os.close(lock)
+
+
+def provenance(key: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage's provenance.json holds: the key, the commit and the libraries' versions."""
+    return {**key, **_environment()}
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): files.sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@cache
+def _environment() -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        versions[name] = metadata.version(name)
+    return {"commit": _commit(), "versions": versions}
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(code.ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,107 @@
+"""Helpers of the model tests: deterministic tensors, a toy backbone, SAM-like files."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from seeded import FIXTURES, seeded, seeded_image
+
+from hsam.backbones import BACKBONES, Backbone
+from hsam.builders import build_hsam
+from hsam.encoder import ImageEncoder
+
+
+def sam_state(size: int = 128) -> dict[str, torch.Tensor]:
+    """What a SAM checkpoint of the toy backbone would hold, made for `size` px."""
+    model = build_hsam("toy", image_size=size, num_classes=3, lora_rank=0)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if name.startswith(("image_encoder.", "prompt_encoder.")):
+            state[name] = seeded(name, tuple(tensor.shape))
+        elif name.startswith("coarse_decoder.") and ".class_mlps." not in name:
+            name = name.replace("coarse_decoder.", "mask_decoder.")
+            state[name] = seeded(name, tuple(tensor.shape))
+    for index in range(4):
+        name = f"mask_decoder.output_hypernetworks_mlps.{index}.layers.0.weight"
+        state[name] = seeded(name, (32, 32))
+    return state
+
+
+def randomise(model: torch.nn.Module) -> torch.nn.Module:
+    """Replace every tensor by a seeded one, so that none of them is zero."""
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(seeded(name, tuple(tensor.shape)))
+    return model
+
+
+@pytest.fixture(autouse=True)
+def toy_backbone(monkeypatch):
+    """A backbone of two blocks, one in windows of 3 patches, one global; "pretrained"."""
+    monkeypatch.setitem(BACKBONES, "toy", Backbone(48, 2, 2, (1,), True, 32, 2, window=3))
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def toy():
+    """Toy H-SAM with seeded weights: 64 px, 3 organs."""
+
+    def make(**arguments):
+        return randomise(build_hsam("toy", **{"image_size": 64, "num_classes": 3} | arguments))
+
+    return make
+
+
+@pytest.fixture
+def batch():
+    """Two images of 64 px and their labels in 0..3."""
+    image = torch.cat([seeded_image(1, 64), seeded_image(2, 64)])[:, :1]
+    rng = np.random.Generator(np.random.Philox(key=3))
+    return image, torch.from_numpy(rng.integers(0, 4, (2, 64, 64)))
+
+
+@pytest.fixture
+def toy_sam_file(tmp_path):
+    """A SAM checkpoint of the toy backbone, made for 128 px."""
+    path = tmp_path / "sam.pth"
+    torch.save(sam_state(), path)
+    return path
+
+
+@pytest.fixture
+def make_encoder():
+    """An image encoder of a given backbone with seeded weights."""
+
+    def make(backbone: Backbone, image_size: int) -> ImageEncoder:
+        return randomise(ImageEncoder(backbone, image_size)).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def published_keys():
+    """Names and shapes: (SAM ViT-B checkpoint, adapter file at 224 px)."""
+    files = ("sam_vit_b_keys.json", "adapter_keys_224.json")
+    return tuple(json.loads((FIXTURES / name).read_text()) for name in files)
+
+
+@pytest.fixture(scope="session")
+def published_files(published_keys, tmp_path_factory):
+    """Seeded checkpoint files with exactly those names and shapes."""
+    folder = tmp_path_factory.mktemp("published")
+    paths = folder / "sam.pth", folder / "adapter.pth"
+    for path, keys in zip(paths, published_keys, strict=True):
+        # both prompt encoders are one module in the published H-SAM code
+        state = {
+            key: seeded(key.replace("prompt_encoder2.", "prompt_encoder."), tuple(shape))
+            for key, shape in keys.items()
+        }
+        torch.save(state, path)
+    yield paths
+    for path in paths:
+        path.unlink()

@@ -1,0 +1,32 @@
+import subprocess
+import sys
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_import_leaves_no_foreign_packages_behind():
+    code = (
+        "import sys, hsam; "
+        "print([n for n in ('segment_anything', 'torchvision', 'timm', 'monai') if n in sys.modules])"
+    )
+    assert run(code) == "[]"
+
+
+def test_modules_are_those_of_the_installed_package():
+    code = "import inspect, hsam.sam; print(inspect.getfile(hsam.sam.PromptEncoder))"
+    assert "segment_anything/modeling/prompt_encoder.py" in run(code).replace("\\", "/")
+
+
+def test_missing_package_is_named():
+    code = """
+import importlib.util
+importlib.util.find_spec = lambda name: None
+try:
+    import hsam
+except ImportError as error:
+    print(error)
+"""
+    assert "segment-anything" in run(code)

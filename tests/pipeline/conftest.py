@@ -1,0 +1,76 @@
+"""Tiny data that the tests of the pipeline share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pipeline import phantom, prepare
+from pipeline.params import Params, overlay, read_yaml, validate
+
+ROOT = Path(__file__).resolve().parents[2]
+# LAS, as BTCV stores its volumes, and anisotropic
+AFFINE = np.array([[-0.8, 0, 0, 90], [0, 0.7, 0, -110], [0, 0, 3, 40], [0, 0, 0, 1.0]])
+
+
+def make_params(**changes: dict) -> Params:
+    """params.yaml with changes laid over it, block by block."""
+    return validate(overlay(read_yaml(ROOT / "params.yaml"), changes), "test")
+
+
+def tiny_image(shape: tuple[int, ...] = (10, 20, 30)) -> np.ndarray:
+    """int16 HU between -1000 and 1000, the same in every run."""
+    rng = np.random.Generator(np.random.Philox(key=1))
+    return rng.integers(-1000, 1000, shape, np.int16, endpoint=True)
+
+
+def tiny_label(shape: tuple[int, ...] = (10, 20, 30)) -> np.ndarray:
+    """BTCV's labels 0 to 13, each somewhere."""
+    return (np.arange(np.prod(shape)) % 14).reshape(shape).astype(np.uint8)
+
+
+def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    """Write an array (x, y, z) with nibabel, as others would."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+@pytest.fixture
+def synapse_root(tmp_path: Path) -> Path:
+    """Two cases of a training and one of the test set, in Synapse's layout."""
+    root = tmp_path / "raw"
+    for number in ("0001", "0005", "0006"):
+        save_nifti(root / "Training" / "img" / f"img{number}.nii.gz", tiny_image())
+        save_nifti(root / "Training" / "label" / f"label{number}.nii.gz", tiny_label())
+    return root
+
+
+@pytest.fixture
+def synapse_params(synapse_root: Path) -> Callable[..., Params]:
+    """Parameters for `synapse_root`; keywords change the blocks, as `make_params`' do."""
+
+    def build(**changes: dict) -> Params:
+        dataset = {"name": "synapse", "root": str(synapse_root), **changes.pop("dataset", {})}
+        return make_params(dataset=dataset, **changes)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def phantom_params(tmp_path_factory: pytest.TempPathFactory) -> Params:
+    """Parameters for five phantoms of 32 x 32 pixels, made on the spot."""
+    root = tmp_path_factory.mktemp("phantom")
+    phantom.run(root, cases=5, seed=1, size=32)
+    about = {"cases": 5, "seed": 1, "size": 32}
+    return make_params(dataset={"name": "phantom", "root": str(root), "phantom": about})
+
+
+@pytest.fixture(scope="session")
+def prepared_phantoms(phantom_params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Published folder of prepare for `phantom_params`; read only."""
+    out = tmp_path_factory.mktemp("prepared")
+    prepare.run(phantom_params, out / "prepare", out / "runs")
+    return out / "prepare"

@@ -1,0 +1,107 @@
+"""Snakefile and dvc.yaml describe one graph: the same commands, inputs and outputs."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from pipeline import code
+from pipeline.params import READS
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = list(READS)
+
+
+@pytest.fixture(scope="module")
+def snakemake_rules() -> dict[str, dict[str, set[str]]]:
+    """Rule to its commands, inputs and outputs, as a dry run prints them."""
+    command = ["snakemake", "--cores", "2", "--dry-run", "--forceall", "--printshellcmds"]
+    done = subprocess.run(
+        [*command, "--workflow-profile", "none"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rules: dict[str, dict[str, set[str]]] = {}
+    for line in done.stdout.splitlines():
+        name, _, value = line.strip().partition(": ")
+        if match := re.fullmatch(r"(?:local)?rule (\w+):", line):
+            entry = rules.setdefault(match[1], {"cmd": set(), "deps": set(), "outs": set()})
+        elif name in ("input", "output"):
+            key = {"input": "deps", "output": "outs"}[name]
+            entry[key] |= {folded(path) for path in value.split(", ")}
+        elif name == "Shell command":
+            entry["cmd"].add(plain_command(value))
+    del rules["all"]
+    return rules
+
+
+@pytest.fixture(scope="module")
+def dvc_stages() -> dict[str, dict[str, set[str]]]:
+    with Repo(str(ROOT)) as repository:
+        return {
+            stage.name: {
+                "cmd": {plain_command(stage.cmd)},
+                "deps": {
+                    file
+                    for dep in stage.deps
+                    if not dep.def_path.endswith(".yaml") or "best" in dep.def_path
+                    for file in expanded(dep.def_path)
+                },
+                "outs": {out.def_path for out in stage.outs},
+                "params": {
+                    name
+                    for dep in stage.deps
+                    if dep.def_path == "params.yaml"
+                    for name in dep.params
+                },
+            }
+            for stage in repository.index.stages
+        }
+
+
+def plain_command(shell: str) -> str:
+    """A command without what differs between the two: log, parameter file, resources."""
+    shell = re.sub(r"\s*2>&1 \| tee \S+$", "", " ".join(shell.split()))
+    return re.sub(r" --(params|gpus|jobs|case) \S+", "", shell)
+
+
+def folded(path: str) -> str:
+    """Files that DVC tracks as one folder, by that folder's name."""
+    for folder in ("data/raw/phantom", "results/prepare/shards"):
+        if path.startswith(f"{folder}/"):
+            return folder
+    return path
+
+
+def expanded(path: str) -> list[str]:
+    """A folder of source files as its files; everything else as it is."""
+    if (ROOT / path).is_dir() and path == "hsam":
+        return [file.relative_to(ROOT).as_posix() for file in (ROOT / path).rglob("*.py")]
+    return [path]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_both_engines_run_the_same_command_on_the_same_files(stage, snakemake_rules, dvc_stages):
+    rule, other = snakemake_rules[stage], dvc_stages[stage]
+    if stage == "prepare":
+        # one job a case, then the manifest; DVC has one stage for both
+        case = snakemake_rules["prepare_case"]
+        rule = {key: rule[key] | case[key] for key in rule}
+        rule["deps"] -= case["outs"]
+    assert rule["cmd"] == other["cmd"]
+    assert rule["deps"] == other["deps"]
+    assert rule["outs"] == other["outs"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_code_and_parameters_it_uses(stage, dvc_stages):
+    used = {path.as_posix() for path in code.stage_files(stage)}
+    named = {path for path in dvc_stages[stage]["deps"] if path.endswith(".py")}
+    assert named == used, "dvc.yaml: list these under the stage's deps"
+    assert dvc_stages[stage]["params"] == set(READS[stage])
+
+
+def test_there_are_no_other_stages(dvc_stages, snakemake_rules):
+    assert set(dvc_stages) == set(STAGES)
+    assert set(snakemake_rules) == {*STAGES, "prepare_case"}

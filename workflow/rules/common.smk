@@ -1,0 +1,54 @@
+"""What the rules share: checked parameters, the raw files of each case, the code of each stage."""
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# jobs find `hsam` also where the environment was not activated
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+sys.path.insert(0, workflow.basedir)
+
+from pipeline import code, datasets, files, params as parameters
+from pipeline.errors import UserError
+
+
+def checked(function, *arguments):
+    """A user's mistake as Snakemake's own kind of error, without a traceback."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        raise WorkflowError("\n" + "\n".join(error.problems)) from None
+
+
+def params_file():
+    """params.yaml, or with overlays from the command line a file that holds the result."""
+    default = Path("params.yaml")
+    if parameters.validate(parameters.read_yaml(default), str(default)) == PARAMS:
+        return str(default)
+    path = Path("runs", "params", f"{parameters.params_digest(PARAMS)[:12]}.yaml")
+    if not path.exists():
+        files.write_text(path, parameters.render(PARAMS))
+    return str(path)
+
+
+def reads(stage):
+    """The parameters that a stage reads: their change reruns its rule."""
+    return parameters.stage_params(PARAMS, stage)
+
+
+def sources(stage):
+    """The source files that a stage uses: their change reruns its rule."""
+    return [str(path) for path in code.stage_files(stage)]
+
+
+PARAMS = checked(parameters.validate, config, "params.yaml")
+PARAMS_FILE = checked(params_file)
+CASES = checked(datasets.expected_files, PARAMS.dataset)
+PHANTOM = "data/raw/phantom"
+PHANTOM_FILES = [str(path) for path in datasets.phantom.paths(PHANTOM, PARAMS.dataset.phantom)]
+
+
+wildcard_constraints:
+    case=r"[A-Za-z0-9][A-Za-z0-9_.-]*",

@@ -1,0 +1,28 @@
+rule evaluate:
+    input:
+        shards=rules.prepare.input.shards,
+        manifest=rules.prepare.output.manifest,
+        split=rules.split.output.split,
+        description=rules.train.output.description,
+        weights=rules.train.output.weights,
+        code=sources("evaluate"),
+    output:
+        metrics="results/evaluate/metrics.json",
+        cases="results/evaluate/cases.parquet",
+        table=report(
+            "results/evaluate/cases.csv",
+            caption="../report/cases.rst",
+            category="Evaluation",
+        ),
+        predictions=directory("results/evaluate/predictions"),
+        provenance="results/evaluate/provenance.json",
+    log:
+        "logs/evaluate.log",
+    threads: workflow.cores
+    resources:
+        mem_mb=8000,
+        gpu=1,
+    params:
+        reads("evaluate"),
+    shell:
+        "hsam evaluate --params {PARAMS_FILE:q} --gpus {resources.gpu} 2>&1 | tee {log}"

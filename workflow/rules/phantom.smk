@@ -1,0 +1,18 @@
+# Made only when the data set in params.yaml is the phantom one.
+rule phantom:
+    input:
+        code=sources("phantom"),
+    output:
+        PHANTOM_FILES,
+    log:
+        "logs/phantom.log",
+    resources:
+        mem_mb=1000,
+    params:
+        reads("phantom"),
+        cases=PARAMS.dataset.phantom.cases,
+        seed=PARAMS.dataset.phantom.seed,
+        size=PARAMS.dataset.phantom.size,
+    shell:
+        "hsam phantom --out {PHANTOM} --cases {params.cases} --seed {params.seed}"
+        " --size {params.size} 2>&1 | tee {log}"

@@ -1,0 +1,32 @@
+rule prepare_case:
+    input:
+        raw=lambda wildcards: [str(path) for path in CASES[wildcards.case].files],
+        code=sources("prepare"),
+    output:
+        "results/prepare/shards/{case}.parquet",
+    log:
+        "logs/prepare/{case}.log",
+    resources:
+        mem_mb=4000,
+    params:
+        reads("prepare"),
+    shell:
+        "hsam prepare --params {PARAMS_FILE:q} --case {wildcards.case:q} 2>&1 | tee {log:q}"
+
+
+rule prepare:
+    input:
+        shards=expand("results/prepare/shards/{case}.parquet", case=CASES),
+        code=sources("prepare"),
+    output:
+        manifest="results/prepare/manifest.parquet",
+        provenance="results/prepare/provenance.json",
+    log:
+        "logs/prepare.log",
+    threads: workflow.cores
+    resources:
+        mem_mb=4000,
+    params:
+        reads("prepare"),
+    shell:
+        "hsam prepare --params {PARAMS_FILE:q} --jobs {threads} 2>&1 | tee {log}"

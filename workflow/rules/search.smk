@@ -1,0 +1,20 @@
+rule search:
+    input:
+        shards=rules.prepare.input.shards,
+        manifest=rules.prepare.output.manifest,
+        split=rules.split.output.split,
+        code=sources("search"),
+    output:
+        best="results/search/best.yaml",
+        trials="results/search/trials.csv",
+        provenance="results/search/provenance.json",
+    log:
+        "logs/search.log",
+    threads: workflow.cores
+    resources:
+        mem_mb=16000,
+        gpu=1,
+    params:
+        reads("search"),
+    shell:
+        "hsam search --params {PARAMS_FILE:q} --gpus {resources.gpu} 2>&1 | tee {log}"

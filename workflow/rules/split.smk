@@ -1,0 +1,17 @@
+rule split:
+    input:
+        shards=rules.prepare.input.shards,
+        manifest=rules.prepare.output.manifest,
+        code=sources("split"),
+    output:
+        split="results/split/split.parquet",
+        summary="results/split/split.json",
+        provenance="results/split/provenance.json",
+    log:
+        "logs/split.log",
+    resources:
+        mem_mb=1000,
+    params:
+        reads("split"),
+    shell:
+        "hsam split --params {PARAMS_FILE:q} 2>&1 | tee {log}"
