@@ -1,11 +1,14 @@
-"""SAM's image-encoder attention as one fused call.
+"""SAM's image-encoder attention as fused calls.
 
 SAM writes out all N x N scores and adds a decomposed relative-position bias,
 bias(i, j) = q_i . Rh[h_i - h_j] + q_i . Rw[w_i - w_j]. Here q is extended by its products with all
 rows' and all columns' tables, and k by the one-hot codes of its own row and column: the plain dot
 product of the longer vectors is score + bias, so any fused kernel computes it and no N x N tensor
-is stored. Windows that reach over the edge aren't projected either: a padded patch is zero, so its
-query, key and value are the projection's bias.
+is stored.
+
+Windows that reach over the edge cost what they are worth: SAM pads the map with zeros, whose query,
+key and value are the projection's bias. So only real patches are projected and ask; the padding is
+appended to their keys.
 """
 
 import torch
@@ -28,87 +31,99 @@ class RelativePositionAttention(sam.EncoderAttention):
 
         Args:
             x: (B, H, W, dim), floating.
-            window: side of a window in patches; 0 attends over the whole grid. The grid is padded
-                to a multiple of it as SAM does: padded patches are keys as well.
+            window: side of a window in patches; 0 attends over the whole grid, which then has to
+                be square. Windows over the edge see padding as keys, as in SAM.
+
+        Returns:
+            (B, H, W, dim).
+
+        Raises:
+            ValueError: relative positions of another size.
+        """
+        batch, height, width, _ = x.shape
+        side = window or height
+        qkv = self.qkv(x).reshape(batch, height, width, 3, self.num_heads, -1)
+        # whole windows, windows over an edge, the one over the corner: at most four kinds
+        strips = [
+            _cat([self._attend(qkv[:, row, column], side) for column in _spans(width, side)], dim=2)
+            for row in _spans(height, side)
+        ]
+        return self.proj(_cat(strips, dim=1))
+
+    def _attend(self, qkv: Tensor, side: int) -> Tensor:
+        """Attention inside equal windows of up to side x side real patches.
+
+        Args:
+            qkv: (B, H, W, 3, heads, d); H and W are whole numbers of windows, or less than one.
 
         Returns:
             (B, H, W, dim).
         """
-        height, width = x.shape[1:3]
-        qkv = self.qkv(x)  # B x H x W x 3 dim
-        if window and (height, width) != (window, window):
-            qkv, grid = self._windows(qkv, window)
-            out = self._join(self._attend(qkv), grid)[:, :height, :width]
-        else:
-            out = self._attend(qkv)
-        return self.proj(out)
+        batch, height, width, _, heads, head_dim = qkv.shape
+        tall, wide = min(side, height), min(side, width)  # real patches of a window
+        down, across = height // tall, width // wide
+        qkv = qkv.reshape(batch, down, tall, across, wide, 3, heads, head_dim)
+        # -> 3 x (B x down x across) x heads x tall x wide x d
+        qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, -1, heads, tall, wide, head_dim)
+        q, k, v = qkv.unbind(0)
+        q = self._extend_queries(q, side)
+        k, v = k.flatten(2, 3), v.flatten(2, 3)
+        row, column = _positions(tall, wide, side, q.device)
+        if (padding := side * side - tall * wide) > 0:
+            fill = self._projected_zero(qkv).expand(3, len(k), -1, padding, -1)
+            k, v = torch.cat([k, fill[1]], dim=2), torch.cat([v, fill[2]], dim=2)
+        code = torch.cat([F.one_hot(row, side), F.one_hot(column, side)], dim=-1).to(k.dtype)
+        k = torch.cat([k, code.expand(*k.shape[:2], -1, -1)], dim=-1)
+        v = F.pad(v, (0, 2 * side))  # fused kernels want one head size
+        out = F.scaled_dot_product_attention(q, k, v, scale=self.scale)[..., :head_dim]
+        # (B x down x across) x heads x (tall x wide) x d -> B x H x W x dim
+        out = out.reshape(batch, down, across, heads, tall, wide, head_dim)
+        return out.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, -1)
 
-    def _windows(self, qkv: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
-        """Split a B x H x W x 3 dim map into B nh nw x window x window x 3 dim."""
-        batch, height, width, channels = qkv.shape
-        rows, columns = -(-height // window), -(-width // window)
-        pad_rows, pad_columns = rows * window - height, columns * window - width
-        # what the projection of an all-zero patch is
-        empty = self.qkv.bias if self.qkv.bias is not None else qkv.new_zeros(channels)
-        if pad_columns:
-            fill = empty.to(qkv.dtype).expand(batch, height, pad_columns, channels)
-            qkv = torch.cat([qkv, fill], dim=2)
-        if pad_rows:
-            fill = empty.to(qkv.dtype).expand(batch, pad_rows, columns * window, channels)
-            qkv = torch.cat([qkv, fill], dim=1)
-        # B x nh x window x nw x window x 3 dim -> B x nh x nw x window x window x 3 dim
-        qkv = qkv.reshape(batch, rows, window, columns, window, channels).transpose(2, 3)
-        return qkv.reshape(-1, window, window, channels), (rows, columns)
+    def _extend_queries(self, q: Tensor, side: int) -> Tensor:
+        """B x heads x tall x wide x d -> B x heads x N x (d + 2 side), bias terms appended."""
+        # the kernel's scale belongs to the score alone, so the bias is divided by it beforehand
+        rows = _relative(self.rel_pos_h, q.shape[2], side) / self.scale
+        columns = _relative(self.rel_pos_w, q.shape[3], side) / self.scale
+        to_rows = torch.einsum("bnhwc,hkc->bnhwk", q, rows)
+        to_columns = torch.einsum("bnhwc,wkc->bnhwk", q, columns)
+        return torch.cat([q, to_rows, to_columns], dim=-1).flatten(2, 3)
 
-    @staticmethod
-    def _join(x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Undo `_windows` for B nh nw x window x window x dim."""
-        window, channels = x.shape[1], x.shape[3]
-        # B x nh x nw x window x window x dim -> B x nh x window x nw x window x dim
-        x = x.reshape(-1, *grid, window, window, channels).transpose(2, 3)
-        return x.reshape(-1, grid[0] * window, grid[1] * window, channels)
-
-    def _attend(self, qkv: Tensor) -> Tensor:
-        """Attention of every patch of a B x H x W x 3 dim map to every other: B x H x W x dim."""
-        batch, height, width, _ = qkv.shape
-        count = height * width
-        qkv = qkv.reshape(batch, count, 3, self.num_heads, -1)
-        # B x N x 3 x heads x d -> 3 x B x heads x N x d
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        head_dim = q.shape[-1]
-        if self.use_rel_pos:
-            q, k = self._extend(q, k, height, width)
-            v = F.pad(v, (0, q.shape[-1] - head_dim))  # fused kernels want one head size
-        else:
-            q = q * self.scale
-        out = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :head_dim]
-        # B x heads x N x d -> B x H x W x dim
-        return out.transpose(1, 2).reshape(batch, height, width, -1)
-
-    def _extend(self, q: Tensor, k: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Lengthen q and k (B x heads x N x d) by H + W, so that q . k is score + bias."""
-        batch, heads, count, _ = q.shape
-        rows = _relative(self.rel_pos_h, height)
-        columns = _relative(self.rel_pos_w, width)
-        grid = q.reshape(batch, heads, height, width, -1)
-        to_rows = torch.einsum("bnhwc,hkc->bnhwk", grid, rows).reshape(batch, heads, count, height)
-        to_columns = torch.einsum("bnhwc,wkc->bnhwk", grid, columns)
-        to_columns = to_columns.reshape(batch, heads, count, width)
-        # the scale belongs to the score alone, not to the bias
-        q = torch.cat([q * self.scale, to_rows, to_columns], dim=-1)
-        eye_h = torch.eye(height, dtype=k.dtype, device=k.device)
-        eye_w = torch.eye(width, dtype=k.dtype, device=k.device)
-        code = torch.cat([eye_h.repeat_interleave(width, 0), eye_w.repeat(height, 1)], dim=-1)
-        k = torch.cat([k, code.expand(batch, heads, -1, -1)], dim=-1)
-        return q, k
+    def _projected_zero(self, qkv: Tensor) -> Tensor:
+        """Query, key and value of an all-zero patch: 3 x 1 x heads x 1 x d."""
+        bias = self.qkv.bias
+        if bias is None:
+            return qkv.new_zeros(3, 1, qkv.shape[2], 1, qkv.shape[-1])
+        return bias.to(qkv.dtype).reshape(3, 1, qkv.shape[2], 1, -1)
 
 
-def _relative(table: Tensor, size: int) -> Tensor:
-    """Rows of a [2 size - 1, d] table by query and key position: size x size x d."""
-    if table.shape[0] != 2 * size - 1:
+def _spans(length: int, side: int) -> list[slice]:
+    """The part of a side that whole windows cover, and the rest of it."""
+    whole = length // side * side
+    return [s for s in (slice(0, whole), slice(whole, length)) if s.start < s.stop]
+
+
+def _cat(parts: list[Tensor], dim: int) -> Tensor:
+    """Join parts without copying a single one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def _positions(tall: int, wide: int, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row and column of every key of a window, the tall x wide real patches first."""
+    row, column = torch.meshgrid(
+        torch.arange(side, device=device), torch.arange(side, device=device), indexing="ij"
+    )
+    parts = [(slice(tall), slice(wide)), (slice(tall), slice(wide, side)), (slice(tall, side),)]
+    return tuple(torch.cat([axis[part].flatten() for part in parts]) for axis in (row, column))
+
+
+def _relative(table: Tensor, queries: int, side: int) -> Tensor:
+    """Rows of a [2 side - 1, d] table by query and key position: queries x side x d."""
+    if table.shape[0] != 2 * side - 1:
         raise ValueError(
-            f"relative positions: expected {2 * size - 1} rows for a side of {size} patches, "
+            f"relative positions: expected {2 * side - 1} rows for a side of {side} patches, "
             f"got {table.shape[0]}"
         )
-    position = torch.arange(size, device=table.device)
-    return table[position[:, None] - position[None, :] + size - 1]
+    query = torch.arange(queries, device=table.device)
+    key = torch.arange(side, device=table.device)
+    return table[query[:, None] - key[None, :] + side - 1]

@@ -87,7 +87,7 @@ class ImageEncoder(sam.ImageEncoderViT):
             (B, D, G, G) with G = S / 16.
         """
         x = self.patch_embed(image)  # B x G x G x dim
-        x = x + self.pos_embed
+        x = (x + self.pos_embed).contiguous()  # the patches come channels first
         recompute = self.checkpoint_blocks and torch.is_grad_enabled()
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)

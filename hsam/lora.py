@@ -56,15 +56,20 @@ class LoRA(nn.Linear):
         qkv = F.linear(x, self.weight, self.bias)
         if self.merged:
             return qkv
-        q, k, v = qkv.split(self.in_features, dim=-1)
-        q = q + self.scale * F.linear(F.linear(x, self.a_q), self.b_q)
-        v = v + self.scale * F.linear(F.linear(x, self.a_v), self.b_v)
-        return torch.cat([q, k, v], dim=-1)
+        low = F.linear(x, torch.cat([self.a_q, self.a_v]))  # ... x 2 rank
+        update = torch.addmm(qkv.flatten(0, -2), low.flatten(0, -2), self._up().T)
+        return update.view_as(qkv)
+
+    def _up(self) -> Tensor:
+        """B_q and B_v in one (3 dim, 2 rank) matrix: q from the first ranks, v from the others."""
+        dim, rank = self.in_features, self.rank
+        q = F.pad(self.b_q, (0, rank, 0, 2 * dim))
+        v = F.pad(self.b_v, (rank, 0, 2 * dim, 0))
+        return self.scale * (q + v)
 
     def delta(self) -> Tensor:
         """The update as a (3 dim, dim) matrix: scale * (B_q A_q, 0, B_v A_v)."""
-        q, v = self.b_q @ self.a_q, self.b_v @ self.a_v
-        return self.scale * torch.cat([q, torch.zeros_like(q), v])
+        return self._up() @ torch.cat([self.a_q, self.a_v])
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
+from safetensors import SafetensorError
 
 import hsam
-from hsam.model import SegmentationModel
 from pipeline import files, metrics, run_folder, volumes
 from pipeline.console import say, steps
 from pipeline.errors import UserError
@@ -44,7 +43,7 @@ TABLE = pa.schema(
 MODEL_FILES = ("model.json", "model.safetensors")
 PREDICTION, MEASURES = "prediction.nii.gz", "measures.json"
 
-# one case's measures: organ to what was measured
+# organ to what was measured, of one case
 Measured = dict[str, metrics.Measures]
 
 
@@ -119,7 +118,7 @@ class Scoring:
         """Whether the case was predicted and measured before."""
         return (self.finished / case).is_dir()
 
-    def score(self, case: str, network: SegmentationModel, device: str) -> Measured:
+    def score(self, case: str, network: hsam.SegmentationModel, device: str) -> Measured:
         """Predict and measure one case; its folder appears when both are done.
 
         Raises:
@@ -243,12 +242,15 @@ def _check_model(folder: Path, manifest: Manifest) -> None:
 
 def _load_model(
     folder: Path, sam_checkpoint: str | None, settings: Evaluate, device: str
-) -> SegmentationModel:
+) -> hsam.SegmentationModel:
     needed = hsam.read_record(folder)["needs_sam_checkpoint"]
     try:
         model = hsam.load(folder, sam_checkpoint=sam_checkpoint if needed else None, device=device)
-    except (FileNotFoundError, ValueError) as error:
-        raise UserError(f"train: {error}.") from None
+    except (FileNotFoundError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"{folder / MODEL_FILES[1]}: can't be loaded ({error}); run the train stage again, "
+            "with the same train.sam_checkpoint."
+        ) from None
     side = model.image_size
     try:
         # not every model has every stage; better known now than after the first volume
@@ -274,7 +276,7 @@ def _write_outputs(out: Path, scoring: Scoring, cases: Sequence[str], split_hash
     rows = score_rows({case: scoring.measured(case) for case in cases}, settings.convention)
     table = pa.Table.from_pylist(rows, TABLE)
     pq.write_table(table, out / "cases.parquet")
-    pa.csv.write_csv(table, out / "cases.csv", pa.csv.WriteOptions(quoting_style="needed"))
+    table.to_pandas().to_csv(out / "cases.csv", index=False, lineterminator="\n")
     summary = summarise(rows, scoring.manifest.class_names)
     about = {
         "cases": len(cases),

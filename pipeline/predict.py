@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hsam.model import SegmentationModel
+from hsam import SegmentationModel
 from pipeline.slices import resize_images, resize_logits
 
 

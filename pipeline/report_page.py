@@ -65,10 +65,12 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
 
 def _setting(inputs: ReportInputs) -> str:
     config = inputs.model["config"]
-    return (
-        f"{config['model']}, {config['backbone']} at {config['image_size']} px, "
-        f"LoRA rank {config['lora_rank']}, {len(inputs.history)} epochs"
-    )
+    # not every model has a backbone or LoRA
+    parts = [config["model"], *([config["backbone"]] if "backbone" in config else [])]
+    parts.append(f"{config['image_size']} px")
+    if "lora_rank" in config:
+        parts.append(f"LoRA rank {config['lora_rank']}")
+    return ", ".join([*parts, _count(len(inputs.history), "epoch")])
 
 
 def _data_sentence(inputs: ReportInputs) -> str:
@@ -76,12 +78,9 @@ def _data_sentence(inputs: ReportInputs) -> str:
         counts = inputs.split.counts[role]
         return f"{_count(counts['slices'], 'slice')} of {_count(counts['subjects'], 'case')}"
 
-    validated = (
-        f", validated on {amount('validation')}" if inputs.split.slices["validation"] else ""
-    )
-    return (
-        f"Trained on {amount('train')}{validated}, scored on {amount('test')} that were in neither."
-    )
+    middle = f", validated on {amount('validation')}" if inputs.split.cases["validation"] else ""
+    other = _count(len(inputs.split.cases["test"]), "other case")
+    return f"Trained on {amount('train')}{middle}, scored on {other}."
 
 
 def _scoring_sentence(inputs: ReportInputs) -> str:
@@ -154,8 +153,12 @@ def _training_note(inputs: ReportInputs) -> str:
 def _curves(history: pd.DataFrame) -> list[dict[str, Any]]:
     plots = []
     for name, (title, columns) in CURVES.items():
-        lines = {label: history[column].to_list() for column, label in columns.items()}
-        if all(history[column].isna().all() for column in columns):
+        lines = {
+            label: history[column].to_list()
+            for column, label in columns.items()
+            if history[column].notna().any()
+        }
+        if not lines:
             continue
         svg = figures.line_plot(
             name,

@@ -174,6 +174,7 @@ def roles_from_list(table: pd.DataFrame, slices: Mapping[str, int], path: Path) 
     """
     problems: list[str] = []
     listed: dict[Key, str] = {}
+    used: dict[str, set[str]] = {}
     for number, (case, index, role) in enumerate(table.itertuples(index=False, name=None), 1):
         where = f"split.list: {path}: row {number}"
         before = len(problems)
@@ -190,8 +191,6 @@ def roles_from_list(table: pd.DataFrame, slices: Mapping[str, int], path: Path) 
         if (case, place) in listed:
             problems.append(f"{where}: case {case} slice {place} is listed twice.")
         listed[case, place] = role
-    used: dict[str, set[str]] = {}
-    for (case, _), role in listed.items():
         used.setdefault(role, set()).add(case)
     problems += [f"split.list: {path}: {problem}" for problem in leaks(used)]
     if not problems and "train" not in used:

@@ -4,7 +4,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -79,21 +78,20 @@ class LabelMap:
         """Organ names; `names[k - 1]` is class k."""
         return tuple(self.organs)
 
-    @cached_property
-    def _classes(self) -> dict[int, int]:
-        return {raw: index for index, raws in enumerate(self.organs.values(), 1) for raw in raws}
-
     def unknown(self, values: Iterable[int]) -> list[int]:
         """The values that the map has no place for, sorted."""
         if self.others == "background":
             return []
-        return sorted({int(v) for v in values} - {0} - set(self._classes) - self.ignored)
+        known = self.ignored.union(*self.organs.values())
+        return sorted({int(value) for value in values} - {0} - known)
 
     def apply(self, labels: NDArray) -> NDArray[np.uint8]:
         """Class indices of the same shape; 0 is the background."""
-        values, places = np.unique(labels, return_inverse=True)
-        classes = [self._classes.get(int(value), 0) for value in values]
-        return np.array(classes, np.uint8)[places].reshape(labels.shape)
+        classes = np.zeros_like(labels, np.uint8)
+        for index, raws in enumerate(self.organs.values(), 1):
+            for raw in raws:
+                classes[labels == raw] = index
+        return classes
 
 
 @dataclass(frozen=True)

@@ -6,34 +6,11 @@ import numpy as np
 import pytest
 import torch
 from seeded import FIXTURES, seeded, seeded_image
+from toys import randomise, sam_state
 
 from hsam.backbones import BACKBONES, Backbone
 from hsam.builders import build_hsam
 from hsam.encoder import ImageEncoder
-
-
-def sam_state(size: int = 128) -> dict[str, torch.Tensor]:
-    """What a SAM checkpoint of the toy backbone would hold, made for `size` px."""
-    model = build_hsam("toy", image_size=size, num_classes=3, lora_rank=0)
-    state = {}
-    for name, tensor in model.state_dict().items():
-        if name.startswith(("image_encoder.", "prompt_encoder.")):
-            state[name] = seeded(name, tuple(tensor.shape))
-        elif name.startswith("coarse_decoder.") and ".class_mlps." not in name:
-            name = name.replace("coarse_decoder.", "mask_decoder.")
-            state[name] = seeded(name, tuple(tensor.shape))
-    for index in range(4):
-        name = f"mask_decoder.output_hypernetworks_mlps.{index}.layers.0.weight"
-        state[name] = seeded(name, (32, 32))
-    return state
-
-
-def randomise(model: torch.nn.Module) -> torch.nn.Module:
-    """Replace every tensor by a seeded one, so that none of them is zero."""
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            tensor.copy_(seeded(name, tuple(tensor.shape)))
-    return model
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +22,15 @@ def toy_backbone(monkeypatch):
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny tensors gain nothing from threads, and lose much where other processes want them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

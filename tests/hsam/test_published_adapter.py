@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import randomise
 from seeded import seeded, seeded_image
+from toys import randomise
 
 import hsam
 
@@ -17,7 +17,10 @@ def published_state(model) -> dict[str, torch.Tensor]:
     """A model's tensors under the names of the published code, with what that code adds."""
     state, renamed = model.state_dict(), {}
     for index, (a, b) in enumerate(
-        (f"image_encoder.blocks.{block}.attn.qkv.a_{p}", f"image_encoder.blocks.{block}.attn.qkv.b_{p}")
+        (
+            f"image_encoder.blocks.{block}.attn.qkv.a_{p}",
+            f"image_encoder.blocks.{block}.attn.qkv.b_{p}",
+        )
         for block in range(2)
         for p in "qv"
     ):
@@ -30,7 +33,9 @@ def published_state(model) -> dict[str, torch.Tensor]:
             number = "2" if decoder == "fine_decoder" else ""
             for k in range(model.classes):
                 key = f"mask_decoder{number}.output_hypernetworks_mlps{number}.{k}"
-                renamed[f"{key}.layers.{layer}.{'weight' if kind == 'weights' else 'bias'}"] = tensor[k]
+                renamed[f"{key}.layers.{layer}.{'weight' if kind == 'weights' else 'bias'}"] = (
+                    tensor[k]
+                )
         elif not name.startswith("image_encoder."):
             for old, new in (
                 ("coarse_decoder.", "mask_decoder."),
@@ -171,9 +176,7 @@ def test_missing_class_is_told(source, write):
 @pytest.mark.parametrize("part", ["mask_attention", "pixel_decoder", "cm_attention"])
 def test_model_without_a_part_is_refused(source, write, part):
     with pytest.raises(ValueError, match="expected all three parts of stage 2"):
-        hsam.load_published_adapter(
-            target(source, **{part: False}), write(published_state(source))
-        )
+        hsam.load_published_adapter(target(source, **{part: False}), write(published_state(source)))
 
 
 def test_other_models_and_files_are_refused(source, write):

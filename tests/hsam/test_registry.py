@@ -35,7 +35,12 @@ def test_every_model_trains_and_runs(name, batch):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("samed", 4_907_657), ("sam_adapter", 11_861_129), ("autosam", 4_760_201), ("unet", 1_979_273)],
+    [
+        ("samed", 4_907_657),
+        ("sam_adapter", 11_861_129),
+        ("autosam", 4_760_201),
+        ("unet", 1_979_273),
+    ],
 )
 def test_trainable_counts_are_those_stated(name, count):
     need(name)

@@ -3,8 +3,8 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import randomise, sam_state
 from seeded import seeded_image
+from toys import randomise, sam_state
 
 import hsam
 from hsam.weight_files import read_tensors, sha256
@@ -89,7 +89,8 @@ def test_builder_loads_and_keeps_the_sum(toy_sam_file):
     model = hsam.build_hsam("toy", image_size=64, sam_checkpoint=toy_sam_file)
     assert model.sam_sha256 == sha256(toy_sam_file)
     assert torch.equal(
-        model.prompt_encoder.no_mask_embed.weight, sam_state()["prompt_encoder.no_mask_embed.weight"]
+        model.prompt_encoder.no_mask_embed.weight,
+        sam_state()["prompt_encoder.no_mask_embed.weight"],
     )
 
 
@@ -112,7 +113,9 @@ def test_merged_weights_take_part_in_nothing(toy_sam_file, toy):
 
 def test_other_backbone_is_refused(toy_sam_file):
     model = hsam.build_hsam("vit_tiny", image_size=64)
-    with pytest.raises(ValueError, match=r"expected weights for vit_tiny .*, got those of toy \(48"):
+    with pytest.raises(
+        ValueError, match=r"expected weights for vit_tiny .*, got those of toy \(48"
+    ):
         hsam.load_sam_checkpoint(model, toy_sam_file)
 
 

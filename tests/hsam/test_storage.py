@@ -3,8 +3,8 @@ import json
 import pytest
 import safetensors.torch
 import torch
-from conftest import randomise, sam_state
 from seeded import seeded_image
+from toys import randomise, sam_state
 
 import hsam
 

@@ -1,6 +1,7 @@
 """Tiny data that the tests of the pipeline share."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +18,12 @@ AFFINE = np.array([[-0.8, 0, 0, 90], [0, 0.7, 0, -110], [0, 0, 3, 40], [0, 0, 0,
 
 def make_params(**changes: dict) -> Params:
     """params.yaml with changes laid over it, block by block."""
-    return validate(overlay(read_yaml(ROOT / "params.yaml"), changes), "test")
+    return validate(overlay(_defaults(), changes), "test")
+
+
+@cache
+def _defaults() -> dict:
+    return read_yaml(ROOT / "params.yaml")
 
 
 def tiny_image(shape: tuple[int, ...] = (10, 20, 30)) -> np.ndarray:

@@ -136,9 +136,8 @@ def test_label_file_lies_on_the_source_grid(tmp_path):
     assert volume.array.dtype == np.uint8
     assert np.array_equal(volume.array, tiny_label())
     assert volumes.largest_distance(volume.geometry, grid) < 1e-3
-    first = (tmp_path / "a.nii.gz").read_bytes()
-    volumes.write_label_nifti(tmp_path / "b.nii.gz", tiny_label(), grid)
-    assert (tmp_path / "b.nii.gz").read_bytes() == first
+    # no time in gzip's header: the same labels give the same bytes
+    assert (tmp_path / "a.nii.gz").read_bytes()[4:8] == bytes(4)
     with pytest.raises(ValueError, match="expected shape"):
         volumes.write_label_nifti(tmp_path / "c.nii.gz", tiny_label((3, 4, 5)), grid)
 

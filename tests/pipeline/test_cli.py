@@ -1,0 +1,73 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.params import overlay, read_yaml, render, validate
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def hsam(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return tmp_path
+
+
+def change(folder: Path, **changes: dict) -> None:
+    path = folder / "params.yaml"
+    path.write_text(render(validate(overlay(read_yaml(path), changes), "")))
+
+
+def refused(done: subprocess.CompletedProcess) -> str:
+    """The message of a user's mistake, which must not be a traceback."""
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("command", ["prepare", "split", "search", "train", "evaluate", "report"])
+def test_a_stage_without_its_inputs_says_what_is_missing_and_writes_nothing(folder, command):
+    message = refused(hsam(command, cwd=folder))
+    assert message.startswith("error: ")
+    assert not (folder / "results").exists()
+    assert not (folder / "reports").exists()
+
+
+def test_bad_parameters_are_listed_and_end_with_2(folder):
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("seed: 42", "seed: -1\n  sed: 1"))
+    message = refused(hsam("split", cwd=folder))
+    assert "base.seed: -1" in message
+    assert "base.sed: unknown key" in message
+
+
+def test_a_missing_data_set_says_where_it_comes_from(folder):
+    change(folder, dataset={"name": "synapse", "root": "nowhere"})
+    message = refused(hsam("prepare", cwd=folder))
+    assert "nowhere" in message
+    assert "syn3193805" in message
+
+
+def test_params_prints_what_the_files_say_together(folder):
+    (folder / "more.yaml").write_text("train: {epochs: 7}\n")
+    done = hsam("params", "--params", "params.yaml", "--params", "more.yaml", cwd=folder)
+    assert done.returncode == 0
+    assert "epochs: 7\n" in done.stdout
+
+
+def test_comments_come_back_only_under_dvc_exp_run(folder, monkeypatch):
+    text = (folder / "params.yaml").read_text()
+    bare = "\n".join(line.split(" #")[0] for line in text.splitlines()) + "\n"
+    (folder / "params.yaml").write_text(bare)
+    hsam("split", cwd=folder)
+    assert (folder / "params.yaml").read_text() == bare
+    monkeypatch.setenv("DVC_EXP_NAME", "a-run")
+    hsam("split", cwd=folder)
+    assert (folder / "params.yaml").read_text() == text

@@ -1,0 +1,286 @@
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import hsam
+from pipeline import evaluate, files, metrics, split
+from pipeline.datasets import synapse
+from pipeline.errors import UserError
+from pipeline.metrics import Measures
+from pipeline.shards import read_manifest
+from pipeline.split_file import SplitFile, read_split, write_split
+
+ORGANS = list(synapse.ORGANS)
+TEST_CASES = ["img0004", "img0005"]
+
+
+@pytest.fixture(scope="module")
+def folders(phantom_params, prepared_phantoms, tmp_path_factory) -> dict[str, Path]:
+    """Prepared phantoms, their split and an untrained model; read only."""
+    root = tmp_path_factory.mktemp("inputs")
+    split.run(phantom_params, prepared_phantoms, root / "split")
+    manifest = read_manifest(prepared_phantoms / "manifest.parquet")
+    save_model(root / "train", manifest.class_names, manifest.intensity)
+    return {"prepared": prepared_phantoms, "split": root / "split", "model": root / "train"}
+
+
+def save_model(folder: Path, class_names: list[str], intensity: dict, name: str = "hsam") -> None:
+    torch.manual_seed(3)
+    model = hsam.build(name, "vit_tiny", image_size=32, num_classes=len(class_names))
+    hsam.save(model, folder, class_names=class_names, intensity=intensity)
+
+
+def evaluate_into(root: Path, params, settings: dict | None = None, **folders: Path) -> Path:
+    """Evaluate with changed values of the block; `root` gets out and runs."""
+    block = params.evaluate.model_copy(update=settings or {})
+    paths = {"out": root / "out", "runs": root / "runs"} | folders
+    evaluate.run(params.model_copy(update={"evaluate": block}), **paths, device="cpu")
+    return paths["out"]
+
+
+@pytest.fixture(scope="module")
+def finished(phantom_params, folders, tmp_path_factory) -> Path:
+    """A folder with out and runs of a finished evaluation; read only."""
+    root = tmp_path_factory.mktemp("finished")
+    evaluate_into(root, phantom_params, **folders)
+    return root
+
+
+@pytest.fixture
+def evaluated(phantom_params, folders, tmp_path):
+    """Evaluate into tmp_path; keywords replace folders."""
+
+    def run(settings: dict | None = None, **changes: Path) -> Path:
+        return evaluate_into(tmp_path, phantom_params, settings, **folders | changes)
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def raw(params, case: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+    root = Path(params.dataset.root)
+    image, label = synapse.image_path(root, case), synapse.label_path(root, case)
+    return nib.load(image), nib.load(label)
+
+
+def test_what_comes_out(finished):
+    out = finished / "out"
+    assert sorted(contents(out)) == [
+        "cases.csv",
+        "cases.parquet",
+        "metrics.json",
+        "predictions/img0004.nii.gz",
+        "predictions/img0005.nii.gz",
+        "provenance.json",
+    ]
+    table = pd.read_parquet(out / "cases.parquet")
+    columns = ["case", "organ", "dice", "hd95_voxels", "hd95_mm"]
+    columns += ["truth_voxels", "predicted_voxels"]
+    assert table.columns.to_list() == columns
+    assert table["case"].to_list() == [case for case in TEST_CASES for _ in ORGANS]
+    assert table["organ"].to_list() == ORGANS * 2
+    assert (out / "cases.csv").read_text().startswith(",".join(columns) + "\nimg0004,spleen,")
+    pd.testing.assert_frame_equal(table, pd.read_csv(out / "cases.csv"), check_dtype=False)
+
+
+def test_metrics_are_the_means_of_the_table(finished, folders):
+    out = finished / "out"
+    scores, table = files.read_json(out / "metrics.json"), pd.read_csv(out / "cases.csv")
+    for name in ("dice", "hd95_voxels", "hd95_mm"):
+        assert list(scores[name]) == ORGANS
+        assert scores[name] == pytest.approx(table.groupby("organ")[name].mean().to_dict())
+        assert scores[f"mean_{name}"] == pytest.approx(table[name].mean())
+    assert scores["cases"] == 2
+    assert scores["split"] == read_split(folders["split"] / "split.parquet").hash
+    assert (scores["stage"], scores["convention"]) == ("mean", "paper")
+
+
+@pytest.mark.parametrize("case", TEST_CASES)
+def test_predictions_lie_on_the_raw_grid_and_score_there_what_the_table_says(
+    finished, phantom_params, case
+):
+    out = finished / "out"
+    image, label = raw(phantom_params, case)
+    prediction = nib.load(out / "predictions" / f"{case}.nii.gz")
+    assert prediction.shape == image.shape
+    np.testing.assert_allclose(prediction.affine, image.affine, atol=1e-4)
+    assert prediction.get_data_dtype() == np.uint8
+    truth, predicted = np.asarray(label.dataobj), np.asarray(prediction.dataobj)
+    spacing = [float(side) for side in image.header.get_zooms()]
+    table = pd.read_csv(out / "cases.csv").query("case == @case").set_index("organ")
+    scored = 0
+    for index, (organ, values) in enumerate(synapse.ORGANS.items(), 1):
+        a, b = np.isin(truth, values), predicted == index
+        assert (a.sum(), b.sum()) == tuple(table.loc[organ, ["truth_voxels", "predicted_voxels"]])
+        if a.any() and b.any():
+            scored += 1
+            expected = (
+                metrics.dice(a, b),
+                metrics.hd95(a, b, (1, 1, 1)),
+                metrics.hd95(a, b, spacing),
+            )
+            found = table.loc[organ, ["dice", "hd95_voxels", "hd95_mm"]].to_list()
+            assert found == pytest.approx(expected, rel=1e-5)
+    # the untrained model must predict enough for this test to say something
+    assert scored >= 2
+
+
+def refuse(*_, **__):
+    raise AssertionError("computed again")
+
+
+def test_a_second_run_computes_nothing(finished, evaluated, monkeypatch):
+    monkeypatch.setattr(evaluate, "predict_volume", refuse)
+    assert contents(evaluated(runs=finished / "runs")) == contents(finished / "out")
+
+
+def test_an_interrupted_run_leaves_the_old_output_and_goes_on_to_the_same_bytes(
+    finished, evaluated, monkeypatch, tmp_path
+):
+    old = tmp_path / "out"
+    old.mkdir()
+    (old / "old.txt").write_text("old")
+    real, calls = evaluate.predict_volume, []
+
+    def interrupted_at(number: int):
+        def predict(*arguments, **keywords):
+            calls.append(number)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            return real(*arguments, **keywords)
+
+        return predict
+
+    monkeypatch.setattr(evaluate, "predict_volume", interrupted_at(2))
+    with pytest.raises(KeyboardInterrupt):
+        evaluated()
+    assert sorted(contents(old)) == ["old.txt"]
+    # what a process that is killed while it writes leaves behind
+    (run,) = (tmp_path / "runs").iterdir()
+    (run / "out" / ".metrics.json-x1").mkdir()
+    (run / "out" / ".metrics.json-x1" / "metrics.json").write_text("{")
+    (run / "cases" / ".img0005-x1").mkdir()
+    calls.clear()
+    monkeypatch.setattr(evaluate, "predict_volume", interrupted_at(99))
+    assert contents(evaluated()) == contents(finished / "out")
+    assert len(calls) == 1
+
+
+def test_the_stage_counts(finished, evaluated):
+    name = "predictions/img0004.nii.gz"
+    coarse = evaluated({"stage": "coarse"})
+    assert contents(coarse)[name] != contents(finished / "out")[name]
+    assert files.read_json(coarse / "metrics.json")["stage"] == "coarse"
+
+
+def test_the_convention_counts(finished, evaluated):
+    out = evaluated({"convention": "strict"})
+    name = "predictions/img0004.nii.gz"
+    assert contents(out)[name] == contents(finished / "out")[name]
+    table = pd.read_csv(out / "cases.csv")
+    missed = table[(table["truth_voxels"] > 0) & (table["predicted_voxels"] == 0)]
+    assert len(missed) and (missed["dice"] == 0).all() and (missed["hd95_mm"] > 50).all()
+    json.loads((out / "metrics.json").read_text(), parse_constant=refuse)
+
+
+def test_summary_leaves_out_what_is_left_out_everywhere():
+    def measured(truth: int, predicted: int, shared: int, distance: float) -> Measures:
+        return Measures(truth, predicted, shared, distance, 2 * distance, 100.0, 300.0)
+
+    nothing = measured(0, 0, 0, math.nan)
+    cases = {
+        "a": {"liver": measured(10, 10, 8, 1.0), "spleen": nothing, "aorta": nothing},
+        "b": {"liver": measured(10, 0, 0, math.nan), "spleen": measured(0, 5, 0, math.nan)}
+        | {"aorta": nothing},
+    }
+    organs = ["liver", "spleen", "aorta"]
+    strict = evaluate.summarise(evaluate.score_rows(cases, "strict"), organs)
+    assert strict == {
+        "mean_dice": 0.2,
+        "mean_hd95_voxels": 50.5,
+        "mean_hd95_mm": 151.0,
+        "dice": {"liver": 0.4, "spleen": 0.0},
+        "hd95_voxels": {"liver": 50.5},
+        "hd95_mm": {"liver": 151.0},
+    }
+    paper = evaluate.summarise(evaluate.score_rows(cases, "paper"), organs)
+    assert paper["dice"] == {"liver": 0.4, "spleen": 0.5, "aorta": 0.0}
+    assert paper["mean_dice"] == pytest.approx(0.3)
+    assert paper["hd95_mm"] == {"liver": 1.0, "spleen": 0.0, "aorta": 0.0}
+
+
+def test_a_model_for_other_organs_or_intensities(evaluated, folders, tmp_path):
+    manifest = read_manifest(folders["prepared"] / "manifest.parquet")
+    save_model(tmp_path / "m", manifest.class_names[:-1], {"kind": "window", "low": 0, "high": 9})
+    with pytest.raises(UserError) as error:
+        evaluated(model=tmp_path / "m")
+    organs, intensity = error.value.problems
+    assert "pancreas" in organs and "the organs" in organs
+    assert "-125.0" in intensity and "'high': 9" in intensity
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_model_names_both_files(evaluated, tmp_path):
+    with pytest.raises(UserError) as error:
+        evaluated(model=tmp_path)
+    assert [Path(text.split(": ")[0]).name for text in error.value.problems] == [
+        "model.json",
+        "model.safetensors",
+    ]
+
+
+def test_a_damaged_model(evaluated, folders, tmp_path):
+    shutil.copytree(folders["model"], tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(UserError, match="model.safetensors"):
+        evaluated(model=tmp_path / "m")
+
+
+def test_a_stage_that_the_model_does_not_have(evaluated, folders, tmp_path):
+    manifest = read_manifest(folders["prepared"] / "manifest.parquet")
+    save_model(tmp_path / "m", manifest.class_names, manifest.intensity, "samed")
+    with pytest.raises(UserError, match="evaluate.stage: this model has no fine stage"):
+        evaluated({"stage": "fine"}, model=tmp_path / "m")
+
+
+def test_a_split_of_other_data(evaluated, folders, tmp_path):
+    found = read_split(folders["split"] / "split.parquet")
+    others = {("x1", 0): "train", ("x2", 0): "test"}
+    other = SplitFile("la", {**found.roles, **others})
+    write_split(tmp_path / "split.parquet", other)
+    with pytest.raises(UserError) as error:
+        evaluated(split=tmp_path)
+    assert len(error.value.problems) == 3
+    assert f"{other.hash[:12]} has 1 slices of x1, the prepared data has 0" in str(error.value)
+    assert "is one of la, the prepared data is phantom" in str(error.value)
+
+
+def test_a_split_without_test_slices(evaluated, folders, tmp_path):
+    found = read_split(folders["split"] / "split.parquet")
+    roles = {key: "unused" if role == "test" else role for key, role in found.roles.items()}
+    write_split(tmp_path / "split.parquet", replace(found, roles=roles))
+    with pytest.raises(UserError, match="no test slices"):
+        evaluated(split=tmp_path)
+
+
+def test_a_shard_that_is_not_the_manifests(evaluated, folders, tmp_path):
+    shutil.copytree(folders["prepared"], tmp_path / "prepared")
+    shards = tmp_path / "prepared" / "shards"
+    shutil.copy(shards / "img0001.parquet", shards / "img0004.parquet")
+    with pytest.raises(UserError, match="img0004.parquet"):
+        evaluated(prepared=tmp_path / "prepared")

@@ -1,0 +1,88 @@
+import csv
+
+import pytest
+
+import hsam
+from pipeline import search, split, train
+from pipeline.errors import UserError
+from tests.pipeline.conftest import make_params
+
+TINY = {"image_size": 32, "epochs": 2, "batch_size": 8, "validate_every": 2}
+
+
+@pytest.fixture(scope="module")
+def work(prepared_phantoms, phantom_params, tmp_path_factory):
+    """A folder with a split and an empty search, and the parameters."""
+    folder = tmp_path_factory.mktemp("train")
+    dataset = phantom_params.dataset.model_dump()
+    params = make_params(dataset=dataset, train=TINY, search={"trials": 0})
+    split.run(params, prepared_phantoms, folder / "split")
+    search.run(
+        params, prepared_phantoms, folder / "split", folder / "search", folder / "runs", device="cpu"
+    )
+    return params, prepared_phantoms, folder
+
+
+def run(work, **changes) -> None:
+    params, prepared, folder = work
+    params = params.model_copy(update=changes)
+    train.run(
+        params,
+        prepared,
+        folder / "split",
+        folder / "search",
+        folder / "train",
+        folder / "runs",
+        device="cpu",
+    )
+
+
+def test_a_model_is_published_that_can_be_rebuilt(work):
+    run(work)
+    out = work[2] / "train"
+    record = hsam.read_record(out)
+    assert record["class_names"][0] == "spleen"
+    assert record["intensity"]["kind"] == "window"
+    assert hsam.load(out).image_size == 32
+    rows = list(csv.DictReader((out / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert rows[0]["validation_dice"] == ""
+    assert 0 <= float(rows[1]["validation_dice"]) <= 1
+
+
+def test_a_second_run_trains_nothing(work, monkeypatch):
+    run(work)
+    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("trained again"))
+    run(work)
+
+
+def test_the_overlay_of_the_search_is_laid_over_the_parameters(work, tmp_path):
+    path = tmp_path / "best.yaml"
+    path.write_text('{"train": {"lora_rank": 8}}')
+    assert train.with_overlay(work[0], path).train.lora_rank == 8
+    path.write_text('{"train": {"lora_rank": -8}}')
+    with pytest.raises(UserError, match="best.yaml: train.lora_rank"):
+        train.with_overlay(work[0], path)
+
+
+def test_a_missing_sam_file_is_described(work):
+    wanted = work[0].train.model_copy(
+        update={"backbone": "vit_b", "sam_checkpoint": "none.pth", "train_encoder": False}
+    )
+    with pytest.raises(UserError, match=r"375,042,383 bytes, SHA-256 ec2df627"):
+        run(work, train=wanted)
+
+
+def test_inputs_that_are_not_there_are_named(work, tmp_path):
+    params, prepared, folder = work
+    with pytest.raises(UserError, match="run the prepare stage first"):
+        train.run(
+            params,
+            tmp_path,
+            folder / "split",
+            folder / "search",
+            tmp_path / "out",
+            tmp_path / "runs",
+            device="cpu",
+        )
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,160 @@
+"""Both engines run the whole road on tiny phantoms, in a copy of the repository."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.params import load, overlay, read_yaml, render, validate
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {
+    "dataset": {"phantom": {"cases": 4, "size": 32}},
+    "split": {"slices": None, "validation": 0.3},
+    "train": {"image_size": 32, "epochs": 2, "validate_every": 1},
+    "search": {"trials": 1, "epochs": 1},
+    "report": {"slices": 2},
+}
+METRICS = Path("results/evaluate/metrics.json")
+
+
+def run(folder: Path, *command: str) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
+    environment |= {f"GIT_{role}_NAME": "test" for role in ("AUTHOR", "COMMITTER")}
+    environment |= {f"GIT_{role}_EMAIL": "test@localhost" for role in ("AUTHOR", "COMMITTER")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def snakemake(folder: Path, *arguments: str) -> str:
+    return run(folder, "snakemake", "--cores", "2", "--resources", "gpu=0", *arguments)
+
+
+def planned(folder: Path, *arguments: str) -> set[str]:
+    """The rules that Snakemake would run."""
+    printed = snakemake(folder, "--dry-run", "--workflow-profile", "none", *arguments)
+    lines = [line.strip() for line in printed.splitlines()]
+    rules = {
+        line.split()[1].rstrip(":") for line in lines if line.startswith(("rule ", "localrule "))
+    }
+    return rules - {"all"}
+
+
+def executed(printed: str) -> set[str]:
+    """The stages that DVC ran."""
+    return {
+        line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")
+    }
+
+
+def change(folder: Path, changes: dict) -> None:
+    path = folder / "params.yaml"
+    path.write_text(render(validate(overlay(read_yaml(path), changes), "")))
+
+
+def rows(folder: Path) -> list[dict]:
+    """The experiments of `dvc exp show`, on whichever commit."""
+    found = []
+    for item in json.loads(run(folder, "dvc", "exp", "show", "--json", "-A")):
+        found += [row["revs"][0] for row in item["experiments"] or []]
+    return found
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    """A clone with tiny parameters, in which Snakemake has run once."""
+    folder = tmp_path_factory.mktemp("repository")
+    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    for name in filter(None, listed.split("\0")):
+        if not name.startswith("tests/") and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    change(folder, TINY)
+    for command in ("init --quiet", "add --all", "commit --quiet --message first"):
+        run(folder, "git", *command.split())
+    snakemake(folder)
+    return folder
+
+
+def test_the_road_ends_in_a_report_and_a_row(repository):
+    metrics = json.loads((repository / METRICS).read_text())
+    assert 0 <= metrics["mean_dice"] <= 1
+    assert (repository / "reports" / "report.html").is_file()
+    (row,) = rows(repository)
+    assert row["data"]["metrics"][str(METRICS)]["data"] == metrics
+
+
+def test_nothing_runs_twice(repository):
+    assert planned(repository) == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"report": {"slices": 1}}, {"report"}),
+        ({"evaluate": {"stage": "fine"}}, {"evaluate", "report"}),
+        ({"train": {"epochs": 3}}, {"search", "train", "evaluate", "report"}),
+        ({"split": {"slices": 0.5}}, {"split", "search", "train", "evaluate", "report"}),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_a_changed_parameter_reruns_what_reads_it(repository, tmp_path, changes, expected):
+    overlay_file = tmp_path / "overlay.yaml"
+    overlay_file.write_text(json.dumps(changes))
+    assert planned(repository, "--configfile", str(overlay_file)) == expected
+
+
+def test_changed_code_reruns_its_stage(repository):
+    path = repository / "pipeline" / "split.py"
+    text, times = path.read_text(), path.stat()
+    path.write_text(text + "\nEXTRA = 1\n")
+    try:
+        assert {"split", "train", "report"} <= planned(repository)
+        assert not {"phantom", "prepare", "prepare_case"} & planned(repository)
+    finally:
+        path.write_text(text)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_dvc_finds_what_snakemake_made_and_gives_the_same_metrics(repository):
+    before = (repository / METRICS).read_text()
+    printed = run(repository, "dvc", "repro")
+    assert executed(printed) == {
+        "phantom",
+        "prepare",
+        "split",
+        "search",
+        "train",
+        "evaluate",
+        "report",
+    }
+    assert "train: already done in runs/phantom-train-" in printed
+    assert (repository / METRICS).read_text() == before
+    assert executed(run(repository, "dvc", "repro")) == set()
+    # without what Snakemake left, DVC computes it all again
+    shutil.rmtree(repository / "runs")
+    assert "already done" not in run(repository, "dvc", "repro", "--force")
+    assert (repository / METRICS).read_text() == before
+
+
+def test_dvc_experiments_compose_presets_and_values(repository):
+    params = load([repository / "params.yaml"])
+    change(repository, {"train": {"epochs": 3}})
+    preset = repository / "workflow" / "presets" / "tiny.yaml"
+    preset.write_text("# @package _global_\nreport: {slices: 1}\ntrain: {epochs: 1}\n")
+    run(repository, "git", "add", "workflow")
+    before = len(rows(repository))
+    printed = run(
+        repository,
+        *("dvc", "exp", "run", "-S", "+workflow/presets=tiny", "-S", "train.epochs=2"),
+    )
+    assert executed(printed) == {"report"}
+    assert len(rows(repository)) == before + 1
+    after = load([repository / "params.yaml"])
+    assert (after.train.epochs, after.report.slices) == (2, 1)
+    assert after.dataset == params.dataset
+    assert "# pictures of test slices" in (repository / "params.yaml").read_text()
