@@ -1,11 +1,14 @@
 """Adapter files of the published H-SAM code, made for the toy backbone."""
 
+from itertools import product
+
 import pytest
 import torch
 from seeded import seeded, seeded_image
 from toys import randomise
 
 import hsam
+from hsam.lora import lora_layers
 
 
 @pytest.fixture
@@ -16,26 +19,20 @@ def source(toy):
 def published_state(model) -> dict[str, torch.Tensor]:
     """A model's tensors under the names of the published code, with what that code adds."""
     state, renamed = model.state_dict(), {}
-    for index, (a, b) in enumerate(
-        (
-            f"image_encoder.blocks.{block}.attn.qkv.a_{p}",
-            f"image_encoder.blocks.{block}.attn.qkv.b_{p}",
-        )
-        for block in range(2)
-        for p in "qv"
-    ):
-        renamed[f"w_a_{index:03d}"], renamed[f"w_b_{index:03d}"] = state[a], state[b]
+    for index, (block, projection) in enumerate(product(range(2), "qv")):
+        for half in "ab":
+            name = f"image_encoder.blocks.{block}.attn.qkv.{half}_{projection}"
+            renamed[f"w_{half}_{index:03d}"] = state[name]
     for name, tensor in state.items():
         if name.startswith("prompt_encoder."):
             renamed[name] = renamed[name.replace("encoder", "encoder2", 1)] = tensor
         elif ".class_mlps." in name:
             decoder, _, kind, layer = name.split(".")
             number = "2" if decoder == "fine_decoder" else ""
+            end = f"layers.{layer}.{'weight' if kind == 'weights' else 'bias'}"
             for k in range(model.classes):
-                key = f"mask_decoder{number}.output_hypernetworks_mlps{number}.{k}"
-                renamed[f"{key}.layers.{layer}.{'weight' if kind == 'weights' else 'bias'}"] = (
-                    tensor[k]
-                )
+                key = f"mask_decoder{number}.output_hypernetworks_mlps{number}.{k}.{end}"
+                renamed[key] = tensor[k]
         elif not name.startswith("image_encoder."):
             for old, new in (
                 ("coarse_decoder.", "mask_decoder."),
@@ -65,15 +62,12 @@ def write(tmp_path):
 
 
 def target(source, **arguments):
-    """A model with other weights outside the frozen encoder."""
-    defaults = {"image_size": 64, "num_classes": 2}
-    model = hsam.build_hsam("toy", **defaults | arguments)
-    if arguments.get("backbone_weights", True) and not arguments:
+    """A model to load into; with no other arguments its frozen encoder is that of `source`."""
+    model = hsam.build_hsam("toy", **{"image_size": 64, "num_classes": 2} | arguments)
+    if not arguments:
         model.image_encoder.load_state_dict(source.image_encoder.state_dict())
-        with torch.no_grad():
-            for name, parameter in model.image_encoder.named_parameters():
-                if parameter.requires_grad:
-                    parameter.zero_()
+        for layer in lora_layers(model):
+            torch.nn.init.zeros_(layer.a_q)
     return model
 
 

@@ -8,10 +8,8 @@ def run(code: str) -> str:
 
 
 def test_import_leaves_no_foreign_packages_behind():
-    code = (
-        "import sys, hsam; "
-        "print([n for n in ('segment_anything', 'torchvision', 'timm', 'monai') if n in sys.modules])"
-    )
+    unwanted = ("segment_anything", "torchvision", "timm", "monai")
+    code = f"import sys, hsam; print([name for name in {unwanted} if name in sys.modules])"
     assert run(code) == "[]"
 
 
