@@ -181,10 +181,11 @@ def _search(inputs: ReportInputs) -> dict[str, Any]:
     chosen = inputs.best.get("train", {})
     best = trials["value"].idxmax() if trials["value"].notna().any() else None
     taken = ", ".join(f"{key} {_short(value)}" for key, value in chosen.items())
+    took = f"the best one's {taken}" if taken else "none of them"
     return {
         "note": (
             f"{_count(len(trials), 'trial')}, valued by Dice on the validation slices; "
-            f"training took the best one's {taken or 'nothing'}."
+            f"training took {took}."
         ),
         "plot": Markup(
             figures.best_so_far_plot(
@@ -241,6 +242,8 @@ def _shown(value: Any) -> str:
             if kind(value).is_absolute():
                 return f"…/{kind(value).name}"
         return value
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return ", ".join(_shown(item) for item in value)
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from seeded import FIXTURES, seeded, seeded_image
 from toys import randomise, sam_state
 
 from hsam.backbones import BACKBONES, Backbone
 from hsam.builders import build_hsam
 from hsam.encoder import ImageEncoder
+from tests.hsam.seeded import FIXTURES, seeded, seeded_image
 
 
 @pytest.fixture(autouse=True)

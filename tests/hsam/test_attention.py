@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from seeded import seeded, seeded_image
 
 from hsam import sam
 from hsam.attention import RelativePositionAttention
 from hsam.backbones import Backbone
 from hsam.encoder import EncoderBlock
+from tests.hsam.seeded import seeded, seeded_image
 
 CASES = [
     pytest.param(14, 14, id="224 px, window block"),

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from seeded import seeded
 
 from hsam.class_balance import (
     NOISE_STD,
@@ -8,6 +7,7 @@ from hsam.class_balance import (
     attention_heads,
     class_noise_std,
 )
+from tests.hsam.seeded import seeded
 
 PRIOR = seeded("prior", (2, 3, 16)) * 4
 

@@ -1,8 +1,8 @@
 import torch
-from seeded import seeded
 
 from hsam import sam
 from hsam.class_mlps import ClassMLPs, class_masks
+from tests.hsam.seeded import seeded
 
 
 def test_equals_separate_mlps():

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from seeded import seeded_image
 
 from hsam.backbones import BACKBONES, backbones, get_backbone
 from hsam.encoder import ImageEncoder
+from tests.hsam.seeded import seeded_image
 
 
 def test_embedding_has_a_sixteenth_of_the_side(make_encoder):

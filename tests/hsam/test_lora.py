@@ -1,11 +1,11 @@
 import pytest
 import torch
-from seeded import seeded, seeded_image
 from torch import nn
 
 from hsam.builders import build_hsam
 from hsam.lora import LoRA, lora_layers, merge_lora, unmerge_lora
 from hsam.losses import two_stage_loss
+from tests.hsam.seeded import seeded, seeded_image
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
-from seeded import seeded_image
 
 import hsam
 from hsam.class_balance import ClassBalancedMaskAttention
+from tests.hsam.seeded import seeded_image
 
 SWITCHES = ("mask_attention", "pixel_decoder", "cm_attention")
 

@@ -8,9 +8,9 @@ and the image `seeded_image(224, 224)`.
 import numpy as np
 import pytest
 import torch
-from seeded import FIXTURES, seeded_image
 
 import hsam
+from tests.hsam.seeded import FIXTURES, seeded_image
 
 
 @pytest.fixture(scope="module")

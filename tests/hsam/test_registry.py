@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from seeded import seeded_image
 
 import hsam
+from tests.hsam.seeded import seeded_image
 
 RIVALS = ["samed", "sam_adapter", "autosam"]
 

@@ -1,10 +1,10 @@
 """The transformers, written out step by step from SAM's parts."""
 
 import torch
-from seeded import seeded
 
 from hsam import sam
 from hsam.two_way import CrossFirstTransformer, MaskedAttention, MaskedTransformer
+from tests.hsam.seeded import seeded
 
 IMAGE = seeded("image", (2, 16, 3, 3)) * 12
 POSITION = seeded("position", (1, 16, 3, 3)) * 12

@@ -1,9 +1,9 @@
 """Weights for the toy backbone that `conftest.py` registers."""
 
 import torch
-from seeded import seeded
 
 from hsam.builders import build_hsam
+from tests.hsam.seeded import seeded
 
 
 def sam_state(size: int = 128) -> dict[str, torch.Tensor]:

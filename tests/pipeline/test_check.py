@@ -4,10 +4,10 @@ import h5py
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import AFFINE, make_params, save_nifti, tiny_image, tiny_label
 
 from pipeline import check, datasets
 from pipeline.datasets.synapse import image_path, label_path
+from tests.pipeline.conftest import AFFINE, make_params, save_nifti, tiny_image, tiny_label
 
 
 def of_parts(params):

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import AFFINE, save_nifti, tiny_image, tiny_label
 
 from pipeline import datasets, files, prepare, shards, volumes
 from pipeline.datasets.synapse import image_path, label_path
 from pipeline.errors import UserError
 from pipeline.shards import ShardReader, read_manifest
+from tests.pipeline.conftest import AFFINE, save_nifti, tiny_image, tiny_label
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import AFFINE, tiny_image, tiny_label
 
 from pipeline import shards
 from pipeline.errors import UserError
 from pipeline.shards import ShardReader
 from pipeline.volumes import Geometry
+from tests.pipeline.conftest import AFFINE, tiny_image, tiny_label
 
 NAMES = [f"organ {index}" for index in range(1, 14)]
 ROW = shards.ManifestRow(

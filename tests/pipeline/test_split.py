@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_params
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import files, split, split_file
 from pipeline.errors import UserError
 from pipeline.split_file import SplitFile, read_split, write_split
+from tests.pipeline.conftest import make_params
 
 # slices of Synapse's training volumes in the lists that circulate: 2211 in all
 SYNAPSE = dict(

@@ -18,7 +18,12 @@ def work(prepared_phantoms, phantom_params, tmp_path_factory):
     params = make_params(dataset=dataset, train=TINY, search={"trials": 0})
     split.run(params, prepared_phantoms, folder / "split")
     search.run(
-        params, prepared_phantoms, folder / "split", folder / "search", folder / "runs", device="cpu"
+        params,
+        prepared_phantoms,
+        folder / "split",
+        folder / "search",
+        folder / "runs",
+        device="cpu",
     )
     return params, prepared_phantoms, folder
 

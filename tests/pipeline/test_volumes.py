@@ -6,13 +6,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import AFFINE, save_nifti, tiny_image, tiny_label
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import volumes
 from pipeline.errors import UserError
 from pipeline.volumes import Geometry
+from tests.pipeline.conftest import AFFINE, save_nifti, tiny_image, tiny_label
 
 OBLIQUE = np.array(
     [[0.55, -0.1, 0.4, -30], [0.15, 0.72, -0.3, 12], [-0.1, 0.2, 3.1, -200], [0, 0, 0, 1.0]]

@@ -2,6 +2,7 @@ rule split:
     input:
         shards=rules.prepare.input.shards,
         manifest=rules.prepare.output.manifest,
+        roles=[] if PARAMS.split.list is None else PARAMS.split.list,
         code=sources("split"),
     output:
         split="results/split/split.parquet",

@@ -1,12 +1,12 @@
 from typing import get_args
 
 import pytest
-from conftest import make_params
 
 from pipeline import datasets
 from pipeline.datasets.base import RawCase, Scan
 from pipeline.errors import UserError
 from pipeline.params import Dataset
+from tests.pipeline.conftest import make_params
 
 NAMES = sorted(datasets.REGISTRY)
 

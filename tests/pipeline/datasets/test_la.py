@@ -1,10 +1,10 @@
 import h5py
 import numpy as np
 import SimpleITK as sitk
-from conftest import make_params, tiny_image, tiny_label
 
 from pipeline import datasets, volumes
 from pipeline.datasets import la
+from tests.pipeline.conftest import make_params, tiny_image, tiny_label
 
 
 def write_hdf5(folder):

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from conftest import make_params, save_nifti, tiny_image, tiny_label
 
 from pipeline import datasets
 from pipeline.errors import UserError
+from tests.pipeline.conftest import make_params, save_nifti, tiny_image, tiny_label
 
 DESCRIPTION = {
     "channel_names": {"0": "CT"},

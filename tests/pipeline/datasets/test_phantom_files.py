@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from conftest import make_params
 
 from pipeline import datasets
 from pipeline.datasets import phantom
 from pipeline.errors import UserError
+from tests.pipeline.conftest import make_params
 
 
 def test_files_are_known_before_they_exist():

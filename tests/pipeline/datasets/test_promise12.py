@@ -1,8 +1,8 @@
 import SimpleITK as sitk
-from conftest import make_params, tiny_image, tiny_label
 
 from pipeline import datasets
 from pipeline.datasets import promise12
+from tests.pipeline.conftest import make_params, tiny_image, tiny_label
 
 
 def test_cases_with_the_files_that_hold_their_voxels(tmp_path):

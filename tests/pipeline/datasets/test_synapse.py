@@ -1,9 +1,9 @@
 import pytest
-from conftest import save_nifti, tiny_label
 
 from pipeline import datasets
 from pipeline.datasets import synapse
 from pipeline.errors import UserError
+from tests.pipeline.conftest import save_nifti, tiny_label
 
 
 def test_cases_and_their_files(synapse_params, synapse_root):
