@@ -226,15 +226,20 @@ def _check_model(folder: Path, manifest: Manifest) -> None:
         raise UserError(
             f"{path}: there is no such file; run the train stage first." for path in missing
         )
-    record = hsam.read_record(folder)
+    try:
+        record = hsam.read_record(folder)
+    except ValueError as error:
+        raise UserError(
+            f"{folder / MODEL_FILES[0]}: can't be read ({error}); run the train stage again."
+        ) from None
     problems = [
-        f"{folder}: the model was trained with {what} {record[key]}, the data has {found}; "
+        f"{folder}: the model was trained with {what} {record.get(key)}, the data has {found}; "
         "evaluate it on data like it was trained on, or train again."
         for key, what, found in (
             ("class_names", "the organs", manifest.class_names),
             ("intensity", "the intensity rule", manifest.intensity),
         )
-        if record[key] != found
+        if record.get(key) != found
     ]
     if problems:
         raise UserError(problems)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 # Okabe and Ito's colours without black, and a violet: told apart in all three colour blindnesses
-# (smallest CIE Lab distance 16, simulated after Machado et al. 2009) and from grey tissue.
+# (smallest CIE Lab distance 16, simulated after Machado et al. 2009).
 ORGAN_COLOURS = (
     "#e69f00",
     "#56b4e9",
@@ -193,12 +193,7 @@ def _axes(name: str, size: tuple[float, float]) -> Iterator[tuple[Axes, list[str
         figure = Figure(figsize=size, layout="constrained")
         yield figure.subplots(), svg
         text = io.StringIO()
-        figure.savefig(
-            text,
-            format="svg",
-            transparent=True,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
+        figure.savefig(text, format="svg", transparent=True)
     svg.append(_for_page(name, text.getvalue()))
 
 
@@ -207,6 +202,7 @@ def _for_page(name: str, svg: str) -> str:
     svg = svg[svg.index("<svg") :].strip()
     for drawn, shown in PAGE_COLOURS.items():
         svg = svg.replace(drawn, shown)
+    # matplotlib's name and the date
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     # the page sets the width

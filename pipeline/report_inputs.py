@@ -1,5 +1,6 @@
 """What a report is made of: the published files of every stage, read and held together."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,25 +96,35 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
     """Read everything.
 
     Raises:
-        UserError: files are missing, or come from runs that don't belong together.
+        UserError: files are damaged, or come from runs that don't belong together.
     """
     named = folders.files()
     inputs = ReportInputs(
         manifest=read_manifest(named["manifest"]),
         split=read_split(named["split"]),
-        scores=files.read_json(named["metrics"]),
-        cases=pd.read_parquet(named["cases"]),
-        history=pd.read_csv(named["history"]),
-        model=files.read_json(named["model"]),
-        trials=pd.read_csv(named["trials"]),
+        scores=_read(files.read_json, named["metrics"]),
+        cases=_read(pd.read_parquet, named["cases"]),
+        history=_read(pd.read_csv, named["history"]),
+        model=_read(files.read_json, named["model"]),
+        trials=_read(pd.read_csv, named["trials"]),
         best=read_yaml(named["best"]),
         provenance={
-            stage: files.read_json(folder / run_folder.PROVENANCE)
+            stage: _read(files.read_json, folder / run_folder.PROVENANCE)
             for stage, folder in folders.stages().items()
         },
     )
     _check(folders, inputs)
     return inputs
+
+
+def _read(reader: Callable[[Path], Any], path: Path) -> Any:
+    try:
+        return reader(path)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: damaged ({reason}); run the {path.parent.name} stage again."
+        ) from None
 
 
 def _check(folders: ReportFolders, inputs: ReportInputs) -> None:

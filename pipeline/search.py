@@ -69,16 +69,13 @@ def _search(params: Params, data: TrainingData, journal: Path, device: str) -> l
         device=device,
     )
     complete = optuna.trial.TrialState.COMPLETE
-    while (
-        done := len(study.get_trials(deepcopy=False, states=(complete,)))
-    ) < params.search.trials:
+    total = params.search.trials
+    while (done := len(study.get_trials(deepcopy=False, states=(complete,)))) < total:
         # seeded by the trial, not by the process: an interrupted search proposes the same again
         study.sampler = optuna.samplers.TPESampler(seed=params.base.seed + done)
         study.optimize(objective, n_trials=1)
         trial = study.get_trials(deepcopy=False, states=(complete,))[-1]
-        say(
-            f"search: trial {done + 1}/{params.search.trials}: Dice {trial.value:.3f} {trial.params}"
-        )
+        say(f"search: trial {done + 1}/{total}: Dice {trial.value:.3f} {trial.params}")
     return [
         {"number": number, "state": "complete", "value": trial.value, **trial.params}
         for number, trial in enumerate(study.get_trials(states=(complete,)))

@@ -244,10 +244,11 @@ def test_a_missing_model_names_both_files(evaluated, tmp_path):
     ]
 
 
-def test_a_damaged_model(evaluated, folders, tmp_path):
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_damaged_model(evaluated, folders, tmp_path, name):
     shutil.copytree(folders["model"], tmp_path / "m")
-    (tmp_path / "m" / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(UserError, match="model.safetensors"):
+    (tmp_path / "m" / name).write_bytes(b"torn")
+    with pytest.raises(UserError, match=f"{name}: can't be"):
         evaluated(model=tmp_path / "m")
 
 

@@ -217,6 +217,14 @@ def test_missing_files_are_all_named_and_the_old_report_stays(written, results, 
     assert (tmp_path / "reports" / "report.html").read_text(encoding="utf-8") == old
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "cases.parquet"])
+def test_damaged_files_are_named(written, results, tmp_path, name):
+    shutil.copytree(results, tmp_path / "broken")
+    (tmp_path / "broken" / "evaluate" / name).write_text("torn")
+    with pytest.raises(UserError, match=f"{name}: damaged .* run the evaluate stage"):
+        written(results=tmp_path / "broken")
+
+
 def test_scores_of_another_model(written, results, tmp_path):
     shutil.copytree(results, tmp_path / "mixed")
     path = tmp_path / "mixed" / "train" / "model.json"
