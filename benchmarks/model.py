@@ -2,11 +2,12 @@
 
     python benchmarks/model.py [--rounds 10] [--threads 2] [--json model.json]
 
-Prints Markdown tables. Each encoder forward is timed between two products of 2048 x 2048 float32
-matrices and divided by what the machine could have done at the better of the two rates, so the
-ratio means something on any machine and bears a neighbour's load. FLOPs are the useful ones: the
-products of linear layers, convolutions and attention for real patches, none for padding. Every
-measurement runs in a process of its own, so that peak memory is its own as well.
+Prints Markdown tables. An encoder's forward is compared with two rates of the same machine: that
+of a large float32 matrix product, and that of the encoder's own linear layers run alone, which are
+smaller and slower per FLOP. All are measured in turn and the fastest of each is kept, so a busy
+neighbour does little harm. FLOPs are the useful ones: products of linear layers, convolutions and
+attention for real patches, none for padding. Every measurement runs in a process of its own, so
+that peak memory is its own as well.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import json
 import multiprocessing
 import platform
 import resource
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -53,10 +53,16 @@ def encoder_flops(backbone: Backbone, image_size: int) -> int:
     return linear + attention + ends
 
 
-def matrix_rate() -> Callable[[], float]:
-    """A function that measures FLOPs per second of a large matrix product."""
-    a, b, out = (torch.rand(SIDE, SIDE) for _ in range(3))
-    return lambda: 2 * SIDE**3 / min(seconds(lambda: torch.mm(a, b, out=out)) for _ in range(2))
+def linear_flops(encoder: torch.nn.Module, patches: int) -> tuple[Callable[[], None], int]:
+    """A run of all linear layers of the blocks, one after the other, and its FLOPs."""
+    layers = [m for m in encoder.blocks.modules() if isinstance(m, torch.nn.Linear)]
+    inputs = {layer.in_features: torch.rand(patches, layer.in_features) for layer in layers}
+
+    def run() -> None:
+        for layer in layers:
+            layer(inputs[layer.in_features])
+
+    return run, sum(2 * patches * layer.weight.numel() for layer in layers)
 
 
 def sams_encoder(backbone: Backbone, image_size: int) -> torch.nn.Module:
@@ -74,38 +80,40 @@ def sams_encoder(backbone: Backbone, image_size: int) -> torch.nn.Module:
     )
 
 
-def encoder(name: str, image_size: int, rounds: int) -> dict:
-    """Forward of one image: ours and SAM's, as shares of the machine's matrix rate."""
+def encoder(name: str, image_size: int, batch: int, rounds: int) -> dict:
+    """Forward of ours and of SAM's, as shares of both rates."""
     backbone = get_backbone(name)
-    models = {
-        "ours": ImageEncoder(backbone, image_size),
-        "SAM's": sams_encoder(backbone, image_size),
+    ours = ImageEncoder(backbone, image_size).eval()
+    sams = sams_encoder(backbone, image_size).eval()
+    image = torch.rand(batch, 3, image_size, image_size)
+    linear, own_flops = linear_flops(ours, batch * (image_size // PATCH) ** 2)
+    a, b, out = (torch.rand(SIDE, SIDE) for _ in range(3))
+    flops = batch * encoder_flops(backbone, image_size)
+    work = {
+        "matrix": (lambda: torch.mm(a, b, out=out), 2 * SIDE**3),
+        "linear": (linear, own_flops),
+        "ours": (lambda: ours(image), flops),
+        "SAM's": (lambda: sams(image), flops),
     }
-    image, flops = torch.rand(1, 3, image_size, image_size), encoder_flops(backbone, image_size)
-    rate, times, shares = matrix_rate(), {m: [] for m in models}, {m: [] for m in models}
+    times = {label: [] for label in work}
     with torch.inference_mode():
-        for model in models.values():
-            model.eval()(image)
-        for _ in range(rounds):
-            for label, model in models.items():
-                before = rate()
-                took = seconds(lambda model=model: model(image))
-                times[label].append(took)
-                shares[label].append(flops / took / max(before, rate()))
+        for _ in range(rounds + 1):  # the first is a warm-up, and never the fastest
+            for label, (run, _) in work.items():
+                times[label].append(seconds(run))
+    rate = {label: count / min(times[label]) / 1e9 for label, (_, count) in work.items()}
     return {
         "backbone": name,
         "image_size": image_size,
+        "batch": batch,
         "gflop": flops / 1e9,
-        "matrix_gflops": rate() / 1e9,
-        **{
-            f"{label} {what}": value
-            for label in models
-            for what, value in (
-                ("fastest_s", min(times[label])),
-                ("share_median", statistics.median(shares[label])),
-                ("share_best", max(shares[label])),
-            )
-        },
+        "matrix_gflops": rate["matrix"],
+        "linear_gflops": rate["linear"],
+        "ours_s": min(times["ours"]),
+        "sams_s": min(times["SAM's"]),
+        "ours_of_matrix": rate["ours"] / rate["matrix"],
+        "sams_of_matrix": rate["SAM's"] / rate["matrix"],
+        "ours_of_linear": rate["ours"] / rate["linear"],
+        "sams_of_linear": rate["SAM's"] / rate["linear"],
     }
 
 
@@ -172,7 +180,10 @@ def main() -> None:
             "threads": threads,
             "torch": torch.__version__,
         },
-        "encoder": [alone(encoder, threads, "vit_b", size, rounds) for size in (224, 512)],
+        "encoder": [
+            alone(encoder, threads, "vit_b", size, batch, rounds)
+            for size, batch in ((224, 1), (224, 4), (512, 1))
+        ],
         "training": [
             alone(training_step, threads, name, size, batch, recompute, rounds)
             for name, size, batch, recompute in (
@@ -183,7 +194,7 @@ def main() -> None:
         ],
     }
     print(f"{threads} threads, torch {torch.__version__}\n")
-    print("Encoder, forward of one image\n")
+    print("Encoder, forward\n")
     print(table(result["encoder"]))
     print("\nH-SAM, one training step\n")
     print(table(result["training"]))

@@ -12,7 +12,8 @@ PACKAGES = ("pipeline", "hsam")
 def stage_files(stage: str) -> list[Path]:
     """Files of `pipeline` and `hsam` that the stage's module imports, directly or not.
 
-    Paths are relative to the repository root and sorted; imports inside functions count.
+    The stage's templates, `pipeline/templates/<stage>.*`, belong to them. Paths are relative to the
+    repository root and sorted; imports inside functions count.
     """
     found: set[str] = set()
     pending = [f"pipeline.{stage}"]
@@ -21,15 +22,17 @@ def stage_files(stage: str) -> list[Path]:
         if name not in found:
             found.add(name)
             pending += _imports(name)
-    return sorted(_path(name).relative_to(ROOT) for name in found)
+    templates = (ROOT / "pipeline" / "templates").glob(f"{stage}.*")
+    return sorted(path.relative_to(ROOT) for path in (*map(_path, found), *templates))
 
 
 def stage_digest(stage: str) -> str:
-    """SHA-256 over the syntax trees of the stage's files: comments and layout don't count."""
+    """SHA-256 over the stage's files: of source code the syntax tree, without comments or layout."""
     total = hashlib.sha256()
     for path in stage_files(stage):
-        source = (ROOT / path).read_text(encoding="utf-8")
-        total.update(f"{path.as_posix()}\n{ast.dump(ast.parse(source))}\n".encode())
+        text = (ROOT / path).read_text(encoding="utf-8")
+        content = ast.dump(ast.parse(text)) if path.suffix == ".py" else text
+        total.update(f"{path.as_posix()}\n{content}\n".encode())
     return total.hexdigest()
 
 

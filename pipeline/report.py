@@ -24,7 +24,7 @@ from pipeline.pictures import test_pictures
 from pipeline.report_inputs import ReportFolders, read_inputs
 from pipeline.report_page import page
 
-TEMPLATES = ROOT / "workflow" / "report"
+TEMPLATES = ROOT / "pipeline" / "templates"
 TEMPLATE, STYLE, REPORT = "report.html.j2", "report.css", "report.html"
 
 

@@ -15,10 +15,12 @@ def tree(tmp_path, monkeypatch):
         "pipeline/other.py": "X = 1\n",
         "hsam/__init__.py": "from hsam.model import Model\n",
         "hsam/model.py": "class Model: pass\n",
+        "pipeline/templates/stage.html.j2": "<p>",
+        "pipeline/templates/other.css": "p {}",
     }
     for name, text in files.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr(code, "ROOT", tmp_path)
     code._imports.cache_clear()
@@ -33,6 +35,7 @@ def test_files_are_those_the_stage_imports(tree):
         Path("pipeline/__init__.py"),
         Path("pipeline/helper.py"),
         Path("pipeline/stage.py"),
+        Path("pipeline/templates/stage.html.j2"),
     ]
 
 
@@ -42,4 +45,7 @@ def test_digest_follows_the_code_and_not_its_layout(tree):
     (tree / "hsam/model.py").write_text("# a comment\nclass Model:\n    pass\n")
     assert code.stage_digest("stage") == before
     (tree / "hsam/model.py").write_text("class Model:\n    x = 1\n")
-    assert code.stage_digest("stage") != before
+    changed = code.stage_digest("stage")
+    assert changed != before
+    (tree / "pipeline/templates/stage.html.j2").write_text("<b>")
+    assert code.stage_digest("stage") != changed

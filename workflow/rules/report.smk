@@ -3,11 +3,18 @@ rule report:
         shards=rules.prepare.input.shards,
         manifest=rules.prepare.output.manifest,
         split=rules.split.output.split,
-        trials=rules.search.output.trials,
-        history=rules.train.output.history,
+        search=[rules.search.output.trials, rules.search.output.best],
+        train=[rules.train.output.history, rules.train.output.description],
         metrics=rules.evaluate.output.metrics,
         cases=rules.evaluate.output.cases,
         predictions=rules.evaluate.output.predictions,
+        provenance=[
+            rules.prepare.output.provenance,
+            rules.split.output.provenance,
+            rules.search.output.provenance,
+            rules.train.output.provenance,
+            rules.evaluate.output.provenance,
+        ],
         code=sources("report"),
     output:
         report(
