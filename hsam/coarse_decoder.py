@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hsam import sam
 from hsam.class_mlps import ClassMLPs, class_masks
+from hsam.norm import LayerNorm2d
 
 
 class CoarseOutput(NamedTuple):
@@ -34,7 +35,7 @@ def upscaling(width: int) -> nn.Sequential:
     """Two doublings of the side: (B, D, G, G) -> (B, D/8, 4G, 4G), named as in SAM."""
     return nn.Sequential(
         nn.ConvTranspose2d(width, width // 4, kernel_size=2, stride=2),
-        sam.LayerNorm2d(width // 4),
+        LayerNorm2d(width // 4),
         nn.GELU(),
         nn.ConvTranspose2d(width // 4, width // 8, kernel_size=2, stride=2),
         nn.GELU(),

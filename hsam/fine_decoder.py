@@ -13,6 +13,7 @@ from hsam import sam
 from hsam.class_balance import ClassBalancedMaskAttention
 from hsam.class_mlps import ClassMLPs, class_masks
 from hsam.coarse_decoder import CoarseOutput, upscaling
+from hsam.norm import LayerNorm2d
 from hsam.two_way import MaskedTransformer
 
 
@@ -34,10 +35,10 @@ class HierarchicalPixelDecoder(nn.Module):
         super().__init__()
         self.skip_connect = nn.Sequential(
             nn.ConvTranspose2d(width // 4, width // 8, kernel_size=2, stride=2),
-            sam.LayerNorm2d(width // 8),
+            LayerNorm2d(width // 8),
             nn.GELU(),
             nn.ConvTranspose2d(width // 8, width // 16, kernel_size=2, stride=2),
-            sam.LayerNorm2d(width // 16),
+            LayerNorm2d(width // 16),
             nn.GELU(),
         )
 

@@ -191,9 +191,11 @@ def _load(paths: list[Path]) -> parameters.Params:
 
 
 def _device(gpus: int) -> str:
-    """Lease GPUs before PyTorch looks for them; the device to work on."""
+    """Lease GPUs and count cores before PyTorch looks for them; the device to work on."""
     from pipeline import gpu
 
+    # as many threads as Snakemake sets with --cores all, for the last bit depends on their number
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     return "cuda" if gpu.lease(gpus) else "cpu"
 
 
