@@ -1,14 +1,16 @@
 """What every model of this library returns."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 STAGES = ("mean", "coarse", "fine")
 
 
-class Segmentation(NamedTuple):
+@dataclass(frozen=True)
+class Segmentation:
     """Logits of one or two stages; C counts the background, which is class 0.
 
     Attributes:
@@ -46,3 +48,7 @@ class Segmentation(NamedTuple):
         return F.interpolate(
             self.coarse_logits, scale_factor=4, mode="bilinear", align_corners=False
         )
+
+
+# so that an exported model can be saved
+torch.export.register_dataclass(Segmentation, serialized_type_name="hsam.Segmentation")

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from toys import randomise, sam_state
 
 from hsam.backbones import BACKBONES, Backbone
 from hsam.builders import build_hsam
 from hsam.encoder import ImageEncoder
 from tests.hsam.seeded import FIXTURES, seeded, seeded_image
+from tests.hsam.toys import randomise, sam_state
 
 
 @pytest.fixture(autouse=True)

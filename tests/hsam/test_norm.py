@@ -1,8 +1,8 @@
 import torch
-from seeded import seeded
 
 from hsam import sam
 from hsam.norm import LayerNorm2d
+from tests.hsam.seeded import seeded
 
 
 def test_equals_sams():

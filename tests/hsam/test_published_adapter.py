@@ -4,11 +4,11 @@ from itertools import product
 
 import pytest
 import torch
-from toys import randomise
 
 import hsam
 from hsam.lora import lora_layers
 from tests.hsam.seeded import seeded, seeded_image
+from tests.hsam.toys import randomise
 
 
 @pytest.fixture

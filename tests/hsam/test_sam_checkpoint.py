@@ -3,11 +3,11 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import randomise, sam_state
 
 import hsam
 from hsam.weight_files import read_tensors, sha256
 from tests.hsam.seeded import seeded_image
+from tests.hsam.toys import randomise, sam_state
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import json
 import pytest
 import safetensors.torch
 import torch
-from toys import randomise, sam_state
 
 import hsam
 from tests.hsam.seeded import seeded_image
+from tests.hsam.toys import randomise, sam_state
 
 IMAGE = seeded_image(1, 64)
 INTENSITY = {"kind": "window", "low": -125, "high": 275}
