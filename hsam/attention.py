@@ -70,7 +70,7 @@ class RelativePositionAttention(sam.EncoderAttention):
         k, v = k.flatten(2, 3), v.flatten(2, 3)
         row, column = _positions(tall, wide, side, q.device)
         if (padding := side * side - tall * wide) > 0:
-            fill = self._projected_zero(qkv).expand(3, len(k), -1, padding, -1)
+            fill = self._projected_zero(qkv).expand(3, k.shape[0], -1, padding, -1)
             k, v = torch.cat([k, fill[1]], dim=2), torch.cat([v, fill[2]], dim=2)
         code = torch.cat([F.one_hot(row, side), F.one_hot(column, side)], dim=-1).to(k.dtype)
         k = torch.cat([k, code.expand(*k.shape[:2], -1, -1)], dim=-1)

@@ -128,7 +128,7 @@ class HSAM(SegmentationModel):
             TypeError, ValueError: images or labels of another dtype or shape.
         """
         image = check_images(image, self.image_size, self.dtype)
-        check_labels(labels, len(image), self.image_size)
+        check_labels(labels, image.shape[0], self.image_size)
         generator = generator if generator is not None else self.generator
         embedding = self.image_encoder(image)  # B x D x G x G
         image_pe, dense = self.prompt_encoder()

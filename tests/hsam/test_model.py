@@ -253,9 +253,12 @@ def test_compiles_without_breaks(toy):
         torch.testing.assert_close(compiled.fine_logits, model(image).fine_logits)
 
 
-def test_exports_to_a_file(toy, tmp_path):
-    model, image = toy().eval(), seeded_image(1, 64)
+def test_exports_to_a_file_for_any_batch(toy, batch, tmp_path):
+    model, (image, _) = toy().eval(), batch
+    count = torch.export.Dim("count", min=1, max=16)
     with torch.no_grad():
-        torch.export.save(torch.export.export(model, (image,)), tmp_path / "model.pt2")
-        exported = torch.export.load(tmp_path / "model.pt2").module()
-        torch.testing.assert_close(exported(image).logits(), model(image).logits())
+        exported = torch.export.export(model, (image,), dynamic_shapes=({0: count},))
+        torch.export.save(exported, tmp_path / "model.pt2")
+        run = torch.export.load(tmp_path / "model.pt2").module()
+        three = torch.cat([image, image[:1]])
+        torch.testing.assert_close(run(three).logits(), model(three).logits())
