@@ -37,7 +37,7 @@ demo: $(READY)
 	hsam summary
 
 test: $(READY)
-	python -m pytest
+	python -m pytest -n auto --dist loadfile
 
 lint: $(READY)
 	ruff check .
@@ -53,7 +53,7 @@ schema: $(READY)
 	hsam params --schema > workflow/schemas/params.schema.json
 
 bench: $(READY)
-	python -m benchmarks
+	python benchmarks/model.py
 
 clean:
 	rm -rf results reports logs .snakemake
