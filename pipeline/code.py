@@ -27,7 +27,7 @@ def stage_files(stage: str) -> list[Path]:
 
 
 def stage_digest(stage: str) -> str:
-    """SHA-256 over the stage's files: of source code the syntax tree, without comments or layout."""
+    """SHA-256 over the stage's files; of source code the syntax tree counts, not its layout."""
     total = hashlib.sha256()
     for path in stage_files(stage):
         text = (ROOT / path).read_text(encoding="utf-8")

@@ -110,6 +110,7 @@ def fit(
         lr=settings.learning_rate,
         betas=(settings.betas[0], settings.betas[1]),
         weight_decay=settings.weight_decay,
+        fused=True,
     )
     progress = Progress() if folder is None else _resume(folder, model, optimizer, device)
     per_epoch = math.ceil(len(slices) / settings.batch_size)
