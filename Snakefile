@@ -7,10 +7,11 @@ min_version("9.20")
 configfile: "params.yaml"
 
 
-validate(config, "workflow/schemas/params.schema.json")
-
-
+# first the check that lists every problem at once, then Snakemake's own
 include: "workflow/rules/common.smk"
+
+
+validate(config, "workflow/schemas/params.schema.json")
 
 
 rule all:

@@ -92,10 +92,6 @@ class LoRA(nn.Linear):
             self.unmerge()
         return super().train(mode)
 
-    def lora_parameters(self) -> list[nn.Parameter]:
-        """The update's own parameters: 4 * rank * dim numbers."""
-        return [self.a_q, self.b_q, self.a_v, self.b_v]
-
 
 def check_rank(rank: int, dim: int, lowest: int = 0) -> None:
     """Raise a ValueError unless `rank` is an integer from `lowest` to `dim`."""

@@ -273,7 +273,8 @@ def _field_problems(error: ValidationError) -> list[str]:
 def _number_hint(value: Any) -> str:
     """YAML 1.1 readers, Snakemake's among them, take 1e-3 for text."""
     try:
-        return f" (write {float(value)!r}, without quotes)" if isinstance(value, str) else ""
+        number = float(value) if isinstance(value, str) else None
+        return "" if number is None else f" (write {number:.12g}, without quotes)"
     except ValueError:
         return ""
 

@@ -84,6 +84,15 @@ def test_every_problem_is_listed_at_once_with_its_key_path(values):
     assert len(found) == 6
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "hint"), [("epochs", "3", "3"), ("lr_power", "1e-3", "0.001")]
+)
+def test_a_quoted_number_is_shown_without_quotes(values, key, value, hint):
+    values["train"][key] = value
+    (line,) = problems(values)
+    assert line.endswith(f"(write {hint}, without quotes).")
+
+
 def test_a_refused_union_gives_one_sentence(values):
     values["split"]["test"] = "img0001"
     (line,) = problems(values)

@@ -105,3 +105,13 @@ def test_a_stage_depends_on_the_code_and_parameters_it_uses(stage, dvc_stages):
 def test_there_are_no_other_stages(dvc_stages, snakemake_rules):
     assert set(dvc_stages) == set(STAGES)
     assert set(snakemake_rules) == {*STAGES, "prepare_case"}
+
+
+def test_snakemake_lists_every_bad_parameter_at_once(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text('{train: {epochs: "3", epoch: 2}, split: {slices: 7}}')
+    command = ["snakemake", "--cores", "1", "--dry-run", "--configfile", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    for key in ("train.epochs: '3'", "train.epoch: unknown key", "split.slices: 7"):
+        assert f"params.yaml: {key}" in done.stdout + done.stderr
