@@ -11,34 +11,17 @@ that peak memory is its own as well.
 """
 
 import argparse
-import json
-import multiprocessing
-import platform
-import resource
-import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
+from measure import MATRIX_FLOPS, alone, fastest, machine, matrix_work, peak_gib, report, seconds
 
 import hsam
 from hsam import sam
 from hsam.backbones import PATCH, Backbone, get_backbone
 from hsam.encoder import ImageEncoder
-
-SIDE = 2048  # of the matrices that the rate is measured with
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def peak_gib() -> float:
-    """Largest resident memory of this process so far, GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 
 def encoder_flops(backbone: Backbone, image_size: int) -> int:
@@ -87,20 +70,16 @@ def encoder(name: str, image_size: int, batch: int, rounds: int) -> dict:
     sams = sams_encoder(backbone, image_size).eval()
     image = torch.rand(batch, 3, image_size, image_size)
     linear, own_flops = linear_flops(ours, batch * (image_size // PATCH) ** 2)
-    a, b, out = (torch.rand(SIDE, SIDE) for _ in range(3))
     flops = batch * encoder_flops(backbone, image_size)
     work = {
-        "matrix": (lambda: torch.mm(a, b, out=out), 2 * SIDE**3),
+        "matrix": (matrix_work(), MATRIX_FLOPS),
         "linear": (linear, own_flops),
         "ours": (lambda: ours(image), flops),
         "SAM's": (lambda: sams(image), flops),
     }
-    times = {label: [] for label in work}
     with torch.inference_mode():
-        for _ in range(rounds + 1):  # the first is a warm-up, and never the fastest
-            for label, (run, _) in work.items():
-                times[label].append(seconds(run))
-    rate = {label: count / min(times[label]) / 1e9 for label, (_, count) in work.items()}
+        times = fastest({label: run for label, (run, _) in work.items()}, rounds)
+    rate = {label: count / times[label] / 1e9 for label, (_, count) in work.items()}
     return {
         "backbone": name,
         "image_size": image_size,
@@ -108,8 +87,8 @@ def encoder(name: str, image_size: int, batch: int, rounds: int) -> dict:
         "gflop": flops / 1e9,
         "matrix_gflops": rate["matrix"],
         "linear_gflops": rate["linear"],
-        "ours_s": min(times["ours"]),
-        "sams_s": min(times["SAM's"]),
+        "ours_s": times["ours"],
+        "sams_s": times["SAM's"],
         "ours_of_matrix": rate["ours"] / rate["matrix"],
         "sams_of_matrix": rate["SAM's"] / rate["matrix"],
         "ours_of_linear": rate["ours"] / rate["linear"],
@@ -150,41 +129,20 @@ def training_step(name: str, image_size: int, batch: int, recompute: bool, round
     }
 
 
-def alone(work: Callable[..., dict], threads: int, *arguments: object) -> dict:
-    """Run a measurement in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1, torch.set_num_threads, (threads,)) as pool:
-        return pool.apply(work, arguments)
-
-
-def table(rows: list[dict]) -> str:
-    """Rows with the same keys as a Markdown table."""
-    shown = [
-        [f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()]
-        for row in rows
-    ]
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *shown]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=10, help="repetitions of each measurement")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of PyTorch")
-    parser.add_argument("--json", help="file to write the numbers to")
+    parser.add_argument("--json", type=Path, help="file to write the numbers to")
     arguments = parser.parse_args()
     rounds, threads = arguments.rounds, arguments.threads
     result = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": threads,
-            "torch": torch.__version__,
-        },
-        "encoder": [
+        "machine": machine(threads),
+        "Encoder, forward": [
             alone(encoder, threads, "vit_b", size, batch, rounds)
             for size, batch in ((224, 1), (224, 4), (512, 1))
         ],
-        "training": [
+        "H-SAM, one training step": [
             alone(training_step, threads, name, size, batch, recompute, rounds)
             for name, size, batch, recompute in (
                 ("vit_b", 224, 2, False),
@@ -193,14 +151,7 @@ def main() -> None:
             )
         ],
     }
-    print(f"{threads} threads, torch {torch.__version__}\n")
-    print("Encoder, forward\n")
-    print(table(result["encoder"]))
-    print("\nH-SAM, one training step\n")
-    print(table(result["training"]))
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(result, file, indent=2)
+    report(result, arguments.json)
 
 
 if __name__ == "__main__":

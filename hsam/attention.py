@@ -72,7 +72,8 @@ class RelativePositionAttention(sam.EncoderAttention):
         if (padding := side * side - tall * wide) > 0:
             fill = self._projected_zero(qkv).expand(3, k.shape[0], -1, padding, -1)
             k, v = torch.cat([k, fill[1]], dim=2), torch.cat([v, fill[2]], dim=2)
-        code = torch.cat([F.one_hot(row, side), F.one_hot(column, side)], dim=-1).to(k.dtype)
+        places = torch.arange(side, device=k.device)
+        code = torch.cat([row[:, None] == places, column[:, None] == places], dim=-1).to(k.dtype)
         k = torch.cat([k, code.expand(*k.shape[:2], -1, -1)], dim=-1)
         v = F.pad(v, (0, 2 * side))  # fused kernels want one head size
         out = F.scaled_dot_product_attention(q, k, v, scale=self.scale)[..., :head_dim]

@@ -1,0 +1,98 @@
+"""What the benchmarks share: clocks, memory, the machine's matrix rate, fresh processes, tables."""
+
+import importlib.metadata
+import json
+import multiprocessing
+import platform
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SIDE = 2048  # of the matrices that the rate is measured with
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock time of one call, the device's queue included."""
+    _wait()
+    start = time.perf_counter()
+    work()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def fastest(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Seconds of each piece of work: measured in turn, after a warm-up, the fastest round kept.
+
+    Taking turns lets a busy neighbour harm all of them alike.
+    """
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds + 1):  # the first is the warm-up
+        for name, run in work.items():
+            times[name].append(seconds(run))
+    return {name: min(values[1:]) for name, values in times.items()}
+
+
+def matrix_work(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Callable[[], object]:
+    """A product of two SIDE x SIDE matrices: the rate that others are shares of."""
+    a, b, out = (torch.rand(SIDE, SIDE, device=device).to(dtype) for _ in range(3))
+    return lambda: torch.mm(a, b, out=out)
+
+
+MATRIX_FLOPS = 2 * SIDE**3
+
+
+def peak_gib() -> float:
+    """Largest resident memory of this process so far, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+
+
+def alone(work: Callable[..., Any], threads: int, *arguments: object) -> Any:
+    """The result of `work(*arguments)` in a fresh process with so many threads."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, torch.set_num_threads, (threads,)) as pool:
+        return pool.apply(work, arguments)
+
+
+def machine(threads: int, *packages: str) -> dict[str, Any]:
+    """Device, date and versions, to stand beside the numbers."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": platform.processor() or platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": threads,
+        "gpu": gpu,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same keys as a Markdown table."""
+    shown = [
+        [f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()]
+        for row in rows
+    ]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *shown]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def report(result: Mapping[str, Any], json_file: Path | None) -> None:
+    """Print every list of rows as a table under its name; write all of it as JSON."""
+    print(", ".join(f"{key} {value}" for key, value in result["machine"].items() if value))
+    for title, rows in result.items():
+        if title != "machine":
+            print(f"\n{title}\n\n{table(rows)}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=2) + "\n")
