@@ -1,39 +1,167 @@
-"""Random affine transforms of whole batches: image and label through one resampling."""
+"""Random transforms of whole batches, on their device: image and label through one resampling.
+
+The published recipe, in the order of its draws: a share of the slices is rotated; a share of the
+others is cropped and enlarged; a share of the rest is deformed. All three only say where each pixel
+comes from, so they end in one sampling grid and each slice is interpolated once.
+
+Every sample has a seed of its own (`sample_seeds`). What it decides is drawn on the CPU, so a
+sample's transform depends neither on its batch nor on the device or the number of workers.
+"""
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.params import Augment
 
+# nodes of a deformation's noise beyond the border, in sigmas; a Gaussian is 0.01 there
+MARGIN = 3
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one sample's seed decides.
+
+    Attributes:
+        matrix: (2, 3) from the output's (x, y, 1) to the input's (x, y), both in [-1, 1].
+        nodes: (2, M, M) standard normal noise under a deformation; None: none.
+        exponent: of the intensities.
+        noise: (S, S) added to the intensities; None: none.
+    """
+
+    matrix: NDArray[np.float64]
+    nodes: NDArray[np.float32] | None
+    exponent: float
+    noise: NDArray[np.float32] | None
+
+
+def sample_seeds(seed: int, epoch: int, samples: Tensor) -> Tensor:
+    """Seeds of an epoch's samples: raw numbers of Philox with the key (seed, epoch).
+
+    Args:
+        seed: `base.seed`.
+        epoch: from 0.
+        samples: (B,) integers from 0, such as dataset indices. Where an epoch may show a slice
+            twice, places in the epoch's order, so that its transforms differ.
+
+    Returns:
+        (B,) int64 on the CPU, 0 or more: number s of the stream for sample s.
+    """
+    wanted = samples.cpu().numpy()
+    stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    numbers = stream.random_raw(int(wanted.max(initial=-1)) + 1)
+    return torch.from_numpy((numbers[wanted] >> np.uint64(1)).astype(np.int64))
+
 
 def augment(
-    images: Tensor, labels: Tensor, settings: Augment, generator: torch.Generator
+    images: Tensor, labels: Tensor, settings: Augment, seeds: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Rotate, scale and shift a random share of the slices.
+    """Transform every sample as its seed says.
 
     Args:
         images: (B, 1, S, S) float32 in [0, 1]; interpolated bilinearly, 0 outside.
         labels: (B, S, S) uint8; the nearest label, 0 outside, so no class is invented.
-        settings: share of the slices and the largest rotation, scale and shift.
-        generator: on the CPU; the same one gives the same transforms on every device.
+        settings: shares and ranges of the transforms.
+        seeds: (B,) int64, from `sample_seeds`.
 
     Returns:
-        Images and labels of the same shapes and dtypes.
+        Images and labels of the same shapes, dtypes and device. A sample that the draw leaves
+        alone is the same to the last bit.
     """
-    batch = len(images)
-    draws = torch.rand(5, batch, generator=generator)
-    chosen = draws[0] < settings.probability
-    angle = (2 * draws[1] - 1) * math.radians(settings.rotation_degrees)
-    zoom = 1 + (2 * draws[2] - 1) * settings.scale
-    shift = (2 * draws[3:] - 1) * 2 * settings.shift  # the grid's side is 2
-    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-    rows = [torch.stack([cos, -sin, shift[0]], -1), torch.stack([sin, cos, shift[1]], -1)]
-    theta = torch.stack(rows, 1)  # B x 2 x 3
-    theta = torch.where(chosen[:, None, None], theta, torch.eye(2, 3))
-    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
-    nearest = F.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)
-    return moved, nearest[:, 0].to(labels.dtype)
+    side, device = images.shape[-1], images.device
+    draws = [draw(settings, seed, side) for seed in seeds.tolist()]
+    if any(_moves(one) for one in draws):
+        grid = _grid(draws, settings.elastic_sigma, side, device)
+        moved = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+        nearest = F.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)
+        chosen = torch.tensor([_moves(one) for one in draws]).to(device)[:, None, None]
+        labels = torch.where(chosen, nearest[:, 0].to(labels.dtype), labels)
+        images = torch.where(chosen[:, None], moved, images)
+    return _intensities(images, draws), labels
+
+
+def draw(settings: Augment, seed: int, side: int) -> Draw:
+    """The transform of a sample of `side` x `side` pixels."""
+    random = np.random.Generator(np.random.Philox(key=seed))
+    # all are drawn, used or not, so that changing one share leaves the other draws alone
+    rotate, crop, elastic, angle, scale, x, y, power = random.random(8)
+    matrix, nodes = np.eye(2, 3), None
+    if rotate < settings.rotate:
+        matrix = _rotation((2 * angle - 1) * math.radians(settings.rotation_degrees))
+    elif crop < settings.crop:
+        low, high = settings.crop_side
+        share = low + (high - low) * scale
+        matrix = _crop(share, (2 * x - 1) * (1 - share), (2 * y - 1) * (1 - share))
+    elif elastic < settings.elastic:
+        count = _node_count(settings.elastic_sigma)
+        nodes = random.standard_normal((2, count, count), np.float32)
+        nodes *= 2 * settings.elastic_shift  # the grid's side is 2
+    noise = None
+    if settings.noise > 0:
+        noise = random.standard_normal((side, side), np.float32)
+        noise *= settings.noise * random.random(dtype=np.float32)
+    return Draw(matrix, nodes, settings.gamma ** (2 * power - 1), noise)
+
+
+def _moves(one: Draw) -> bool:
+    return one.nodes is not None or not np.array_equal(one.matrix, np.eye(2, 3))
+
+
+def _rotation(angle: float) -> NDArray[np.float64]:
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, -sin, 0], [sin, cos, 0]])
+
+
+def _crop(share: float, x: float, y: float) -> NDArray[np.float64]:
+    return np.array([[share, 0, x], [0, share, y]])
+
+
+def _grid(draws: list[Draw], sigma: float, side: int, device: torch.device) -> Tensor:
+    """(B, S, S, 2): where each output pixel comes from, x before y, in [-1, 1]."""
+    matrix = torch.from_numpy(np.stack([one.matrix for one in draws])).float().to(device)
+    line = (2 * torch.arange(side, device=device) + 1) / side - 1  # pixel centres
+    x, y = line[None, None, :, None], line[None, :, None, None]
+    # written out: a matrix product would be rounded to TF32 or bfloat16 where those are allowed
+    parts = matrix[:, None, None]  # B x 1 x 1 x 2 x 3
+    grid = x * parts[..., 0] + y * parts[..., 1] + parts[..., 2]
+    for index, one in enumerate(draws):
+        if one.nodes is not None:
+            nodes = torch.from_numpy(one.nodes).to(device)
+            grid[index] += _smooth(nodes, sigma, side).movedim(0, -1)
+    return grid
+
+
+def _node_count(sigma: float) -> int:
+    """Nodes along a side, a sigma apart, MARGIN of them beyond either border."""
+    return math.ceil(1 / sigma) + 1 + 2 * MARGIN
+
+
+def _smooth(nodes: Tensor, sigma: float, side: int) -> Tensor:
+    """(2, M, M) noise -> (2, S, S), smoothed by a Gaussian, its standard deviation kept.
+
+    A Gaussian filter of white noise, with the noise on nodes a sigma apart in place of pixels:
+    there a sum over the nodes differs from one over the pixels by 1e-4 of it, and the filter is
+    two small products.
+    """
+    count = nodes.shape[-1]
+    place = (torch.arange(side, device=nodes.device) + 0.5) / side / sigma  # in sigmas
+    node = torch.arange(count, device=nodes.device) - MARGIN
+    weights = torch.exp(-((place[:, None] - node) ** 2) / 2)  # S x M
+    weights = weights / weights.norm(dim=1, keepdim=True)
+    return weights @ nodes @ weights.T
+
+
+def _intensities(images: Tensor, draws: list[Draw]) -> Tensor:
+    """Powers and noise on [0, 1]."""
+    if any(one.exponent != 1 for one in draws):
+        exponents = torch.tensor([one.exponent for one in draws]).to(images.device)
+        images = images ** exponents[:, None, None, None]
+    if any(one.noise is not None for one in draws):
+        noise = torch.from_numpy(np.stack([one.noise for one in draws])).to(images.device)
+        images = (images + noise[:, None]).clamp(0, 1)
+    return images

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 import hsam
-from pipeline.augment import augment
+from pipeline.augment import augment, sample_seeds
 from pipeline.console import steps
 from pipeline.errors import UserError
 from pipeline.files import atomic_path
 from pipeline.params import Train
-from pipeline.slices import SliceSet
+from pipeline.sampling import epoch_order
+from pipeline.slice_dataset import SliceDataset, SliceLoader
 
 STATE = "state.pt"
 COLUMNS = (
@@ -72,7 +73,7 @@ def build_model(settings: Train, organs: int, seed: int) -> hsam.SegmentationMod
 
 def fit(
     model: hsam.SegmentationModel,
-    slices: SliceSet,
+    slices: SliceDataset,
     settings: Train,
     *,
     seed: int,
@@ -114,9 +115,10 @@ def fit(
     )
     progress = Progress() if folder is None else _resume(folder, model, optimizer, device)
     per_epoch = math.ceil(len(slices) / settings.batch_size)
+    loader = SliceLoader(slices, settings.batch_size, settings.workers, device != "cpu")
     with steps(title, settings.epochs, progress.epoch) as bar:
         for epoch in range(progress.epoch, settings.epochs):
-            row = _train_epoch(model, optimizer, slices, settings, seed, epoch, per_epoch, device)
+            row = _train_epoch(model, optimizer, loader, settings, seed, epoch, per_epoch, device)
             if validate is not None and _validates(settings, epoch):
                 model.eval()
                 row["validation_dice"] = validate(model)
@@ -135,14 +137,13 @@ def fit(
 def _train_epoch(
     model: hsam.SegmentationModel,
     optimizer: torch.optim.Optimizer,
-    slices: SliceSet,
+    loader: SliceLoader,
     settings: Train,
     seed: int,
     epoch: int,
     per_epoch: int,
     device: str,
 ) -> dict[str, float | None]:
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     torch.manual_seed(seed * 1_000_003 + epoch)
     weight = hsam.stage_weight(
         epoch,
@@ -152,8 +153,9 @@ def _train_epoch(
     )
     model.train()
     totals = torch.zeros(3, device=device)
-    order = torch.randperm(len(slices), generator=generator)
-    for step, chosen in enumerate(order.split(settings.batch_size)):
+    slices = loader.dataset
+    order = epoch_order(len(slices), seed, epoch)
+    for step, (images, labels, chosen) in enumerate(loader.epoch(order)):
         iteration = epoch * per_epoch + step
         rate = settings.learning_rate * hsam.lr_factor(
             iteration,
@@ -164,10 +166,10 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         images, labels = augment(
-            slices.images[chosen].to(device),
-            slices.labels[chosen].to(device),
+            images.to(device, non_blocking=True),
+            labels.to(device, non_blocking=True),
             settings.augment,
-            generator,
+            sample_seeds(seed, epoch, chosen),
         )
         loss = hsam.two_stage_loss(
             model(images, labels.long()),
@@ -192,7 +194,7 @@ def _train_epoch(
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def _names(slices: SliceSet, chosen: Tensor) -> list[tuple[str, int]]:
+def _names(slices: SliceDataset, chosen: Tensor) -> list[tuple[str, int]]:
     return [slices.names[position] for position in chosen.tolist()]
 
 

@@ -99,11 +99,27 @@ class Split(Block):
     )
 
 
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
 class Augment(Block):
-    probability: Share = Field(description="share of the training slices that are transformed")
+    rotate: Share = Field(description="share of the slices that are rotated")
     rotation_degrees: float = Field(ge=0, le=180, description="largest rotation, degrees")
-    scale: float = Field(ge=0, lt=1, description="largest relative change of size")
-    shift: float = Field(ge=0, lt=1, description="largest shift, share of the side")
+    crop: Share = Field(description="share of the others that are cropped and enlarged")
+    crop_side: Range = Field(description="[low, high] side of the crop, share of the slice's")
+    elastic: Share = Field(description="share of the rest that are deformed")
+    elastic_shift: float = Field(
+        ge=0, le=0.1, description="standard deviation of the shifts, share of the side"
+    )
+    elastic_sigma: float = Field(
+        ge=0.02, le=1, description="their smoothness: a Gaussian's sigma, share of the side"
+    )
+    noise: float = Field(
+        ge=0, le=1, description="largest standard deviation of noise on [0, 1]; 0: none"
+    )
+    gamma: float = Field(
+        ge=1, le=10, description="largest exponent of the intensities, 1/it the smallest; 1: none"
+    )
 
 
 class Train(Block):
@@ -142,14 +158,13 @@ class Train(Block):
     lambda_end_at_zero: bool = Field(
         description="let that weight reach exactly 0 at the last epoch"
     )
-    augment: Augment = Field(description="random affine transform, one resampling")
+    workers: int = Field(ge=0, le=256, description="processes that read slices; 0: the main one")
+    cache_mib: int = Field(ge=0, description="memory for decoded slices, MiB; 0: none")
+    augment: Augment = Field(description="random transforms, one resampling (docs/training.md)")
     validate_every: int = Field(ge=0, description="epochs between validations; 0: never")
     keep: Literal["last", "best"] = Field(
         description="weights to publish: last | best (validation)"
     )
-
-
-Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class Search(Block):
@@ -303,6 +318,7 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
         _encoder_weights,
         _best_needs_validation,
         _search_ranges,
+        _crop_range,
         _validation_slices,
     ):
         try:
@@ -358,6 +374,13 @@ def _search_ranges(values: dict[str, Any]) -> list[str]:
         if not 0 <= low <= high < 1:
             problems.append(f"search.{name}: [{low}, {high}] is not a range within [0, 1).")
     return problems
+
+
+def _crop_range(values: dict[str, Any]) -> list[str]:
+    low, high = values["train"]["augment"]["crop_side"]
+    if not 0 < low <= high <= 1:
+        return [f"train.augment.crop_side: [{low}, {high}] is not a range within (0, 1]."]
+    return []
 
 
 def _validation_slices(values: dict[str, Any]) -> list[str]:

@@ -64,7 +64,7 @@ def _search(params: Params, data: TrainingData, journal: Path, device: str) -> l
         _objective,
         params=params,
         data=data,
-        slices=data.slices("train", params.train.image_size),
+        slices=data.slices("train", params.train.image_size, params.train.cache_mib),
         volumes=data.volumes("validation"),
         device=device,
     )

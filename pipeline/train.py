@@ -85,7 +85,7 @@ def _train(
             batch_size=settings.batch_size,
             device=device,
         )
-    slices = data.slices("train", settings.image_size)
+    slices = data.slices("train", settings.image_size, settings.cache_mib)
     progress = fit(
         model,
         slices,

@@ -1,6 +1,6 @@
 """The prepared data under a split: what training and search read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import hsam
 from pipeline import files, metrics
 from pipeline.predict import predict_volume
 from pipeline.shards import ShardReader, read_manifest
-from pipeline.slices import SliceSet, load_slices
+from pipeline.slice_dataset import SliceDataset
 from pipeline.split_file import read_split
 
 Volume = tuple[NDArray[np.float32], NDArray[np.uint8]]
@@ -59,18 +59,35 @@ class TrainingData:
         """Case and slice index of every slice with the role."""
         return self.roles.get(role, ())
 
-    def slices(self, role: str, image_size: int) -> SliceSet:
-        """The slices of a role, resized to `image_size`, in memory."""
-        return load_slices(self.shards, self.names(role), image_size)
+    def slices(self, role: str, image_size: int, cache_mib: float = 0) -> SliceDataset:
+        """The slices of a role, resized to `image_size`; read when they are asked for."""
+        return SliceDataset(self.shards, self.names(role), image_size, cache_mib)
 
-    def volumes(self, role: str) -> list[Volume]:
-        """Images (Z, H, W) float32 in [0, 1] and labels (Z, H, W) uint8 of each case of a role."""
-        cases = sorted({case for case, _ in self.names(role)})
-        return [ShardReader(self.shards / f"{case}.parquet").read_volume() for case in cases]
+    def volumes(self, role: str) -> "Volumes":
+        """The volumes of a role's cases."""
+        return Volumes(self.shards, tuple(sorted({case for case, _ in self.names(role)})))
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """Volumes that are read one at a time, anew in every iteration.
+
+    Each is images (Z, H, W) float32 in [0, 1] and labels (Z, H, W) uint8.
+    """
+
+    shards: Path
+    cases: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Volume]:
+        for case in self.cases:
+            yield ShardReader(self.shards / f"{case}.parquet").read_volume()
 
 
 def validation_dice(
-    model: hsam.SegmentationModel, volumes: Sequence[Volume], *, batch_size: int, device: str
+    model: hsam.SegmentationModel, volumes: Iterable[Volume], *, batch_size: int, device: str
 ) -> float:
     """Mean Dice over organs and cases, in [0, 1]; an organ absent from truth is left out."""
     scores = []

@@ -8,8 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline import phantom, prepare
+from pipeline import phantom, prepare, shards
 from pipeline.params import Params, overlay, read_yaml, validate
+from pipeline.volumes import Geometry
 
 ROOT = Path(__file__).resolve().parents[2]
 # LAS, as BTCV stores its volumes, and anisotropic
@@ -41,6 +42,17 @@ def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Pa
     """Write an array (x, y, z) with nibabel, as others would."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+def save_shard(path: Path, images: np.ndarray, labels: np.ndarray, organs: int = 8) -> Path:
+    """Write a shard of images (Z, H, W) in [0, 1] and labels (Z, H, W)."""
+    source = shards.Source("11", "22", Geometry(images.shape[::-1], AFFINE))
+    names = [f"organ {number}" for number in range(1, organs + 1)]
+    case, spacing = path.stem, (3.0, 0.7, 0.8)
+    images = images.astype(np.float32)
+    prepared = shards.Prepared(case, images, labels, spacing, 0.0, 1.0, names, source)
+    shards.write_shard(path, prepared)
     return path
 
 

@@ -1,11 +1,12 @@
+import numpy as np
 import pytest
 import torch
 
 from pipeline.errors import UserError
 from pipeline.fit import build_model, fit
 from pipeline.params import Train
-from pipeline.slices import SliceSet
-from tests.pipeline.conftest import make_params
+from pipeline.slice_dataset import SliceDataset
+from tests.pipeline.conftest import make_params, save_shard
 
 SIZE = 32
 
@@ -15,20 +16,29 @@ def settings(**changes) -> Train:
     return make_params(train={**small, "validate_every": 1, **changes}).train
 
 
-def slices(count: int = 6) -> SliceSet:
-    labels = torch.zeros(count, SIZE, SIZE, dtype=torch.uint8)
+@pytest.fixture
+def slices(tmp_path_factory) -> SliceDataset:
+    return write_slices(tmp_path_factory.mktemp("shards"))
+
+
+def write_slices(folder, count: int = 6, bad: int | None = None) -> SliceDataset:
+    labels = np.zeros((count, SIZE, SIZE), np.uint8)
     labels[:, 8:20, 4:16] = 1
     labels[:, 18:30, 18:30] = 2
-    noise = torch.rand(count, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    images = labels[:, None].float() / 4 + noise / 10
-    return SliceSet(images, labels, tuple(("a", index) for index in range(count)))
+    images = labels / 4 + np.random.default_rng(0).random(labels.shape) / 10
+    if bad is not None:
+        images[bad] = np.nan
+    save_shard(folder / "a.parquet", images, labels)
+    return SliceDataset(folder, [("a", index) for index in range(count)], SIZE)
 
 
-def trained(chosen: Train, folder=None, validate=None, data=None) -> dict[str, torch.Tensor]:
+def trained(
+    data: SliceDataset, chosen: Train, folder=None, validate=None
+) -> dict[str, torch.Tensor]:
     model = build_model(chosen, organs=2, seed=0)
     fit(
         model,
-        data or slices(),
+        data,
         chosen,
         seed=0,
         device="cpu",
@@ -56,24 +66,24 @@ def stop_at(call: int):
     return validate
 
 
-def test_two_trainings_are_bit_identical():
-    assert_same(trained(settings()), trained(settings()))
+def test_two_trainings_are_bit_identical(slices):
+    assert_same(trained(slices, settings()), trained(slices, settings()))
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
-def test_an_interrupted_training_ends_as_if_it_never_was(tmp_path, call):
+def test_an_interrupted_training_ends_as_if_it_never_was(slices, tmp_path, call):
     with pytest.raises(KeyboardInterrupt):
-        trained(settings(), tmp_path, stop_at(call))
-    resumed = trained(settings(), tmp_path, lambda model: 0.5)
-    assert_same(resumed, trained(settings(), None, lambda model: 0.5))
+        trained(slices, settings(), tmp_path, stop_at(call))
+    resumed = trained(slices, settings(), tmp_path, lambda model: 0.5)
+    assert_same(resumed, trained(slices, settings(), None, lambda model: 0.5))
 
 
-def test_loss_falls_and_history_has_a_row_an_epoch():
+def test_loss_falls_and_history_has_a_row_an_epoch(slices):
     chosen = settings(epochs=12, learning_rate=0.003, validate_every=4)
     model = build_model(chosen, organs=2, seed=0)
     progress = fit(
         model,
-        slices(),
+        slices,
         chosen,
         seed=0,
         device="cpu",
@@ -87,18 +97,16 @@ def test_loss_falls_and_history_has_a_row_an_epoch():
     assert validated == [3, 7, 11]
 
 
-def test_best_keeps_the_weights_of_the_best_validation(tmp_path):
+def test_best_keeps_the_weights_of_the_best_validation(slices, tmp_path):
     scores = iter([0.1, 0.9, 0.2])
-    kept = trained(settings(keep="best"), None, lambda model: next(scores))
+    kept = trained(slices, settings(keep="best"), None, lambda model: next(scores))
     with pytest.raises(KeyboardInterrupt):
-        trained(settings(), tmp_path, stop_at(3))
+        trained(slices, settings(), tmp_path, stop_at(3))
     second = torch.load(tmp_path / "state.pt", weights_only=True)
     assert second["epoch"] == 2
     assert all(torch.equal(kept[name], value) for name, value in second["model"].items())
 
 
-def test_a_loss_that_is_no_number_names_the_slices():
-    data = slices()
-    data.images[2] = torch.nan
+def test_a_loss_that_is_no_number_names_the_slices(tmp_path):
     with pytest.raises(UserError, match=r"loss is nan at epoch 0.*a slice 2"):
-        trained(settings(batch_size=6), data=data)
+        trained(write_slices(tmp_path, bad=2), settings(batch_size=6))

@@ -1,0 +1,134 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import slice_dataset
+from pipeline.errors import UserError
+from pipeline.shards import ShardReader
+from pipeline.slice_dataset import SliceDataset, SliceLoader
+from pipeline.slices import resize_images, resize_labels
+from tests.pipeline.conftest import save_shard
+
+SIDE = 16
+NAMES = [("b", 3), ("a", 0), ("c", 5), ("a", 4), ("b", 0), ("c", 1), ("a", 1)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three shards of six slices of 20 x 24 pixels."""
+    folder = tmp_path_factory.mktemp("shards")
+    random = np.random.default_rng(5)
+    for case in "abc":
+        labels = random.integers(0, 4, (6, 20, 24), np.uint8)
+        save_shard(folder / f"{case}.parquet", random.random((6, 20, 24)), labels, organs=3)
+    return folder
+
+
+def dataset(folder, cache_mib: float = 0) -> SliceDataset:
+    return SliceDataset(folder, NAMES, SIDE, cache_mib)
+
+
+def bytes_of(slices: int) -> float:
+    return slices * 5 * SIDE**2 / 2**20
+
+
+def test_an_item_is_the_named_slice_resized(folder):
+    image, label, index = dataset(folder)[2]
+    item = ShardReader(folder / "c.parquet").read(5)
+    assert index == 2
+    expected = resize_images(torch.from_numpy(item.image)[None, None], (SIDE, SIDE))[0]
+    assert torch.equal(image, expected) and image.dtype == torch.float32
+    expected = resize_labels(torch.from_numpy(item.label)[None], (SIDE, SIDE))[0]
+    assert torch.equal(label, expected) and label.dtype == torch.uint8
+
+
+def test_there_is_no_slice_beyond_the_last(folder):
+    with pytest.raises(IndexError, match="slice 7 of 7"):
+        dataset(folder)[7]
+
+
+def test_class_counts_come_from_the_columns(folder, monkeypatch):
+    monkeypatch.setattr(ShardReader, "read", lambda *_: pytest.fail("decoded an image"))
+    counts = dataset(folder).class_counts()
+    assert counts.shape == (7, 4)
+    assert (counts.sum(1) == 20 * 24).all()
+    assert np.array_equal(counts[3], ShardReader(folder / "a.parquet").counts[4])
+
+
+@pytest.mark.parametrize(
+    ("cached", "workers", "start"),
+    [
+        (0, 0, None),
+        (3, 0, None),
+        (7, 0, None),
+        (0, 2, "fork"),
+        (3, 2, "fork"),
+        (7, 2, "fork"),
+        (3, 2, "spawn"),
+    ],
+)
+def test_batches_are_the_same_with_any_workers_and_cache(folder, cached, workers, start):
+    whole = dataset(folder)
+    whole[0]  # a reader that is open when the workers start
+    slices = dataset(folder, bytes_of(cached))
+    slices[0]
+    assert slices.cached == cached
+    loader = SliceLoader(slices, 3, workers, start_method=start)
+    for order in ([6, 2, 2, 0, 5, 1, 4], [1, 3]):
+        batches = list(loader.epoch(torch.tensor(order)))
+        assert [len(indices) for *_, indices in batches] == ([3, 3, 1] if len(order) > 2 else [2])
+        assert torch.cat([indices for *_, indices in batches]).tolist() == order
+        for images, labels, indices in batches:
+            assert images.shape[1:] == (1, SIDE, SIDE) and labels.shape[1:] == (SIDE, SIDE)
+            for image, label, index in zip(images, labels, indices.tolist(), strict=True):
+                assert torch.equal(image, whole[index][0])
+                assert torch.equal(label, whole[index][1])
+
+
+def test_an_epoch_that_was_left_does_not_reach_into_the_next(folder):
+    loader = SliceLoader(dataset(folder), 1, workers=1, start_method="fork")
+    next(iter(loader.epoch(range(7))))
+    assert [indices.item() for *_, indices in loader.epoch([4, 5])] == [4, 5]
+
+
+def test_the_cache_is_read_and_never_larger_than_its_limit(folder, monkeypatch):
+    slices = dataset(folder, bytes_of(3) + 1e-6)
+    slices.fill_cache()
+    monkeypatch.setattr(ShardReader, "read", lambda *_: pytest.fail("decoded again"))
+    assert [slices[index][2] for index in range(3)] == [0, 1, 2]
+    with pytest.raises(pytest.fail.Exception, match="decoded again"):
+        slices[3]
+
+
+def test_few_shards_are_open_at_a_time(folder, monkeypatch):
+    monkeypatch.setattr(slice_dataset, "READERS", 2)
+    slices = dataset(folder)
+    for index in range(7):
+        slices[index]
+        assert len(slices._readers._open) <= 2
+
+
+def test_a_dataset_goes_to_other_processes_without_its_files(folder):
+    slices = dataset(folder)
+    slices[0]
+    assert torch.equal(pickle.loads(pickle.dumps(slices))[1][0], slices[1][0])
+
+
+def test_random_numbers_of_the_training_are_left_alone(folder):
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    list(SliceLoader(dataset(folder), 4).epoch(range(7)))
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_shard_is_named(folder, tmp_path, workers):
+    whole = (folder / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(whole[: len(whole) // 2])
+    loader = SliceLoader(SliceDataset(tmp_path, [("a", 0)], SIDE), 1, workers)
+    with pytest.raises(UserError, match=r"a\.parquet: damaged") as caught:
+        list(loader.epoch([0]))
+    assert "\n" not in str(caught.value)  # no traceback of a worker
