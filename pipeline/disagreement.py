@@ -4,7 +4,7 @@ The measure needs no truth. For an organ on a slice it is 1 - Dice of the coarse
 stage's masks there: 0 where they are equal, 1 where they share no pixel.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,31 +75,57 @@ def overlaps(
     return sizes[1:length], shared[1:length]
 
 
-def review_rows(
-    case: str, found: Iterable[Disagreement], dice: Mapping[tuple[int, str], float] | None = None
-) -> list[dict[str, Any]]:
-    """Rows of a review list: case, slice, organ, disagreement, differing_mm2 and, with a truth,
-    dice (None where neither truth nor prediction has the organ).
-
-    Args:
-        case: the case's id.
-        found: its disagreements.
-        dice: (slice, organ) to the true Dice; None: there is no truth.
-    """
-    rows = []
-    for item in found:
-        row = {
+def review_rows(case: str, found: Iterable[Disagreement]) -> list[dict[str, Any]]:
+    """Rows of a review list: case, slice, organ, disagreement, differing_mm2."""
+    return [
+        {
             "case": case,
             "slice": item.slice,
             "organ": item.organ,
             "disagreement": item.disagreement,
             "differing_mm2": item.differing_mm2,
         }
-        rows.append(row if dice is None else row | {"dice": dice.get((item.slice, item.organ))})
-    return rows
+        for item in found
+    ]
 
 
-def worst_first(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def rows_with_truth(
+    case: str,
+    stages: tuple[NDArray[np.integer], NDArray[np.integer]],
+    truth: NDArray[np.integer],
+    prediction: NDArray[np.integer],
+    names: Sequence[str],
+    pixel_mm2: float,
+) -> list[dict[str, Any]]:
+    """Rows of a review list with the true Dice, worst first: every organ and slice that either
+    stage, the truth or the prediction shows, so also those on which the stages agree.
+
+    Args:
+        case: the case's id.
+        stages: labels (slices, rows, columns) of the coarse and the fine stage.
+        truth, prediction: labels of the same shape; `prediction` is what is scored.
+        names, pixel_mm2: as for `stage_disagreement`.
+
+    Returns:
+        As `review_rows`, and `dice` of prediction and truth on the slice, None where neither has
+        the organ.
+    """
+    differing = {
+        (item.slice, item.organ): item for item in stage_disagreement(*stages, names, pixel_mm2)
+    }
+    rows = []
+    for index in range(len(truth)):
+        shown, _ = overlaps(stages[0][index], stages[1][index], len(names))
+        sizes, shared = overlaps(truth[index], prediction[index], len(names))
+        for name, seen, size, both in zip(names, shown, sizes, shared, strict=True):
+            if seen or size:
+                item = differing.get((index, name), Disagreement(index, name, 0.0, 0.0))
+                dice = 2 * int(both) / int(size) if size else None
+                rows.append(review_rows(case, [item])[0] | {"dice": dice})
+    return worst_first(rows)
+
+
+def worst_first(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of several cases in one order: by disagreement, then by differing area."""
     return sorted(
         rows,

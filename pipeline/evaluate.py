@@ -1,50 +1,49 @@
 """Stage evaluate: the test cases, predicted and scored organ by organ.
 
 Inputs: shards and manifest (prepare), the split, model.json and model.safetensors (train).
-Outputs: metrics.json (means, for `dvc metrics`), cases.csv and cases.parquet (one row a case and
-organ), predictions/<case>.nii.gz on the grid of the source, provenance.json. Finished cases lie
-in the run folder, where an interrupted evaluation goes on. Units: docs/evaluation.md.
+Outputs: metrics.json (means, for `dvc metrics`), tables as CSV and parquet (cases, organs, stages,
+review), predictions/<case>.nii.gz and stages/<stage>/<case>.nii.gz on the grid of the source,
+provenance.json. Finished cases lie in the run folder, where an interrupted evaluation goes on.
+Units and definitions: docs/evaluation.md.
 """
 
-import math
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from safetensors import SafetensorError
 
 import hsam
-from pipeline import files, metrics, run_folder, volumes
+from pipeline import disagreement, files, metrics, run_folder, scores, volumes
 from pipeline.console import say, steps
+from pipeline.conventions import apply_convention
 from pipeline.errors import UserError
+from pipeline.measures import Measures, measure_labels
 from pipeline.params import Evaluate, Params, stage_params
-from pipeline.predict import predict_volume
-from pipeline.shards import Manifest, ShardReader, read_manifest
+from pipeline.predict import model_stages, predict_stages
+from pipeline.shards import Manifest, ManifestRow, ShardReader, read_manifest
 from pipeline.split_file import SplitFile, read_split
 
-SCORES = ("dice", "hd95_voxels", "hd95_mm")
-TABLE = pa.schema(
+MODEL_FILES = ("model.json", "model.safetensors")
+MEASURES, REVIEW_ROWS = "measures.json", "review.json"
+TWO_STAGES = ("coarse", "fine")
+STAGES = pa.schema([pa.field("stage", pa.string(), nullable=False), *scores.ORGANS])
+REVIEW = pa.schema(
     [
         pa.field("case", pa.string(), nullable=False),
+        pa.field("slice", pa.int64(), nullable=False),
         pa.field("organ", pa.string(), nullable=False),
-        *(pa.field(score, pa.float64()) for score in SCORES),
-        pa.field("truth_voxels", pa.int64(), nullable=False),
-        pa.field("predicted_voxels", pa.int64(), nullable=False),
+        pa.field("disagreement", pa.float64(), nullable=False),
+        pa.field("differing_mm2", pa.float64(), nullable=False),
+        pa.field("dice", pa.float64()),
     ]
 )
-MODEL_FILES = ("model.json", "model.safetensors")
-PREDICTION, MEASURES = "prediction.nii.gz", "measures.json"
-
-# organ to what was measured, of one case
-Measured = dict[str, metrics.Measures]
 
 
 def run(
@@ -88,10 +87,11 @@ def run(
         else:
             scoring = Scoring(params.evaluate, manifest, prepared / "shards", work.path / "cases")
             if pending := [case for case in cases if not scoring.is_done(case)]:
-                network = _load_model(model, params.train.sam_checkpoint, params.evaluate, device)
+                network = _load_model(model, params.train.sam_checkpoint, device)
+                stages = _stages(network, params.evaluate.stage, device)
                 with steps("evaluate", len(cases), len(cases) - len(pending)) as bar:
                     for case in pending:
-                        bar.advance(_note(case, scoring.score(case, network, device)))
+                        bar.advance(_note(case, scoring.score(case, network, stages, device)))
             _write_outputs(work.out, scoring, cases, roles.hash)
             work.finish()
             shutil.rmtree(scoring.finished)
@@ -118,84 +118,63 @@ class Scoring:
         """Whether the case was predicted and measured before."""
         return (self.finished / case).is_dir()
 
-    def score(self, case: str, network: hsam.SegmentationModel, device: str) -> Measured:
-        """Predict and measure one case; its folder appears when both are done.
+    def score(
+        self, case: str, network: hsam.SegmentationModel, stages: Sequence[str], device: str
+    ) -> dict[str, Measures]:
+        """Predict and measure one case; its folder appears when all is done.
+
+        Returns:
+            Organ to what was measured of the stage that is scored.
 
         Raises:
             UserError: the shard isn't the one in the manifest.
         """
         row = self.manifest.case(case)
+        images, truth = self._read(row)
+        labels = predict_stages(
+            network, images, stages, batch_size=self.settings.batch_size, device=device
+        )
+        names = self.manifest.class_names
+        measured = {stage: _measure(truth, labels[stage], names, row) for stage in stages}
+        self.finished.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{case}-", dir=self.finished))
+        for stage, prediction in labels.items():
+            source = volumes.restore_labels(prediction, row.geometry)
+            volumes.write_label_nifti(folder / f"{stage}.nii.gz", source, row.geometry)
+        files.write_json(
+            folder / MEASURES, {stage: scores.to_json(found) for stage, found in measured.items()}
+        )
+        if set(TWO_STAGES) <= set(stages):
+            pair = labels["coarse"], labels["fine"]
+            pixel = row.spacing_mm[1] * row.spacing_mm[2]
+            scored = labels[self.settings.stage]
+            rows = disagreement.rows_with_truth(case, pair, truth, scored, names, pixel)
+            files.write_json(folder / REVIEW_ROWS, rows)
+        os.rename(folder, self.finished / case)
+        return measured[self.settings.stage]
+
+    def measured(self, case: str) -> dict[str, dict[str, Measures]]:
+        """Stage to organ to what was measured in a finished case."""
+        stored = files.read_json(self.finished / case / MEASURES)
+        return {stage: scores.from_json(organs) for stage, organs in stored.items()}
+
+    def review(self, case: str) -> list[dict[str, Any]]:
+        """Rows of the review list of a finished case; empty for a model of one stage."""
+        path = self.finished / case / REVIEW_ROWS
+        return files.read_json(path) if path.is_file() else []
+
+    def _read(self, row: ManifestRow) -> tuple[Any, Any]:
         path = self.shards / row.shard
         if not path.is_file() or files.sha256(path) != row.shard_sha256:
             raise UserError(
                 f"{path}: this isn't the shard that the manifest names; run the prepare stage."
             )
-        images, truth = ShardReader(path).read_volume()
-        prediction = predict_volume(
-            network,
-            images,
-            stage=self.settings.stage,
-            batch_size=self.settings.batch_size,
-            device=device,
-        )
-        names = self.manifest.class_names
-        found = metrics.measure_labels(truth, prediction, range(1, len(names) + 1), row.spacing_mm)
-        measured = {names[label - 1]: measures for label, measures in found.items()}
-        self.finished.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{case}-", dir=self.finished))
-        source = volumes.restore_labels(prediction, row.geometry)
-        volumes.write_label_nifti(folder / PREDICTION, source, row.geometry)
-        files.write_json(folder / MEASURES, {n: _to_json(m) for n, m in measured.items()})
-        os.rename(folder, self.finished / case)
-        return measured
-
-    def measured(self, case: str) -> Measured:
-        """What was measured in a finished case."""
-        stored = files.read_json(self.finished / case / MEASURES)
-        return {organ: _from_json(values) for organ, values in stored.items()}
+        return ShardReader(path).read_volume()
 
 
-def score_rows(measured: Mapping[str, Measured], convention: str) -> list[dict[str, Any]]:
-    """One row of TABLE a case and organ; None for what the convention leaves out.
-
-    Args:
-        measured: case to organ to what was measured.
-        convention: one of `metrics.CONVENTIONS`.
-    """
-    rows = []
-    for case, organs in measured.items():
-        for organ, measures in organs.items():
-            score = asdict(metrics.apply_convention(measures, convention))
-            rows.append(
-                {
-                    "case": case,
-                    "organ": organ,
-                    **{name: None if math.isnan(value) else value for name, value in score.items()},
-                    "truth_voxels": measures.truth_voxels,
-                    "predicted_voxels": measures.predicted_voxels,
-                }
-            )
-    return rows
-
-
-def summarise(rows: Sequence[Mapping[str, Any]], organs: Sequence[str]) -> dict[str, Any]:
-    """Means over cases of each organ, and over organs of those means.
-
-    What is left out in every case has no entry, so every number is finite.
-
-    Returns:
-        mean_dice, mean_hd95_voxels, mean_hd95_mm, and by organ dice, hd95_voxels, hd95_mm.
-    """
-    overall, by_organ = {}, {}
-    for score in SCORES:
-        by_organ[score] = {}
-        for organ in organs:
-            values = [row[score] for row in rows if row["organ"] == organ]
-            if kept := [value for value in values if value is not None]:
-                by_organ[score][organ] = metrics.mean(kept)
-        if by_organ[score]:
-            overall[f"mean_{score}"] = metrics.mean(by_organ[score].values())
-    return overall | by_organ
+def _measure(truth: Any, prediction: Any, names: Sequence[str], row: ManifestRow) -> dict:
+    found = measure_labels(truth, prediction, range(1, len(names) + 1), row.spacing_mm)
+    return {names[label - 1]: measures for label, measures in found.items()}
 
 
 def _test_cases(manifest: Manifest, split: SplitFile, folder: Path) -> list[str]:
@@ -245,62 +224,84 @@ def _check_model(folder: Path, manifest: Manifest) -> None:
         raise UserError(problems)
 
 
-def _load_model(
-    folder: Path, sam_checkpoint: str | None, settings: Evaluate, device: str
-) -> hsam.SegmentationModel:
+def _load_model(folder: Path, sam_checkpoint: str | None, device: str) -> hsam.SegmentationModel:
     needed = hsam.read_record(folder)["needs_sam_checkpoint"]
     try:
-        model = hsam.load(folder, sam_checkpoint=sam_checkpoint if needed else None, device=device)
+        return hsam.load(folder, sam_checkpoint=sam_checkpoint if needed else None, device=device)
     except (FileNotFoundError, ValueError, SafetensorError) as error:
         raise UserError(
             f"{folder / MODEL_FILES[1]}: can't be loaded ({error}); run the train stage again, "
             "with the same train.sam_checkpoint."
         ) from None
-    side = model.image_size
-    try:
-        # not every model has every stage; better known now than after the first volume
-        with torch.inference_mode():
-            model(torch.zeros(1, 1, side, side, device=device)).logits(settings.stage)
-    except ValueError as error:
-        raise UserError(f"evaluate.{error}.") from None
-    return model
 
 
-def _note(case: str, measured: Measured) -> str:
+def _stages(network: hsam.SegmentationModel, wanted: str, device: str) -> tuple[str, ...]:
+    """What to predict: all three stages, or the one that is scored where there aren't two.
+
+    Better known now than after the first volume.
+    """
+    known = model_stages(network, device)
+    if wanted not in known:
+        raise UserError(
+            f"evaluate.stage: this model has no {wanted} stage; set it to {' or '.join(known)}."
+        )
+    return known if set(TWO_STAGES) <= set(known) else (wanted,)
+
+
+def _note(case: str, measured: dict[str, Measures]) -> str:
     # the same under every convention: organs that are there, 0 for those that were missed
     there = [m for m in measured.values() if m.truth_voxels]
-    mean = metrics.mean(metrics.apply_convention(m, "strict").dice for m in there)
+    mean = metrics.mean(apply_convention(m, "strict")["dice"] for m in there)
     return f"{case}: Dice {mean:.3f}" if there else f"{case}: no organ"
 
 
 def _write_outputs(out: Path, scoring: Scoring, cases: Sequence[str], split_hash: str) -> None:
     """Fill `out` afresh: what an interrupted run left there goes away."""
     shutil.rmtree(out)
-    (out / "predictions").mkdir(parents=True)
-    settings = scoring.settings
-    rows = score_rows({case: scoring.measured(case) for case in cases}, settings.convention)
-    table = pa.Table.from_pylist(rows, TABLE)
-    pq.write_table(table, out / "cases.parquet")
-    table.to_pandas().to_csv(out / "cases.csv", index=False, lineterminator="\n")
-    summary = summarise(rows, scoring.manifest.class_names)
+    settings, organs = scoring.settings, scoring.manifest.class_names
+    found = {case: scoring.measured(case) for case in cases}
+    measured = {case: stages[settings.stage] for case, stages in found.items()}
+    rows = scores.write_scores(out, measured, organs, settings.convention)
+    summary = scores.summary(rows, measured, settings.convention)
+    stages = [stage for stage in ("mean", *TWO_STAGES) if all(stage in f for f in found.values())]
+    stage_rows, by_stage = [], {}
+    if len(stages) > 1:
+        for stage in stages:
+            own = scores.organ_rows({case: f[stage] for case, f in found.items()}, organs)
+            stage_rows += [{"stage": stage} | row for row in own]
+            by_stage[stage] = scores.overall(own, settings.convention)
+    scores.write_table(out, "stages", stage_rows, STAGES)
+    review = disagreement.worst_first(row for case in cases for row in scoring.review(case))
+    scores.write_table(out, "review", review, REVIEW)
     about = {
         "cases": len(cases),
         "split": split_hash,
         "stage": settings.stage,
         "convention": settings.convention,
     }
-    files.write_json(out / "metrics.json", summary | about)
-    for case in cases:
-        shutil.copyfile(
-            scoring.finished / case / PREDICTION, out / "predictions" / f"{case}.nii.gz"
-        )
+    extra = {"stages": by_stage, "review": _correlation(review)} if by_stage else {}
+    files.write_json(out / "metrics.json", summary | about | extra)
+    _copy_predictions(out, scoring, cases, stages if by_stage else [])
 
 
-def _to_json(measures: metrics.Measures) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in asdict(measures).items()}
-
-
-def _from_json(values: Mapping[str, float | None]) -> metrics.Measures:
-    return metrics.Measures(
-        **{name: math.nan if value is None else value for name, value in values.items()}
+def _correlation(review: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How well the stages' disagreement foretells the true Dice, over organs and slices."""
+    known = [row for row in review if row["dice"] is not None]
+    value = disagreement.rank_correlation(
+        [row["disagreement"] for row in known], [row["dice"] for row in known]
     )
+    return {"pairs": len(known)} | ({} if value is None else {"spearman": value})
+
+
+def _copy_predictions(
+    out: Path, scoring: Scoring, cases: Sequence[str], stages: Sequence[str]
+) -> None:
+    targets = {out / "predictions": scoring.settings.stage}
+    targets |= {out / "stages" / stage: stage for stage in stages if stage in TWO_STAGES}
+    # there also when a model has one stage, since both engines expect it
+    (out / "stages").mkdir(parents=True)
+    for folder, stage in targets.items():
+        folder.mkdir(parents=True)
+        for case in cases:
+            source = scoring.finished / case / f"{stage}.nii.gz"
+            shutil.copyfile(source, folder / f"{case}.nii.gz")

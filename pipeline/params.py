@@ -182,8 +182,9 @@ class Evaluate(Block):
         description="logits to score: mean of both decoders | coarse | fine"
     )
     batch_size: int = Field(ge=1, le=4096, description="slices per forward pass")
-    convention: Literal["paper", "strict"] = Field(
-        description="how empty organs count (docs/evaluation.md): paper | strict"
+    convention: Literal["paper", "strict", "nnunet", "both_empty_one"] = Field(
+        description="how empty organs count (docs/evaluation.md): "
+        "paper | strict | nnunet | both_empty_one"
     )
 
 

@@ -39,6 +39,9 @@ class ReportFolders:
             "model": self.train / "model.json",
             "metrics": self.evaluate / "metrics.json",
             "cases": self.evaluate / "cases.parquet",
+            "organs": self.evaluate / "organs.parquet",
+            "stages": self.evaluate / "stages.parquet",
+            "review": self.evaluate / "review.parquet",
         }
         for stage, folder in self.stages().items():
             named[f"{stage} provenance"] = folder / run_folder.PROVENANCE
@@ -73,7 +76,8 @@ class ReportInputs:
     Attributes:
         manifest, split: as their modules read them.
         scores: metrics.json.
-        cases: one row a case and organ, columns as in evaluate's cases.parquet.
+        cases, organs, stages, review: evaluate's tables of these names; the last two are empty for
+            a model of one stage.
         history: one row an epoch.
         model: model.json.
         trials: one row a trial; empty when there was no search.
@@ -85,6 +89,9 @@ class ReportInputs:
     split: SplitFile
     scores: dict[str, Any]
     cases: pd.DataFrame
+    organs: pd.DataFrame
+    stages: pd.DataFrame
+    review: pd.DataFrame
     history: pd.DataFrame
     model: dict[str, Any]
     trials: pd.DataFrame
@@ -104,6 +111,9 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
         split=read_split(named["split"]),
         scores=_read(files.read_json, named["metrics"]),
         cases=_read(pd.read_parquet, named["cases"]),
+        organs=_read(pd.read_parquet, named["organs"]),
+        stages=_read(pd.read_parquet, named["stages"]),
+        review=_read(pd.read_parquet, named["review"]),
         history=_read(pd.read_csv, named["history"]),
         model=_read(files.read_json, named["model"]),
         trials=_read(pd.read_csv, named["trials"]),

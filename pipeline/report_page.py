@@ -9,26 +9,32 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from pipeline import figures, metrics
+from pipeline import datasets, figures
+from pipeline.conventions import CONVENTIONS, SCORES
 from pipeline.report_inputs import ReportInputs
+from pipeline.scores import OVERALL
 
-SCORES = ("dice", "hd95_voxels", "hd95_mm")
-CONVENTIONS = {
-    "paper": (
-        "an organ that isn't predicted counts Dice 0 and HD95 0, one that is predicted but isn't "
-        "there counts Dice 1 and HD95 0"
-    ),
-    "strict": (
-        "an organ that is neither there nor predicted is left out, one that is predicted but "
-        "isn't there counts Dice 0, one that is missed counts Dice 0 and, as HD95, the volume's "
-        "diagonal"
-    ),
-}
+TILES = ("dice", "hd95_voxels", "hd95_mm")
+REVIEWED = 20  # rows of the review list that are shown
 LOGITS = {
     "mean": "the mean of both decoders",
     "coarse": "the coarse decoder alone",
     "fine": "the fine decoder alone",
 }
+# score, title and digits after the point, in the order of the full table
+COLUMNS = (
+    ("dice", "Dice", 3),
+    ("iou", "IoU", 3),
+    ("hd95_voxels", "HD95, voxels", 2),
+    ("hd95_mm", "HD95, mm", 2),
+    ("hd_voxels", "HD, voxels", 2),
+    ("hd_mm", "HD, mm", 2),
+    ("assd_mm", "ASSD, mm", 2),
+    ("nsd_1mm", "NSD, 1 mm", 3),
+    ("nsd_2mm", "NSD, 2 mm", 3),
+    ("nsd_3mm", "NSD, 3 mm", 3),
+    ("volume_difference_ml", "volume difference, ml", 2),
+)
 CURVES = {
     "loss": (
         "Loss",
@@ -51,8 +57,12 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
             **{score: scores.get(f"mean_{score}") for score in SCORES},
         },
         "sentences": [_data_sentence(inputs), _scoring_sentence(inputs)],
+        "remark": datasets.REGISTRY[inputs.manifest.name].remark,
         "split_hash": scores["split"],
         "organs": _organs(inputs),
+        "scores": [{"name": name, "title": title, "digits": d} for name, title, d in COLUMNS],
+        "conventions": _conventions(inputs),
+        "stages": _stages(inputs),
         "strip": _strip(inputs),
         "cases": _rows(inputs.cases),
         "training_note": _training_note(inputs),
@@ -84,38 +94,105 @@ def _data_sentence(inputs: ReportInputs) -> str:
 
 
 def _scoring_sentence(inputs: ReportInputs) -> str:
-    cases, scores = inputs.cases, inputs.scores
-    empty = int(((cases["truth_voxels"] == 0) | (cases["predicted_voxels"] == 0)).sum())
-    decided = (
-        f"That decides {empty} of {_count(len(cases), 'pair')} of case and organ"
-        if empty
-        else "It decides nothing here: every organ is there and predicted in every case"
-    )
+    scores = inputs.scores
+    words = CONVENTIONS[scores["convention"]].words
     return (
-        f"Scored is {LOGITS[scores['stage']]}, with convention “{scores['convention']}”: "
-        f"{CONVENTIONS[scores['convention']]}. {decided}."
+        f"Scored is {LOGITS[scores['stage']]}, with convention “{scores['convention']}”: {words}."
     )
 
 
 def _organs(inputs: ReportInputs) -> list[dict[str, Any]]:
-    result = []
-    for index, name in enumerate(inputs.manifest.class_names):
-        rows = inputs.cases[inputs.cases["organ"] == name]
-        result.append(
-            {
-                "name": name,
-                "colour": figures.organ_colour(index),
-                "cases": int(rows["dice"].notna().sum()),
-                **{
-                    score: {
-                        "mean": _number(metrics.mean(rows[score])),
-                        "sd": _number(metrics.spread(rows[score])),
-                    }
-                    for score in SCORES
-                },
-            }
+    """Each organ, and last the mean over them, under the headline's convention."""
+    headline = inputs.organs[inputs.organs["convention"] == inputs.scores["convention"]]
+    names = inputs.manifest.class_names
+    return [
+        {
+            "name": name,
+            "colour": figures.organ_colour(index) if index < len(names) else None,
+            **_summaries(headline[headline["organ"] == name]),
+        }
+        for index, name in enumerate([*names, OVERALL])
+    ]
+
+
+def _summaries(rows: pd.DataFrame) -> dict[str, Any]:
+    """Score to mean, sd, low, high and cases, from one organ's rows."""
+    return {
+        row["score"]: {
+            key: _number(row[key]) if key != "cases" else int(row[key])
+            for key in ("mean", "sd", "low", "high", "cases")
+        }
+        for row in rows.to_dict("records")
+    }
+
+
+def _conventions(inputs: ReportInputs) -> dict[str, Any]:
+    """All conventions side by side, and on how many pairs of case and organ they differ."""
+    pairs, headline = inputs.scores["pairs"], CONVENTIONS[inputs.scores["convention"]]
+    kinds = ("missed", "invented", "absent")
+    rows = []
+    for name, convention in CONVENTIONS.items():
+        # repr makes NaN equal NaN
+        differing = sum(
+            pairs[kind]
+            for kind in kinds
+            if repr(getattr(convention, kind)) != repr(getattr(headline, kind))
         )
-    return result
+        means = inputs.scores["conventions"][name]
+        about = {
+            "name": name,
+            "words": convention.words,
+            "headline": convention is headline,
+            "differing": differing,
+        }
+        rows.append(about | {score: means.get(f"mean_{score}") for score in TILES})
+    return {"rows": rows, "note": _pairs_note(pairs)}
+
+
+def _pairs_note(pairs: Mapping[str, int]) -> str:
+    empty = pairs["missed"] + pairs["invented"] + pairs["absent"]
+    if not empty:
+        return "They agree here: every organ is there and predicted in every case."
+    return (
+        f"They differ on {empty} of {_count(pairs['all'], 'pair')} of case and organ: "
+        f"{pairs['missed']} where the organ is missed, {pairs['invented']} where it is predicted "
+        f"but isn't there, {pairs['absent']} where it is neither there nor predicted."
+    )
+
+
+def _stages(inputs: ReportInputs) -> dict[str, Any] | None:
+    """Both stages and their mean, and where they disagree; None for a model of one stage."""
+    if "stages" not in inputs.scores:
+        return None
+    names = list(inputs.scores["stages"])
+    table = inputs.stages[inputs.stages["convention"] == inputs.scores["convention"]]
+    means = table.set_index(["stage", "organ", "score"])["mean"].to_dict()
+    rows = [
+        {
+            "name": organ,
+            "dice": [_number(means[stage, organ, "dice"]) for stage in names],
+            "hd95": [_number(means[stage, organ, "hd95_mm"]) for stage in names],
+        }
+        for organ in [*inputs.manifest.class_names, OVERALL]
+    ]
+    differing = inputs.review[inputs.review["disagreement"] > 0]
+    return {
+        "names": names,
+        "rows": rows,
+        "review": _rows(differing.head(REVIEWED)),
+        "note": _review_note(inputs.scores["review"], len(differing)),
+    }
+
+
+def _review_note(review: Mapping[str, Any], differing: int) -> str:
+    text = f"The stages differ on {_count(differing, 'pair')} of organ and slice."
+    if "spearman" in review:
+        text += (
+            f" Over the {review['pairs']:,} pairs that have a true Dice, Spearman's rank "
+            f"correlation of disagreement and Dice is {review['spearman']:.2f}: the closer to -1, "
+            "the better the list finds what is wrong."
+        )
+    return text
 
 
 def _strip(inputs: ReportInputs) -> Markup:

@@ -139,11 +139,13 @@ class DataSet(ABC):
         name: as in `dataset.name` of the parameters.
         layout: the files below the root, for messages.
         source: where the data come from, for messages.
+        remark: what a reader of scores on these data must know, for reports; None: nothing.
     """
 
     name: str
     layout: str
     source: str
+    remark: str | None = None
 
     @abstractmethod
     def _scan(self, dataset: Dataset) -> Scan:

@@ -63,6 +63,11 @@ class LeftAtrium(DataSet):
         "github.com/yulequan/UA-MT, folder data (HDF5), or the 2018 Atrial Segmentation Challenge "
         "(NRRD)"
     )
+    remark = (
+        f"The left atrium data as distributed for semi-supervised learning ({HDF5}) are cropped "
+        "around the true atrium: the model is told roughly where it lies, so scores on them say "
+        f"less than scores on whole scans (the challenge's {IMAGE})."
+    )
 
     def _scan(self, dataset: Dataset) -> Scan:
         scan = Scan()

@@ -46,8 +46,23 @@ def test_rows_of_several_cases_come_worst_first():
     rows = disagreement.worst_first(one + disagreement.review_rows("a", two))
     assert [(row["case"], row["slice"]) for row in rows] == [("a", 3), ("b", 0), ("a", 2)]
     assert "dice" not in rows[0]
-    (known,) = disagreement.review_rows("c", two[:1], {(3, "liver"): 0.25})
-    assert known["dice"] == 0.25
+
+
+def test_rows_with_truth_hold_what_the_stages_agree_on():
+    coarse, fine, truth = np.zeros((3, 3, 1, 4), np.uint8)
+    coarse[0, 0, :4], fine[0, 0, :2], truth[0, 0, :1] = 1, 1, 1
+    coarse[1], fine[1] = 2, 2  # agreed on, and not there
+    truth[2] = 1  # missed by both
+    rows = disagreement.rows_with_truth("a", (coarse, fine), truth, fine, NAMES, 1.0)
+    found = [(row["slice"], row["organ"], row["disagreement"], row["dice"]) for row in rows]
+    assert found == [
+        (0, "liver", pytest.approx(1 / 3), pytest.approx(2 / 3)),
+        (1, "spleen", 0.0, 0.0),
+        (2, "liver", 0.0, 0.0),
+    ]
+    coarse[2, 0, 0], truth[2] = 1, 0  # in one stage alone, neither scored nor there
+    rows = disagreement.rows_with_truth("a", (coarse, fine), truth, fine, NAMES, 1.0)
+    assert (rows[0]["disagreement"], rows[0]["dice"]) == (1.0, None)
 
 
 def test_rank_correlation():

@@ -1,5 +1,4 @@
 import json
-import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 import hsam
-from pipeline import evaluate, files, metrics, split
+from pipeline import evaluate, files, metrics, split, surface, volumes
+from pipeline.conventions import CONVENTIONS, SCORES
 from pipeline.datasets import synapse
 from pipeline.errors import UserError
-from pipeline.metrics import Measures
 from pipeline.shards import read_manifest
 from pipeline.split_file import SplitFile, read_split, write_split
 
 ORGANS = list(synapse.ORGANS)
 TEST_CASES = ["img0004", "img0005"]
+TABLES = ("cases", "organs", "review", "stages")
+LABELS = ("predictions", "stages/coarse", "stages/fine")
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +82,12 @@ def raw(params, case: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
 
 def test_what_comes_out(finished):
     out = finished / "out"
-    assert sorted(contents(out)) == [
-        "cases.csv",
-        "cases.parquet",
-        "metrics.json",
-        "predictions/img0004.nii.gz",
-        "predictions/img0005.nii.gz",
-        "provenance.json",
-    ]
+    tables = [f"{name}.{form}" for name in TABLES for form in ("csv", "parquet")]
+    labels = [f"{folder}/{case}.nii.gz" for folder in LABELS for case in TEST_CASES]
+    expected = [*tables, *labels, "metrics.json", "provenance.json"]
+    assert sorted(contents(out)) == sorted(expected)
     table = pd.read_parquet(out / "cases.parquet")
-    columns = ["case", "organ", "dice", "hd95_voxels", "hd95_mm"]
-    columns += ["truth_voxels", "predicted_voxels"]
+    columns = ["case", "organ", *SCORES, "truth_voxels", "predicted_voxels"]
     assert table.columns.to_list() == columns
     assert table["case"].to_list() == [case for case in TEST_CASES for _ in ORGANS]
     assert table["organ"].to_list() == ORGANS * 2
@@ -131,8 +128,8 @@ def test_predictions_lie_on_the_raw_grid_and_score_there_what_the_table_says(
             scored += 1
             expected = (
                 metrics.dice(a, b),
-                metrics.hd95(a, b, (1, 1, 1)),
-                metrics.hd95(a, b, spacing),
+                surface.hd95(a, b, (1, 1, 1)),
+                surface.hd95(a, b, spacing),
             )
             found = table.loc[organ, ["dice", "hd95_voxels", "hd95_mm"]].to_list()
             assert found == pytest.approx(expected, rel=1e-5)
@@ -145,7 +142,7 @@ def refuse(*_, **__):
 
 
 def test_a_second_run_computes_nothing(finished, evaluated, monkeypatch):
-    monkeypatch.setattr(evaluate, "predict_volume", refuse)
+    monkeypatch.setattr(evaluate, "predict_stages", refuse)
     assert contents(evaluated(runs=finished / "runs")) == contents(finished / "out")
 
 
@@ -155,7 +152,7 @@ def test_an_interrupted_run_leaves_the_old_output_and_goes_on_to_the_same_bytes(
     old = tmp_path / "out"
     old.mkdir()
     (old / "old.txt").write_text("old")
-    real, calls = evaluate.predict_volume, []
+    real, calls = evaluate.predict_stages, []
 
     def interrupted_at(number: int):
         def predict(*arguments, **keywords):
@@ -166,7 +163,7 @@ def test_an_interrupted_run_leaves_the_old_output_and_goes_on_to_the_same_bytes(
 
         return predict
 
-    monkeypatch.setattr(evaluate, "predict_volume", interrupted_at(2))
+    monkeypatch.setattr(evaluate, "predict_stages", interrupted_at(2))
     with pytest.raises(KeyboardInterrupt):
         evaluated()
     assert sorted(contents(old)) == ["old.txt"]
@@ -176,7 +173,7 @@ def test_an_interrupted_run_leaves_the_old_output_and_goes_on_to_the_same_bytes(
     (run / "out" / ".metrics.json-x1" / "metrics.json").write_text("{")
     (run / "cases" / ".img0005-x1").mkdir()
     calls.clear()
-    monkeypatch.setattr(evaluate, "predict_volume", interrupted_at(99))
+    monkeypatch.setattr(evaluate, "predict_stages", interrupted_at(99))
     assert contents(evaluated()) == contents(finished / "out")
     assert len(calls) == 1
 
@@ -198,30 +195,70 @@ def test_the_convention_counts(finished, evaluated):
     json.loads((out / "metrics.json").read_text(), parse_constant=refuse)
 
 
-def test_summary_leaves_out_what_is_left_out_everywhere():
-    def measured(truth: int, predicted: int, shared: int, distance: float) -> Measures:
-        return Measures(truth, predicted, shared, distance, 2 * distance, 100.0, 300.0)
+def test_every_convention_is_in_the_tables(finished):
+    out = finished / "out"
+    scores, table = files.read_json(out / "metrics.json"), pd.read_csv(out / "organs.csv")
+    assert list(scores["conventions"]) == list(CONVENTIONS)
+    for name, means in scores["conventions"].items():
+        rows = table[(table["convention"] == name) & (table["organ"] == "mean over organs")]
+        assert means["mean_dice"] == rows.set_index("score").loc["dice", "mean"]
+    cases = pd.read_csv(out / "cases.csv")
+    there, predicted = cases["truth_voxels"] > 0, cases["predicted_voxels"] > 0
+    assert scores["pairs"] == {
+        "all": len(cases),
+        "missed": (there & ~predicted).sum(),
+        "invented": (~there & predicted).sum(),
+        "absent": (~there & ~predicted).sum(),
+    }
 
-    nothing = measured(0, 0, 0, math.nan)
-    cases = {
-        "a": {"liver": measured(10, 10, 8, 1.0), "spleen": nothing, "aorta": nothing},
-        "b": {"liver": measured(10, 0, 0, math.nan), "spleen": measured(0, 5, 0, math.nan)}
-        | {"aorta": nothing},
-    }
-    organs = ["liver", "spleen", "aorta"]
-    strict = evaluate.summarise(evaluate.score_rows(cases, "strict"), organs)
-    assert strict == {
-        "mean_dice": 0.2,
-        "mean_hd95_voxels": 50.5,
-        "mean_hd95_mm": 151.0,
-        "dice": {"liver": 0.4, "spleen": 0.0},
-        "hd95_voxels": {"liver": 50.5},
-        "hd95_mm": {"liver": 151.0},
-    }
-    paper = evaluate.summarise(evaluate.score_rows(cases, "paper"), organs)
-    assert paper["dice"] == {"liver": 0.4, "spleen": 0.5, "aorta": 0.0}
-    assert paper["mean_dice"] == pytest.approx(0.3)
-    assert paper["hd95_mm"] == {"liver": 1.0, "spleen": 0.0, "aorta": 0.0}
+
+def test_both_stages_are_scored_apart(finished, evaluated):
+    out = finished / "out"
+    scores, table = files.read_json(out / "metrics.json"), pd.read_csv(out / "stages.csv")
+    assert (
+        list(scores["stages"]) == list(dict.fromkeys(table["stage"])) == ["mean", "coarse", "fine"]
+    )
+    assert scores["stages"]["mean"]["mean_dice"] == scores["mean_dice"]
+    coarse = evaluated({"stage": "coarse"})
+    alone = files.read_json(coarse / "metrics.json")
+    assert scores["stages"]["coarse"]["mean_dice"] == pytest.approx(alone["mean_dice"])
+    for case in TEST_CASES:
+        one = (out / "stages" / "coarse" / f"{case}.nii.gz").read_bytes()
+        assert one == (coarse / "predictions" / f"{case}.nii.gz").read_bytes()
+
+
+def test_the_review_list_is_what_the_label_maps_say(finished):
+    out = finished / "out"
+    review = pd.read_csv(out / "review.csv")
+    order = review.sort_values(["disagreement", "differing_mm2"], ascending=False, kind="stable")
+    assert order.index.equals(review.index)
+    for row in review.iloc[:: len(review) // 20].itertuples():
+        label = ORGANS.index(row.organ) + 1
+        pair = [
+            canonical(out / "stages" / name / f"{row.case}.nii.gz") for name in ("coarse", "fine")
+        ]
+        a, b = (volume[row.slice] == label for volume in pair)
+        expected = 0 if not (a | b).any() else 1 - metrics.dice(a, b)
+        assert row.disagreement == pytest.approx(expected)
+    known = review.dropna()
+    expected = stats.spearmanr(known["disagreement"], known["dice"]).statistic
+    found = files.read_json(out / "metrics.json")["review"]
+    assert found == {"pairs": len(known), "spearman": pytest.approx(expected)}
+
+
+def canonical(path: Path) -> np.ndarray:
+    volume = volumes.read(path)
+    return volumes.to_canonical(volume.array, volume.geometry)
+
+
+def test_a_model_of_one_stage_has_no_stage_analysis(evaluated, folders, tmp_path):
+    manifest = read_manifest(folders["prepared"] / "manifest.parquet")
+    save_model(tmp_path / "m", manifest.class_names, manifest.intensity, "samed")
+    out = evaluated(model=tmp_path / "m")
+    scores = files.read_json(out / "metrics.json")
+    assert "stages" not in scores and "review" not in scores
+    assert pd.read_csv(out / "review.csv").empty and pd.read_csv(out / "stages.csv").empty
+    assert (out / "stages").is_dir() and not list((out / "stages").iterdir())
 
 
 def test_a_model_for_other_organs_or_intensities(evaluated, folders, tmp_path):

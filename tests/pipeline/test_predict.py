@@ -4,8 +4,9 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+import hsam
 from hsam import Segmentation
-from pipeline.predict import predict_volume
+from pipeline.predict import model_stages, predict_stages, predict_volume
 
 
 class Bands(nn.Module):
@@ -83,3 +84,18 @@ def test_a_slice_is_no_volume():
         predict_volume(Bands(), np.zeros((32, 32), np.float32))
     with pytest.raises(ValueError, match="batch_size"):
         predict_volume(Bands(), np.zeros((1, 32, 32), np.float32), batch_size=0)
+
+
+def test_several_stages_take_one_pass():
+    images, model = smooth((3, 32, 32)), Bands()
+    found = predict_stages(model, images, ["mean", "coarse", "fine"], batch_size=3)
+    assert model.batches == [3]
+    for stage, labels in found.items():
+        np.testing.assert_array_equal(labels, predict_volume(Bands(), images, stage=stage))
+
+
+def test_the_stages_that_a_model_has():
+    assert model_stages(hsam.build("hsam", "vit_tiny", image_size=32)) == ("mean", "coarse", "fine")
+    model = hsam.build("samed", "vit_tiny", image_size=32)
+    assert model_stages(model) == ("mean", "coarse")
+    assert model.training

@@ -125,8 +125,54 @@ def test_it_says_what_came_out(written, results):
 
 def test_the_sentence_on_empty_organs_counts_them(written, results):
     table = pd.read_csv(results / "evaluate" / "cases.csv")
+    missed = ((table["truth_voxels"] > 0) & (table["predicted_voxels"] == 0)).sum()
     empty = ((table["truth_voxels"] == 0) | (table["predicted_voxels"] == 0)).sum()
-    assert f"That decides {empty} of 16 pairs of case and organ" in words(written())
+    assert missed
+    text = words(written())
+    assert f"They differ on {empty} of 16 pairs of case and organ: {missed} where" in text
+    assert f"paper (above) {table['dice'].mean():.3f}" in text
+
+
+@pytest.mark.parametrize(
+    "pairs, expected",
+    [
+        ({"missed": 3, "invented": 0, "absent": 0}, {"paper": "–", "strict": 3, "nnunet": 3}),
+        ({"missed": 0, "invented": 2, "absent": 5}, {"paper": "–", "strict": 7, "nnunet": 7}),
+    ],
+)
+def test_pairs_that_conventions_count_otherwise(inputs, pairs, expected):
+    scores = inputs.scores | {"pairs": {"all": 16, **pairs}}
+    rows = page(replace(inputs, scores=scores))["conventions"]["rows"]
+    found = {row["name"]: "–" if row["headline"] else row["differing"] for row in rows}
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_intervals_are_shown(written, results):
+    table = pd.read_parquet(results / "evaluate" / "organs.parquet")
+    row = table.query("convention == 'paper' and organ == 'liver' and score == 'dice'").iloc[0]
+    assert f"{row['low']:.3f} to {row['high']:.3f}" in words(written())
+
+
+def test_stages_and_the_review_list(written, results, inputs):
+    text = words(written())
+    scores = files.read_json(results / "evaluate" / "metrics.json")
+    means = [scores["stages"][stage]["mean_dice"] for stage in ("mean", "coarse", "fine")]
+    assert "mean over organs " + " ".join(f"{value:.3f}" for value in means) in text
+    worst = pd.read_csv(results / "evaluate" / "review.csv").iloc[0]
+    area = f"{worst['differing_mm2']:.0f}"
+    assert f"{worst['case']} {worst['slice']} {worst['organ']} 1.000 {area}" in text
+    if "spearman" in scores["review"]:
+        assert f"is {scores['review']['spearman']:.2f}" in text
+    one = {key: value for key, value in inputs.scores.items() if key not in ("stages", "review")}
+    html = report.render(page(replace(inputs, scores=one)) | {"pictures": []})
+    assert "<h2>Stages" not in html and "Where to look first" not in html
+
+
+def test_left_atrium_data_come_with_a_remark(inputs, written):
+    assert "cropped around" not in words(written())
+    manifest = replace(inputs.manifest, name="la")
+    html = report.render(page(replace(inputs, manifest=manifest)) | {"pictures": []})
+    assert "are cropped around the true atrium" in words(html)
 
 
 def test_training_and_search_are_shown(written, results):
@@ -188,20 +234,25 @@ def test_windows_paths_lose_their_folders_too(inputs):
 def test_names_are_escaped(inputs):
     name = "<script>alert('liver')</script> & $x$"
     organs = [name, *inputs.manifest.class_names[1:]]
-    cases = inputs.cases.replace({"organ": {inputs.manifest.class_names[0]: name}})
+    old = inputs.manifest.class_names[0]
+    tables = {
+        table: getattr(inputs, table).replace({"organ": {old: name}})
+        for table in ("cases", "organs", "stages", "review")
+    }
     manifest = replace(inputs.manifest, class_names=organs)
-    html = report.render(page(replace(inputs, manifest=manifest, cases=cases)) | {"pictures": []})
+    html = report.render(page(replace(inputs, manifest=manifest, **tables)) | {"pictures": []})
     assert "<script" not in html
     assert html.count("&lt;script&gt;") >= 3
 
 
 def test_what_is_left_out_is_a_dash(inputs):
     organ = inputs.manifest.class_names[0]
-    cases = inputs.cases.copy()
-    cases.loc[cases["organ"] == organ, ["dice", "hd95_voxels", "hd95_mm"]] = None
-    content = page(replace(inputs, cases=cases))
-    assert content["organs"][0]["dice"] == {"mean": None, "sd": None}
-    assert content["organs"][0]["cases"] == 0
+    organs = inputs.organs.copy()
+    organs.loc[organs["organ"] == organ, ["mean", "sd", "low", "high"]] = None
+    organs.loc[organs["organ"] == organ, "cases"] = 0
+    content = page(replace(inputs, organs=organs))
+    nothing = {"mean": None, "sd": None, "low": None, "high": None, "cases": 0}
+    assert content["organs"][0]["dice"] == nothing
     assert "nan" not in words(report.render(content | {"pictures": []})).lower().split()
 
 

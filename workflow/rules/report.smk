@@ -7,6 +7,9 @@ rule report:
         train=[rules.train.output.history, rules.train.output.description],
         metrics=rules.evaluate.output.metrics,
         cases=rules.evaluate.output.cases,
+        organs=rules.evaluate.output.organs,
+        stages=rules.evaluate.output.stages,
+        review=rules.evaluate.output.review,
         predictions=rules.evaluate.output.predictions,
         provenance=[
             rules.prepare.output.provenance,
