@@ -27,6 +27,7 @@ def save(
     *,
     class_names: list[str] | None = None,
     intensity: dict | None = None,
+    preparation: dict | None = None,
 ) -> Path:
     """Write a model.
 
@@ -35,6 +36,7 @@ def save(
         folder: made if it isn't there; both files are replaced.
         class_names: names of the organs in class order, without the background.
         intensity: rule that turns stored values into [0, 1]; kept as it is, JSON-ready.
+        preparation: how else slices were brought to the model; kept as it is, JSON-ready.
 
     Returns:
         the folder.
@@ -57,6 +59,7 @@ def save(
         "config": model.config,
         "class_names": class_names,
         "intensity": intensity,
+        "preparation": preparation,
         "sam_sha256": model.sam_sha256,
         "needs_sam_checkpoint": _needs_sam(model),
         "trainable_parameters": model.count_trainable(),

@@ -217,6 +217,7 @@ def _check_model(folder: Path, manifest: Manifest) -> None:
         for key, what, found in (
             ("class_names", "the organs", manifest.class_names),
             ("intensity", "the intensity rule", manifest.intensity),
+            ("preparation", "the preparation", manifest.preparation),
         )
         if record.get(key) != found
     ]

@@ -1,41 +1,45 @@
-"""From a volume's slices to a label volume, with a model of `hsam`."""
+"""From a volume's slices to a label volume, with a model of `hsam`.
 
-from collections.abc import Sequence
+The one way from images to labels: validation, evaluation and `hsam predict` all take it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hsam import SegmentationModel
 from pipeline.slices import resize_images, resize_logits
 
+# (model, images (B, 1, S, S), stages) -> stage to logits (B, C, S, S)
+Forward = Callable[[SegmentationModel, Tensor, Sequence[str]], dict[str, Tensor]]
+
+
+class Slices(Protocol):
+    """A volume that gives its slices batch by batch; an array does, and so does a file's view.
+
+    Attributes:
+        shape: (slices, rows, columns).
+    """
+
+    shape: tuple[int, ...]
+
+    def __getitem__(self, index: slice) -> NDArray[np.float32]:
+        """(B, rows, columns) in [0, 1]."""
+
 
 def predict_volume(
     model: SegmentationModel,
-    images: NDArray[np.float32],
+    images: Slices,
     *,
     stage: str = "mean",
     batch_size: int = 16,
     device: str = "cpu",
 ) -> NDArray[np.uint8]:
-    """Label every voxel of a volume by one stage; see `predict_stages`.
-
-    Returns:
-        (slices, rows, columns), 0 for the background.
-    """
-    return predict_stages(model, images, [stage], batch_size=batch_size, device=device)[stage]
-
-
-@torch.inference_mode()
-def predict_stages(
-    model: SegmentationModel,
-    images: NDArray[np.float32],
-    stages: Sequence[str],
-    *,
-    batch_size: int = 16,
-    device: str = "cpu",
-) -> dict[str, NDArray[np.uint8]]:
-    """Label every voxel of a volume, slice by slice, by several stages in one pass.
+    """Label every voxel of a volume, slice by slice.
 
     Slices are resized to the model's side as in training; the logits are resized back before the
     largest is taken. The same call on the same machine gives the same labels.
@@ -45,36 +49,95 @@ def predict_stages(
             in [0, 1], its answer's `logits(stage)` are (B, C, S, S). Its training mode is put back
             afterwards.
         images: (slices, rows, columns) in [0, 1].
-        stages: of "mean", "coarse" and "fine".
+        stage: "mean", "coarse" or "fine".
         batch_size: slices per forward pass.
         device: where the model is.
 
     Returns:
-        Stage to (slices, rows, columns), 0 for the background.
+        (slices, rows, columns), 0 for the background.
 
     Raises:
         ValueError: images that are no volume, a batch size below 1, or a stage that the model
             doesn't have.
     """
-    if images.ndim != 3:
+    found = predict_stages(model, images, [stage], batch_size=batch_size, device=device)
+    return found[stage]
+
+
+def predict_stages(
+    model: SegmentationModel,
+    images: Slices,
+    stages: Sequence[str],
+    *,
+    batch_size: int = 16,
+    device: str = "cpu",
+) -> dict[str, NDArray[np.uint8]]:
+    """The labels of several stages from one forward pass a slice; see `predict_volume`.
+
+    Returns:
+        stage to (slices, rows, columns), in the order asked for.
+    """
+    labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
+    for index, stage, logits in predict_slices(
+        model, images, stages, batch_size=batch_size, device=device
+    ):
+        labels[stage][index] = winner(logits)
+    return labels
+
+
+def winner(logits: Tensor) -> NDArray[np.uint8]:
+    """(C, H, W) -> (H, W), the class with the largest logit; of equal ones the first."""
+    return logits.argmax(0).to(torch.uint8).cpu().numpy()
+
+
+def forward(model: SegmentationModel, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
+    """Logits of the stages, (B, C, S, S) each, from one pass over (B, 1, S, S)."""
+    answer = model(images)
+    return {stage: answer.logits(stage) for stage in stages}
+
+
+@torch.inference_mode()
+def predict_slices(
+    model: SegmentationModel,
+    images: Slices,
+    stages: Sequence[str],
+    *,
+    batch_size: int = 16,
+    device: str = "cpu",
+    forward: Forward = forward,
+) -> Iterator[tuple[int, str, Tensor]]:
+    """Slice by slice, the logits of each stage at the slice's own size.
+
+    One batch at the model's size and one slice at its own size are in memory at a time.
+
+    Args:
+        model, images, batch_size, device: as for `predict_volume`.
+        stages: each of "mean", "coarse", "fine"; one forward pass serves all of them.
+        forward: how a batch becomes logits; `views.averaged` looks more than once.
+
+    Yields:
+        index of the slice, stage, logits (C, rows, columns) on the device.
+
+    Raises:
+        ValueError: as for `predict_volume`.
+    """
+    if len(images.shape) != 3:
         raise ValueError(f"images: expected (slices, rows, columns), got shape {images.shape}")
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
-    labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
-    plane, side = images.shape[1:], (model.image_size, model.image_size)
+    plane, side = tuple(images.shape[1:]), (model.image_size, model.image_size)
     was_training = model.training
     model.eval()
     try:
-        for first in range(0, len(images), batch_size):
+        for first in range(0, images.shape[0], batch_size):
             batch = torch.from_numpy(np.ascontiguousarray(images[first : first + batch_size]))
-            batch = batch.to(device).unsqueeze(1)  # B x 1 x H x W
-            output = model(resize_images(batch, side))
-            for stage, volume in labels.items():
-                winner = resize_logits(output.logits(stage), plane).argmax(1)  # B x H x W
-                volume[first : first + len(batch)] = winner.to(torch.uint8).cpu().numpy()
+            batch = resize_images(batch.to(device).unsqueeze(1), side)  # B x 1 x S x S
+            found = forward(model, batch, stages)
+            for index in range(len(batch)):
+                for stage, logits in found.items():
+                    yield first + index, stage, resize_logits(logits[index, None], plane)[0]
     finally:
         model.train(was_training)
-    return labels
 
 
 @torch.inference_mode()

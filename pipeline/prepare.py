@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import check, code, datasets, files, run_folder, shards, volumes
+from pipeline import check, code, datasets, files, intensity, run_folder, shards, volumes
 from pipeline.datasets.base import CanonicalSplit, LabelMap, RawCase
 from pipeline.errors import UserError
 from pipeline.params import Params, Percentile, Window, stage_params
 from pipeline.pool import over_cases
-from pipeline.volumes import Volume
 
 MANIFEST = "manifest.parquet"
 
@@ -82,7 +81,7 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> shards.Prepared:
     if found.problems:
         raise UserError(found.problems)
     geometry = found.image.geometry
-    low, high = bounds(found.image, recipe.intensity)
+    low, high = intensity.bounds(found.image.array, recipe.intensity)
     if low >= high:
         raise UserError(
             f"{raw.case}: {raw.image}: prepare.intensity leaves no range: {low:g} to {high:g}."
@@ -91,10 +90,7 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> shards.Prepared:
     labels = volumes.to_canonical(recipe.labels.apply(found.label.array), geometry)
     spacing = geometry.canonical_spacing
     if recipe.spacing_mm is not None:
-        size = tuple(
-            max(1, round(side * mm / recipe.spacing_mm))
-            for side, mm in zip(images.shape[1:], spacing[1:], strict=True)
-        )
+        size = volumes.resampled_size(geometry, recipe.spacing_mm)
         plane = [
             mm * old / new for mm, old, new in zip(spacing[1:], images.shape[1:], size, strict=True)
         ]
@@ -113,15 +109,6 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> shards.Prepared:
     )
 
 
-def bounds(image: Volume, rule: Window | Percentile) -> tuple[float, float]:
-    """The intensities, in source units, that become 0 and 1; exact in float32."""
-    edges = (rule.low, rule.high)
-    if rule.kind == "percentile":
-        edges = np.percentile(image.array, edges)
-    low, high = (float(np.float32(edge)) for edge in edges)
-    return low, high
-
-
 def stored(
     images: NDArray[Any], low: float, high: float, rule: Window | Percentile
 ) -> NDArray[np.int16] | NDArray[np.float32]:
@@ -129,9 +116,7 @@ def stored(
 
     Windowed whole numbers (CT as acquired) are kept as int16, without loss; the rest as float32.
     """
-    clipped = np.empty(images.shape, np.float32)
-    for index, image in enumerate(images):
-        clipped[index] = np.clip(image, low, high)
+    clipped = intensity.clip(images, low, high)
     if rule.kind == "window" and max(abs(low), abs(high)) < 2**15:
         whole = clipped.astype(np.int16)
         if np.array_equal(whole, clipped):
@@ -239,7 +224,11 @@ def _finish(
     """Publish provenance and manifest; both stay as they are when the manifest is the same."""
     rows = tuple(manifest_row(case, path, canonical) for case, path in made.items())
     manifest = shards.Manifest(
-        params.dataset.name, list(recipe.labels.names), recipe.intensity.model_dump(), rows
+        params.dataset.name,
+        list(recipe.labels.names),
+        recipe.intensity.model_dump(),
+        {"axes": "".join(volumes.CANONICAL), "spacing_mm": recipe.spacing_mm},
+        rows,
     )
     target, provenance = out / MANIFEST, out / run_folder.PROVENANCE
     with tempfile.TemporaryDirectory() as folder:

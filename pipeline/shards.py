@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.files import atomic_path
+from pipeline.intensity import to_unit
 from pipeline.volumes import Geometry
 
 VERSION = 1
@@ -156,12 +157,14 @@ class Manifest:
         name: the data set's.
         class_names: organs; `class_names[k - 1]` is class k.
         intensity: the rule that brought the images to [0, 1]: kind, low, high.
+        preparation: axes of the slices ("SPL") and spacing_mm that they were resampled to, or None.
         rows: the cases, sorted by id.
     """
 
     name: str
     class_names: list[str]
     intensity: dict[str, Any]
+    preparation: dict[str, Any]
     rows: tuple[ManifestRow, ...]
 
     def __len__(self) -> int:
@@ -341,10 +344,7 @@ class ShardReader:
         return image, label.copy()
 
     def _scale(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        low, high = self.bounds
-        scaled = (image.astype(np.float32) - np.float32(low)) / np.float32(high - low)
-        # rounding may pass 1 by the last bit
-        return np.clip(scaled, 0, 1, out=scaled)
+        return to_unit(image, *self.bounds)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -354,6 +354,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         "name": manifest.name,
         "class_names": list(manifest.class_names),
         "intensity": dict(manifest.intensity),
+        "preparation": dict(manifest.preparation),
     }
     schema = _with_metadata(_MANIFEST_FIELDS, about)
     table = pa.Table.from_pylist([asdict(row) for row in manifest.rows], schema)
@@ -373,7 +374,13 @@ def read_manifest(path: Path) -> Manifest:
             ManifestRow(**{key: _tuple(value) for key, value in row.items()})
             for row in file.read().to_pylist()
         ]
-        return Manifest(about["name"], about["class_names"], about["intensity"], tuple(rows))
+        return Manifest(
+            about["name"],
+            about["class_names"],
+            about["intensity"],
+            about["preparation"],
+            tuple(rows),
+        )
 
 
 def _slice_row(

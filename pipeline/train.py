@@ -95,7 +95,13 @@ def _train(
         validate=score,
         folder=run.path,
     )
-    hsam.save(model, run.out, class_names=data.class_names, intensity=data.intensity)
+    hsam.save(
+        model,
+        run.out,
+        class_names=data.class_names,
+        intensity=data.intensity,
+        preparation=data.preparation,
+    )
     files.write_text(run.out / "history.csv", _history(progress.history))
     run.finish()
 

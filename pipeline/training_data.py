@@ -26,6 +26,7 @@ class TrainingData:
         name: the data set's name.
         class_names: organs, in the order of the labels 1, 2, ...
         intensity: rule that brought the images to [0, 1].
+        preparation: axes and in-plane spacing of the prepared slices.
         shards: folder of the shards.
         roles: role to (case, slice index) pairs.
         hashes: what identifies the data: of the manifest and of the split.
@@ -34,6 +35,7 @@ class TrainingData:
     name: str
     class_names: list[str]
     intensity: dict[str, Any]
+    preparation: dict[str, Any]
     shards: Path
     roles: dict[str, tuple[tuple[str, int], ...]]
     hashes: dict[str, str]
@@ -47,6 +49,7 @@ class TrainingData:
             manifest.name,
             manifest.class_names,
             manifest.intensity,
+            manifest.preparation,
             prepared / "shards",
             roles.slices,
             {

@@ -144,6 +144,15 @@ def from_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     return np.ascontiguousarray(orientations.apply_orientation(array, back))
 
 
+def resampled_size(geometry: Geometry, spacing_mm: float | None) -> tuple[int, int]:
+    """Rows and columns of the canonical slices at an in-plane spacing; None: as they are."""
+    plane = geometry.canonical_shape[1:]
+    if spacing_mm is None:
+        return plane
+    sides = zip(plane, geometry.canonical_spacing[1:], strict=True)
+    return tuple(max(1, round(side * mm / spacing_mm)) for side, mm in sides)
+
+
 def resample_labels(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """(slices, rows, columns) -> (slices, *size): the label at the nearest voxel centre.
 

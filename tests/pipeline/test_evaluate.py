@@ -15,7 +15,7 @@ from pipeline import evaluate, files, metrics, split, surface, volumes
 from pipeline.conventions import CONVENTIONS, SCORES
 from pipeline.datasets import synapse
 from pipeline.errors import UserError
-from pipeline.shards import read_manifest
+from pipeline.shards import Manifest, read_manifest
 from pipeline.split_file import SplitFile, read_split, write_split
 
 ORGANS = list(synapse.ORGANS)
@@ -30,14 +30,21 @@ def folders(phantom_params, prepared_phantoms, tmp_path_factory) -> dict[str, Pa
     root = tmp_path_factory.mktemp("inputs")
     split.run(phantom_params, prepared_phantoms, root / "split")
     manifest = read_manifest(prepared_phantoms / "manifest.parquet")
-    save_model(root / "train", manifest.class_names, manifest.intensity)
+    save_model(root / "train", manifest)
     return {"prepared": prepared_phantoms, "split": root / "split", "model": root / "train"}
 
 
-def save_model(folder: Path, class_names: list[str], intensity: dict, name: str = "hsam") -> None:
+def save_model(folder: Path, manifest: Manifest, name: str = "hsam") -> None:
+    """A model for the data of a manifest."""
     torch.manual_seed(3)
-    model = hsam.build(name, "vit_tiny", image_size=32, num_classes=len(class_names))
-    hsam.save(model, folder, class_names=class_names, intensity=intensity)
+    model = hsam.build(name, "vit_tiny", image_size=32, num_classes=len(manifest.class_names))
+    hsam.save(
+        model,
+        folder,
+        class_names=manifest.class_names,
+        intensity=manifest.intensity,
+        preparation=manifest.preparation,
+    )
 
 
 def evaluate_into(root: Path, params, settings: dict | None = None, **folders: Path) -> Path:
@@ -253,7 +260,7 @@ def canonical(path: Path) -> np.ndarray:
 
 def test_a_model_of_one_stage_has_no_stage_analysis(evaluated, folders, tmp_path):
     manifest = read_manifest(folders["prepared"] / "manifest.parquet")
-    save_model(tmp_path / "m", manifest.class_names, manifest.intensity, "samed")
+    save_model(tmp_path / "m", manifest, "samed")
     out = evaluated(model=tmp_path / "m")
     scores = files.read_json(out / "metrics.json")
     assert "stages" not in scores and "review" not in scores
@@ -263,12 +270,19 @@ def test_a_model_of_one_stage_has_no_stage_analysis(evaluated, folders, tmp_path
 
 def test_a_model_for_other_organs_or_intensities(evaluated, folders, tmp_path):
     manifest = read_manifest(folders["prepared"] / "manifest.parquet")
-    save_model(tmp_path / "m", manifest.class_names[:-1], {"kind": "window", "low": 0, "high": 9})
+    other = {"kind": "window", "low": 0, "high": 9}
+    fewer = manifest.class_names[:-1]
+    finer = {"axes": "SPL", "spacing_mm": 1.0}
+    save_model(
+        tmp_path / "m",
+        replace(manifest, class_names=fewer, intensity=other, preparation=finer),
+    )
     with pytest.raises(UserError) as error:
         evaluated(model=tmp_path / "m")
-    organs, intensity = error.value.problems
+    organs, intensity, preparation = error.value.problems
     assert "pancreas" in organs and "the organs" in organs
     assert "-125.0" in intensity and "'high': 9" in intensity
+    assert "'spacing_mm': 1.0" in preparation and "'spacing_mm': None" in preparation
     assert not (tmp_path / "out").exists()
 
 
@@ -291,7 +305,7 @@ def test_a_damaged_model(evaluated, folders, tmp_path, name):
 
 def test_a_stage_that_the_model_does_not_have(evaluated, folders, tmp_path):
     manifest = read_manifest(folders["prepared"] / "manifest.parquet")
-    save_model(tmp_path / "m", manifest.class_names, manifest.intensity, "samed")
+    save_model(tmp_path / "m", manifest, "samed")
     with pytest.raises(UserError, match="evaluate.stage: this model has no fine stage"):
         evaluated({"stage": "fine"}, model=tmp_path / "m")
 

@@ -32,7 +32,7 @@ ROW = shards.ManifestRow(
     counts=(5, 6),
     role=None,
 )
-MANIFEST = shards.Manifest("tiny", ["organ"], {"kind": "window", "low": -125.0}, (ROW,))
+MANIFEST = shards.Manifest("tiny", ["organ"], {"kind": "window"}, {"axes": "SPL"}, (ROW,))
 
 
 def prepared(images=None, low=-125.0, high=275.0) -> shards.Prepared:
