@@ -1,4 +1,4 @@
-"""Speed and memory of the model library on the CPU.
+"""Speed of the image encoder on the CPU, and how much of the machine it uses.
 
     python benchmarks/model.py [--rounds 10] [--threads 2] [--json model.json]
 
@@ -6,20 +6,18 @@ Prints Markdown tables. An encoder's forward is compared with two rates of the s
 of a large float32 matrix product, and that of the encoder's own linear layers run alone, which are
 smaller and slower per FLOP. All are measured in turn and the fastest of each is kept, so a busy
 neighbour does little harm. FLOPs are the useful ones: products of linear layers, convolutions and
-attention for real patches, none for padding. Every measurement runs in a process of its own, so
-that peak memory is its own as well.
+attention for real patches, none for padding. Every measurement has a process
+of its own.
 """
 
 import argparse
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
-from measure import MATRIX_FLOPS, alone, fastest, machine, matrix_work, peak_gib, report, seconds
+from measure import MATRIX_FLOPS, alone, fastest, machine, matrix_work, report
+from published_step import sams_encoder
 
-import hsam
-from hsam import sam
 from hsam.backbones import PATCH, Backbone, get_backbone
 from hsam.encoder import ImageEncoder
 
@@ -48,26 +46,11 @@ def linear_flops(encoder: torch.nn.Module, patches: int) -> tuple[Callable[[], N
     return run, sum(2 * patches * layer.weight.numel() for layer in layers)
 
 
-def sams_encoder(backbone: Backbone, image_size: int) -> torch.nn.Module:
-    """SAM's own encoder of the same sizes."""
-    return sam.ImageEncoderViT(
-        image_size,
-        embed_dim=backbone.embed_dim,
-        depth=backbone.depth,
-        num_heads=backbone.num_heads,
-        out_chans=backbone.width,
-        use_rel_pos=True,
-        window_size=backbone.window,
-        global_attn_indexes=backbone.global_blocks,
-        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-    )
-
-
 def encoder(name: str, image_size: int, batch: int, rounds: int) -> dict:
     """Forward of ours and of SAM's, as shares of both rates."""
     backbone = get_backbone(name)
     ours = ImageEncoder(backbone, image_size).eval()
-    sams = sams_encoder(backbone, image_size).eval()
+    sams = sams_encoder(name, image_size).eval()
     image = torch.rand(batch, 3, image_size, image_size)
     linear, own_flops = linear_flops(ours, batch * (image_size // PATCH) ** 2)
     flops = batch * encoder_flops(backbone, image_size)
@@ -96,39 +79,6 @@ def encoder(name: str, image_size: int, batch: int, rounds: int) -> dict:
     }
 
 
-def training_step(name: str, image_size: int, batch: int, recompute: bool, rounds: int) -> dict:
-    """One optimizer step of H-SAM with 8 organs, and the encoder's share of its time."""
-    torch.manual_seed(0)
-    model = hsam.build_hsam(name, image_size=image_size, checkpoint_blocks=recompute)
-    image = torch.rand(batch, 1, image_size, image_size)
-    labels = torch.randint(0, 9, (batch, image_size, image_size))
-    optimiser = torch.optim.AdamW(model.trainable_parameters(), 2.5e-3, weight_decay=0.1)
-
-    def step() -> None:
-        optimiser.zero_grad()
-        hsam.two_stage_loss(model(image, labels), labels, 0.4).total.backward()
-        optimiser.step()
-
-    def encode() -> None:
-        model.image_encoder(image.expand(-1, 3, -1, -1)).sum().backward()
-
-    step()
-    whole, part = [], []
-    for _ in range(rounds):
-        whole.append(seconds(step))
-        part.append(seconds(encode))
-    return {
-        "backbone": name,
-        "image_size": image_size,
-        "batch": batch,
-        "recompute": recompute,
-        "trainable": model.count_trainable(),
-        "step_s": min(whole),
-        "encoder_share": min(part) / min(whole),
-        "peak_gib": peak_gib(),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=10, help="repetitions of each measurement")
@@ -141,14 +91,6 @@ def main() -> None:
         "Encoder, forward": [
             alone(encoder, threads, "vit_b", size, batch, rounds)
             for size, batch in ((224, 1), (224, 4), (512, 1))
-        ],
-        "H-SAM, one training step": [
-            alone(training_step, threads, name, size, batch, recompute, rounds)
-            for name, size, batch, recompute in (
-                ("vit_b", 224, 2, False),
-                ("vit_b", 224, 2, True),
-                ("vit_tiny", 128, 16, False),
-            )
         ],
     }
     report(result, arguments.json)

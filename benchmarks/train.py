@@ -1,0 +1,144 @@
+"""Slices per second and memory of a training step, against the published recipe's step.
+
+    python benchmarks/train.py [--rounds 5] [--threads 2] [--json train.json]
+
+On a GPU when there is one (bfloat16 against float32), else on the CPU (float32 against float32).
+Both steps start from the same decoded slices of 512 x 512 pixels in memory and end with moved
+weights; `published_step.py` says what the other one includes. FLOPs are useful ones of forward and
+backward: products of linear layers, convolutions and attention for real patches, frozen weights
+without a gradient. The rate they are a share of is that of a large matrix product in the same
+precision. Steps are measured in turn in one process, memory in a fresh process for each.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import MATRIX_FLOPS, alone, fastest, machine, matrix_work, peak_gib, report, seconds
+from model import encoder_flops
+from published_step import PublishedStep
+from torch.utils.flop_counter import FlopCounterMode
+
+import hsam
+from hsam.backbones import get_backbone
+from pipeline.augment import augment, sample_seeds
+from pipeline.params import load
+from pipeline.slices import resize_images, resize_labels
+
+SIDE = 512  # of the stored slices, pixels
+CLASSES = 9
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+RECIPE = Path(__file__).parents[1] / "workflow" / "presets" / "synapse-10pct.yaml"
+PAPER_SLICES = 300 * 221  # epochs x slices of the paper's run on 10% of Synapse
+
+Step = Callable[[], object]
+
+
+def slices(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (B, 512, 512) in [0, 1] and labels: smooth blobs of every class."""
+    random = np.random.default_rng(0)
+    coarse = torch.from_numpy(random.random((batch, 1, 8, 8), dtype=np.float32))
+    image = torch.nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic").clamp(0, 1)
+    return image[:, 0].numpy(), (image[:, 0] * (CLASSES - 1)).round().to(torch.uint8).numpy()
+
+
+def published(backbone: str, image_size: int, batch: int, device: str) -> Step:
+    """The published recipe's step, its augmentation included."""
+    step = PublishedStep(backbone, image_size, CLASSES, device)
+    images, labels = slices(batch)
+    return lambda: step(images, labels)
+
+
+def ours(backbone: str, image_size: int, batch: int, device: str) -> Step:
+    """The pipeline's step on slices as its cache holds them: resized once."""
+    torch.manual_seed(0)
+    settings = load([PARAMS, RECIPE]).train
+    model = hsam.build_hsam(backbone, image_size=image_size, num_classes=CLASSES - 1).to(device)
+    optimizer = torch.optim.AdamW(
+        model.trainable_parameters(), 2.5e-3, weight_decay=0.1, fused=True
+    )
+    size = (image_size, image_size)
+    images, labels = (torch.from_numpy(array) for array in slices(batch))
+    images = resize_images(images[:, None], size)
+    labels = resize_labels(labels, size)
+
+    def step() -> None:
+        seeds = sample_seeds(0, 0, torch.arange(batch))
+        moved = augment(images.to(device), labels.to(device), settings.augment, seeds)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = hsam.two_stage_loss(model(moved[0], moved[1].long()), moved[1].long(), 0.4)
+        optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        optimizer.step()
+
+    return step
+
+
+STEPS = {"published": published, "ours": ours}
+
+
+def step_flops(backbone: str, image_size: int, batch: int) -> float:
+    """Useful FLOPs of a step: the frozen encoder twice, decoders forward and backward."""
+    model = hsam.build_hsam(backbone, image_size=image_size, num_classes=CLASSES - 1)
+    trained = model.config["train_encoder"]
+    sizes = get_backbone(backbone)
+    grid = image_size // 16
+    embedding = torch.rand(1, sizes.width, grid, grid, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        image_pe, dense = model.prompt_encoder()
+        coarse = model.coarse_decoder(embedding, image_pe, dense)
+        fine = model.fine_decoder(embedding, image_pe, dense, coarse, None, None)
+        (coarse.logits.sum() + fine.logits.sum()).backward()
+    encoder = encoder_flops(sizes, image_size) * (3 if trained else 2)
+    return batch * (encoder + counter.get_total_flops())
+
+
+def speed(backbone: str, image_size: int, batch: int, device: str, rounds: int) -> dict:
+    """Both steps and the matrix product, in turn."""
+    steps = {name: make(backbone, image_size, batch, device) for name, make in STEPS.items()}
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    times = fastest({**steps, "matrix": matrix_work(device, dtype)}, rounds)
+    rate = MATRIX_FLOPS / times["matrix"]
+    return {
+        "backbone": backbone,
+        "image": image_size,
+        "batch": batch,
+        "published, slices/s": batch / times["published"],
+        "here, slices/s": batch / times["ours"],
+        "ratio": times["published"] / times["ours"],
+        "matrix, GFLOP/s": rate / 1e9,
+        "here / matrix": step_flops(backbone, image_size, batch) / times["ours"] / rate,
+        "paper's 10% run, min": PAPER_SLICES * times["ours"] / batch / 60,
+    }
+
+
+def memory(name: str, backbone: str, image_size: int, batch: int, device: str) -> float:
+    """Peak memory of two steps, GiB: of the GPU, or of the process on the CPU."""
+    step = STEPS[name](backbone, image_size, batch, device)
+    for _ in range(2):
+        seconds(step)
+    return torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else peak_gib()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions of each step")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of PyTorch")
+    parser.add_argument("--json", type=Path, help="file to write the numbers to")
+    arguments = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tiny, small, large = (32, 32, 16) if device == "cuda" else (16, 2, 1)
+    cases = (("vit_tiny", 128, tiny), ("vit_b", 224, small), ("vit_b", 512, large))
+    rows = []
+    for case in cases:
+        row = alone(speed, arguments.threads, *case, device, arguments.rounds)
+        for name in STEPS:
+            row[f"{name}, GiB"] = alone(memory, arguments.threads, name, *case, device)
+        rows.append(row)
+    report({"machine": machine(arguments.threads), "Training step": rows}, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
