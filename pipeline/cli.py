@@ -165,6 +165,48 @@ def summary(results: ResultsOption = RESULTS, reports: Path = REPORTS) -> None:
     stage.print_summary(results / "evaluate", reports / "report.html")
 
 
+@app.command()
+def score(
+    truth: Annotated[Path, typer.Option(help="Folder of the true label volumes.")],
+    prediction: Annotated[Path, typer.Option(help="Folder of the predicted ones.")],
+    labels: Annotated[
+        Path,
+        typer.Option(help="Organs' labels: params.yaml, model.json, dataset.json, or a mapping."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for tables and metrics.json.")],
+    prediction_labels: Annotated[
+        Path | None, typer.Option(help="The same of the predictions, where they differ.")
+    ] = None,
+    convention: Annotated[
+        parameters.Convention, typer.Option(help="How empty organs count in the headline.")
+    ] = "paper",
+    truth_name: Annotated[
+        str, typer.Option(help="Names of the true volumes, such as label{case}.")
+    ] = "{case}",
+    prediction_name: Annotated[
+        str, typer.Option(help="Names of the predicted ones, such as {case}/{case}_seg.")
+    ] = "{case}",
+    case: Annotated[
+        list[str] | None, typer.Option(help="Score this case only; may be given again.")
+    ] = None,
+    jobs: JobsOption = 1,
+) -> None:
+    """Score label volumes of any tool against the truth, case by case."""
+    from pipeline import score as scoring
+
+    scoring.run(
+        truth,
+        prediction,
+        labels,
+        out,
+        prediction_labels=prediction_labels,
+        convention=convention,
+        names=(truth_name, prediction_name),
+        cases=case or (),
+        jobs=jobs,
+    )
+
+
 @app.command("params")
 def show_params(
     params: ParamsOption = PARAMS,

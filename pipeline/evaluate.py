@@ -24,7 +24,7 @@ from pipeline import disagreement, files, metrics, run_folder, scores, volumes
 from pipeline.console import say, steps
 from pipeline.conventions import apply_convention
 from pipeline.errors import UserError
-from pipeline.measures import Measures, measure_labels
+from pipeline.measures import Measures, measure_organs
 from pipeline.params import Evaluate, Params, stage_params
 from pipeline.predict import model_stages, predict_stages
 from pipeline.shards import Manifest, ManifestRow, ShardReader, read_manifest
@@ -135,7 +135,11 @@ class Scoring:
             network, images, stages, batch_size=self.settings.batch_size, device=device
         )
         names = self.manifest.class_names
-        measured = {stage: _measure(truth, labels[stage], names, row) for stage in stages}
+        organs = {name: ((label,), (label,)) for label, name in enumerate(names, 1)}
+        measured = {
+            stage: measure_organs(truth, prediction, organs, row.spacing_mm)
+            for stage, prediction in labels.items()
+        }
         self.finished.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{case}-", dir=self.finished))
         for stage, prediction in labels.items():
@@ -170,11 +174,6 @@ class Scoring:
                 f"{path}: this isn't the shard that the manifest names; run the prepare stage."
             )
         return ShardReader(path).read_volume()
-
-
-def _measure(truth: Any, prediction: Any, names: Sequence[str], row: ManifestRow) -> dict:
-    found = measure_labels(truth, prediction, range(1, len(names) + 1), row.spacing_mm)
-    return {names[label - 1]: measures for label, measures in found.items()}
 
 
 def _test_cases(manifest: Manifest, split: SplitFile, folder: Path) -> list[str]:

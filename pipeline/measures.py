@@ -1,6 +1,6 @@
 """What is measured of one organ in one case; no convention yet (see `pipeline.conventions`)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,8 @@ from pipeline import surface
 from pipeline.metrics import NAN
 
 TOLERANCES_MM = (1, 2, 3)
+
+Labels = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -75,29 +77,47 @@ def measure(
     )
 
 
-def measure_labels(
+def measure_organs(
     truth: NDArray[np.integer],
     prediction: NDArray[np.integer],
-    labels: Iterable[int],
+    organs: Mapping[str, tuple[Labels, Labels]],
     spacing: Sequence[float],
-) -> dict[int, Measures]:
+) -> dict[str, Measures]:
     """Measure several organs of one label volume, each within its bounding box.
 
     Args:
         truth, prediction: integer labels of one shape, usually (slice, row, column).
-        labels: which to measure, each >= 1.
+        organs: name to its labels, each >= 1, in the truth and in the prediction.
         spacing: voxel size along each axis, mm.
 
     Raises:
         ValueError: volumes of different shapes, or a spacing of another length.
     """
     _check(truth, prediction, spacing)
-    boxes = [ndimage.find_objects(volume) for volume in (truth, prediction)]
+    pair = truth, prediction
+    boxes = [ndimage.find_objects(volume) for volume in pair]
     result = {}
-    for label in labels:
-        box = _join([found[label - 1] for found in boxes if label <= len(found)], truth.ndim)
-        result[label] = measure(truth[box] == label, prediction[box] == label, spacing, truth.shape)
+    for name, labels in organs.items():
+        box = _join(
+            [
+                found[value - 1]
+                for found, values in zip(boxes, labels, strict=True)
+                for value in values
+                if value <= len(found)
+            ],
+            truth.ndim,
+        )
+        masks = (_mask(volume[box], values) for volume, values in zip(pair, labels, strict=True))
+        result[name] = measure(*masks, spacing, truth.shape)
     return result
+
+
+def _mask(labels: NDArray[np.integer], values: Labels) -> NDArray[np.bool_]:
+    first, *others = values
+    mask = labels == first
+    for value in others:
+        mask |= labels == value
+    return mask
 
 
 def _distances(

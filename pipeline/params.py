@@ -20,6 +20,7 @@ from pipeline.files import digest, write_text
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Convention = Literal["paper", "strict", "nnunet", "both_empty_one"]
 CaseId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -182,7 +183,7 @@ class Evaluate(Block):
         description="logits to score: mean of both decoders | coarse | fine"
     )
     batch_size: int = Field(ge=1, le=4096, description="slices per forward pass")
-    convention: Literal["paper", "strict", "nnunet", "both_empty_one"] = Field(
+    convention: Convention = Field(
         description="how empty organs count (docs/evaluation.md): "
         "paper | strict | nnunet | both_empty_one"
     )

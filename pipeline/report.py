@@ -12,7 +12,6 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from pipeline import files, run_folder
@@ -23,6 +22,7 @@ from pipeline.params import Params, stage_params
 from pipeline.pictures import test_pictures
 from pipeline.report_inputs import ReportFolders, read_inputs
 from pipeline.report_page import page
+from pipeline.score_table import print_scores
 
 TEMPLATES = ROOT / "pipeline" / "templates"
 TEMPLATE, STYLE, REPORT = "report.html.j2", "report.css", "report.html"
@@ -93,23 +93,5 @@ def print_summary(evaluate: Path, report: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; run the evaluate stage first.")
     scores = files.read_json(path)
-    table = Table(title=f"test cases: {scores['cases']}", title_justify="left")
-    table.add_column("organ")
-    for name in ("Dice", "HD95, voxels", "HD95, mm"):
-        table.add_column(name, justify="right")
-    for organ in scores["dice"]:
-        # Text, since an organ's name may look like markup
-        table.add_row(Text(organ), *_cells(scores, organ))
-    table.add_section()
-    table.add_row("mean", *_cells(scores, None), style="bold")
-    console = Console()
-    console.print(table)
-    console.print(Text(f"report: {report}"), soft_wrap=True)
-
-
-def _cells(scores: dict, organ: str | None) -> list[str]:
-    cells = []
-    for name, digits in (("dice", 3), ("hd95_voxels", 2), ("hd95_mm", 2)):
-        value = scores.get(f"mean_{name}") if organ is None else scores[name].get(organ)
-        cells.append("–" if value is None else f"{value:.{digits}f}")
-    return cells
+    print_scores(scores, f"test cases: {scores['cases']}")
+    Console().print(Text(f"report: {report}"), soft_wrap=True)

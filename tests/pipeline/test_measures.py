@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from medpy.metric import binary
 from monai.metrics import compute_average_surface_distance, compute_surface_dice
 
-from pipeline.measures import measure, measure_labels
+from pipeline.measures import measure, measure_organs
 from tests.pipeline.masks import BOX, EMPTY, SHIFTED, SPACING, blob
 
 SPACINGS = [SPACING, (0.8, 0.8, 5.0), (1.0, 1.0, 1.0)]
@@ -87,13 +87,23 @@ def test_labels_are_measured_as_if_one_by_one():
         truth[blob(label)] = label
         prediction[blob(label + 10)] = label
     prediction[prediction == 3] = 0
-    found = measure_labels(truth, prediction, range(1, 6), SPACING)
-    assert list(found) == [1, 2, 3, 4, 5]
-    for label, value in found.items():
-        alone = measure(truth == label, prediction == label, SPACING)
+    organs = {str(label): ((label,), (label,)) for label in range(1, 6)}
+    found = measure_organs(truth, prediction, organs, SPACING)
+    assert list(found) == ["1", "2", "3", "4", "5"]
+    for name, value in found.items():
+        alone = measure(truth == int(name), prediction == int(name), SPACING)
         # the cut-out must change nothing; repr makes NaN equal NaN
         assert repr(value) == repr(alone)
-    assert (found[3].predicted_voxels, found[4].truth_voxels) == (0, 0)
+    assert (found["3"].predicted_voxels, found["4"].truth_voxels) == (0, 0)
+
+
+def test_organs_of_several_labels_that_differ_between_the_two():
+    truth, prediction = np.random.default_rng(0).integers(0, 5, (2, 4, 5, 6))
+    organs = {"both": ((1, 2), (4,)), "one": ((2,), (1, 3))}
+    found = measure_organs(truth, prediction, organs, SPACING)
+    for name, pair in organs.items():
+        masks = (np.isin(v, values) for v, values in zip((truth, prediction), pair, strict=True))
+        assert found[name] == measure(*masks, SPACING)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +112,7 @@ def test_labels_are_measured_as_if_one_by_one():
 )
 def test_measures_refuse_what_does_not_fit(truth, prediction, spacing, named):
     with pytest.raises(ValueError, match=named):
-        measure_labels(np.zeros(truth, int), np.zeros(prediction, int), [1], spacing)
+        measure_organs(np.zeros(truth, int), np.zeros(prediction, int), {}, spacing)
 
 
 def test_an_empty_pair_has_sizes_alone():
