@@ -63,39 +63,50 @@ class RelativePositionAttention(sam.EncoderAttention):
         tall, wide = min(side, height), min(side, width)  # real patches of a window
         down, across = height // tall, width // wide
         qkv = qkv.reshape(batch, down, tall, across, wide, 3, heads, head_dim)
-        # -> 3 x (B x down x across) x heads x tall x wide x d
-        qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, -1, heads, tall, wide, head_dim)
-        q, k, v = qkv.unbind(0)
-        q = self._extend_queries(q, side)
-        k, v = k.flatten(2, 3), v.flatten(2, 3)
+        # -> 3 x B x down x across x heads x tall x wide x d, still views of one projection
+        q, k, v = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).unbind(0)
+        q = self._extend_queries(q, side).flatten(0, 2).flatten(2, 3)
         row, column = _positions(tall, wide, side, q.device)
-        if (padding := side * side - tall * wide) > 0:
-            fill = self._projected_zero(qkv).expand(3, k.shape[0], -1, padding, -1)
-            k, v = torch.cat([k, fill[1]], dim=2), torch.cat([v, fill[2]], dim=2)
-        places = torch.arange(side, device=k.device)
-        code = torch.cat([row[:, None] == places, column[:, None] == places], dim=-1).to(k.dtype)
-        k = torch.cat([k, code.expand(*k.shape[:2], -1, -1)], dim=-1)
-        v = F.pad(v, (0, 2 * side))  # fused kernels want one head size
+        places = torch.arange(side, device=q.device)
+        code = torch.cat([row[:, None] == places, column[:, None] == places], dim=-1).to(q.dtype)
+        real, padding = code.split([tall * wide, side * side - tall * wide])
+        k = _append(k, real.unflatten(0, (tall, wide)))
+        v = _append(v, torch.zeros_like(real[0]))  # fused kernels want one head size
+        k, v = (x.flatten(0, 2).flatten(2, 3) for x in (k, v))
+        if len(padding) > 0:
+            _, key, value = self._projected_zero(q.dtype)
+            k = _lengthen(k, _append(key.expand(-1, len(padding), -1), padding))
+            v = _lengthen(v, _append(value.expand(-1, len(padding), -1), torch.zeros_like(padding)))
         out = F.scaled_dot_product_attention(q, k, v, scale=self.scale)[..., :head_dim]
         # (B x down x across) x heads x (tall x wide) x d -> B x H x W x dim
         out = out.reshape(batch, down, across, heads, tall, wide, head_dim)
         return out.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, -1)
 
     def _extend_queries(self, q: Tensor, side: int) -> Tensor:
-        """B x heads x tall x wide x d -> B x heads x N x (d + 2 side), bias terms appended."""
+        """(..., heads, tall, wide, d) -> (..., heads, tall, wide, d + 2 side): with bias terms."""
         # the kernel's scale belongs to the score alone, so the bias is divided by it beforehand
-        rows = _relative(self.rel_pos_h, q.shape[2], side) / self.scale
-        columns = _relative(self.rel_pos_w, q.shape[3], side) / self.scale
-        to_rows = torch.einsum("bnhwc,hkc->bnhwk", q, rows)
-        to_columns = torch.einsum("bnhwc,wkc->bnhwk", q, columns)
-        return torch.cat([q, to_rows, to_columns], dim=-1).flatten(2, 3)
+        rows = _relative(self.rel_pos_h, q.shape[-3], side) / self.scale
+        columns = _relative(self.rel_pos_w, q.shape[-2], side) / self.scale
+        to_rows = torch.einsum("...hwc,hkc->...hwk", q, rows)
+        to_columns = torch.einsum("...hwc,wkc->...hwk", q, columns)
+        return torch.cat([q, to_rows, to_columns], dim=-1)
 
-    def _projected_zero(self, qkv: Tensor) -> Tensor:
-        """Query, key and value of an all-zero patch: 3 x 1 x heads x 1 x d."""
+    def _projected_zero(self, dtype: torch.dtype) -> Tensor:
+        """Query, key and value of an all-zero patch: 3 x heads x 1 x d."""
         bias = self.qkv.bias
         if bias is None:
-            return qkv.new_zeros(3, 1, qkv.shape[2], 1, qkv.shape[-1])
-        return bias.to(qkv.dtype).reshape(3, 1, qkv.shape[2], 1, -1)
+            bias = self.qkv.weight.new_zeros(self.qkv.weight.shape[0])
+        return bias.to(dtype).reshape(3, self.num_heads, 1, -1)
+
+
+def _append(x: Tensor, ends: Tensor) -> Tensor:
+    """Lengthen the last axis of x by `ends`, the same for all leading axes."""
+    return torch.cat([x, ends.expand(*x.shape[:-1], -1)], dim=-1)
+
+
+def _lengthen(x: Tensor, padding: Tensor) -> Tensor:
+    """Put heads x P x d after the N patches of each window: B x heads x (N + P) x d."""
+    return torch.cat([x, padding.expand(x.shape[0], -1, -1, -1)], dim=2)
 
 
 def _spans(length: int, side: int) -> list[slice]:
