@@ -207,6 +207,27 @@ def score(
     )
 
 
+RunsArgument = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="Folders of scores, or run folders.")
+]
+NamesOption = Annotated[
+    list[str] | None, typer.Option("--name", help="A run's name in tables; once for each.")
+]
+
+
+@app.command()
+def compare(
+    runs: RunsArgument,
+    name: NamesOption = None,
+    score: Annotated[str, typer.Option(help="The score to plot.")] = "dice",
+    out: Annotated[Path, typer.Option(help="Folder for table and plot.")] = REPORTS / "comparison",
+) -> None:
+    """Compare runs on the same test cases, case by case; the first is the one to compare with."""
+    from pipeline import compare as comparing
+
+    comparing.run(runs, out, names=name or (), score=score)
+
+
 @app.command("params")
 def show_params(
     params: ParamsOption = PARAMS,
