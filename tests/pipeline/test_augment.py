@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from pipeline.augment import augment, draw, sample_seeds
-from tests.pipeline.conftest import make_params
+from pipeline.params import load
+from tests.pipeline.conftest import ROOT
 
-RECIPE = make_params().train.augment
+PRESET = ROOT / "workflow" / "presets" / "synapse-10pct.yaml"
+RECIPE = load([ROOT / "params.yaml", PRESET]).train.augment
 SIDE = 32
 
 

@@ -62,6 +62,10 @@ def test_synapse_preset_has_the_papers_numbers():
     assert (train.learning_rate, train.batch_size, train.weight_decay) == (2.5e-3, 32, 0.1)
     assert (train.betas, train.warmup_iterations, train.epochs) == ([0.9, 0.999], 250, 300)
     assert (train.dice_weight, train.lambda_start, train.lora_rank) == (0.9, 0.4, 4)
+    augment = train.augment
+    assert (augment.rotate, augment.crop, augment.elastic) == (0.45, 0.75, 0.85)
+    assert (augment.rotation_degrees, augment.crop_side) == (20, [0.2, 0.8])
+    assert (augment.noise, augment.gamma) == (0, 1)
 
 
 def test_every_problem_is_listed_at_once_with_its_key_path(values):
@@ -113,6 +117,13 @@ def test_contradictions_are_refused(values, block, key, value, expected):
     values["split"]["slices"] = 0.5
     values[block][key] = value
     assert any(f": {expected}: " in line for line in problems(values))
+
+
+@pytest.mark.parametrize("crop", [[0.8, 0.2], [0.0, 0.5], [0.5, 1.2]])
+def test_a_crop_lies_within_the_slice(values, crop):
+    values["train"]["augment"]["crop_side"] = crop
+    (line,) = problems(values)
+    assert line.startswith(f"params.yaml: train.augment.crop_side: {crop} is not a range")
 
 
 @pytest.mark.parametrize("case", ["../x", "a/b", "", ".hidden", "a\nb"])

@@ -1,0 +1,67 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.pipeline.conftest import save_shard
+
+SIDE, CASES, SLICES = 192, 3, 12
+# an epoch in a process of its own; prints the peak of its resident memory, KiB
+EPOCH = """
+import resource, sys
+from pathlib import Path
+import torch
+from pipeline.augment import augment, sample_seeds
+from pipeline.params import load
+from pipeline.sampling import epoch_order, rare_organ_weights
+from pipeline.slice_dataset import SliceDataset, SliceLoader
+
+torch.set_num_threads(1)
+folder, side, slices, cache = Path(sys.argv[1]), *map(int, sys.argv[2:])
+settings = load([Path("params.yaml")]).train.augment
+cases = sorted(path.stem for path in folder.glob("*.parquet"))
+names = [(case, index) for case in cases for index in range(slices)]
+data = SliceDataset(folder, names, side, cache)
+order = epoch_order(len(data), 0, 0, rare_organ_weights(data.class_counts()))
+seen = 0
+for images, labels, indices in SliceLoader(data, 8).epoch(order):
+    augment(images, labels, settings, sample_seeds(0, 0, indices))
+    seen += len(indices)
+assert seen == len(data)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.fixture(scope="module")
+def one_copy(tmp_path_factory):
+    """A small data set: 36 slices, 6.3 MiB decoded."""
+    folder = tmp_path_factory.mktemp("one")
+    rows, columns = np.mgrid[:SIDE, :SIDE] / SIDE
+    for case in range(CASES):
+        images = np.stack([rows * columns * (slice_ + 1) / SLICES for slice_ in range(SLICES)])
+        labels = (images * 8.5).astype(np.uint8)
+        save_shard(folder / f"{case}.parquet", images, labels)
+    return folder
+
+
+def peak(one_copy, folder, copies: int, cache_mib: int) -> float:
+    folder.mkdir()
+    for copy in range(copies):
+        for path in one_copy.glob("*.parquet"):
+            os.link(path, folder / f"{copy}-{path.name}")
+    arguments = [str(folder), str(SIDE), str(SLICES), str(cache_mib)]
+    done = subprocess.run(
+        [sys.executable, "-c", EPOCH, *arguments], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
+
+
+def test_ten_times_the_slices_need_no_more_memory(one_copy, tmp_path):
+    small = peak(one_copy, tmp_path / "4", 4, cache_mib=16)
+    large = peak(one_copy, tmp_path / "40", 40, cache_mib=16)
+    assert large < 1.1 * small
+    # the measure sees what is kept: 40 copies are 252 MiB decoded
+    assert peak(one_copy, tmp_path / "kept", 40, cache_mib=1000) > 1.3 * small
