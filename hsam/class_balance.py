@@ -23,15 +23,18 @@ def attention_heads(features: int, most: int = 8) -> int:
     return next(heads for heads in range(most, 0, -1) if features % heads == 0)
 
 
-def class_noise_std(labels: Tensor, grid: int, std: Sequence[float] = NOISE_STD) -> Tensor:
+def class_noise_std(
+    labels: Tensor, grid: int, classes: int, std: Sequence[float] = NOISE_STD
+) -> Tensor:
     """Noise level at each position of the grid: high where the rare classes are.
 
     Classes present in the batch are ranked by their number of positions, rarest first, ties by
     class index; the k-th of them gets the k-th level. More classes than levels share the last one.
 
     Args:
-        labels: class indices, integer, (B, H, W).
+        labels: class indices, integer, (B, H, W), in [0, C).
         grid: side G of the grid; labels are brought to it by nearest neighbour.
+        classes: C.
         std: levels, rarest class first.
 
     Returns:
@@ -39,13 +42,15 @@ def class_noise_std(labels: Tensor, grid: int, std: Sequence[float] = NOISE_STD)
     """
     # nearest works on floats; class indices are exact in float32
     small = F.interpolate(labels.unsqueeze(1).float(), size=(grid, grid), mode="nearest")
-    present, position_class, counts = small.flatten(1).unique(
-        return_inverse=True, return_counts=True
-    )
+    small = small.flatten(1).long()
+    # all of fixed size, so that a GPU needn't be waited for
+    index = torch.arange(classes, device=labels.device)
+    counts = (small.unsqueeze(-1) == index).sum((0, 1))
+    counts = torch.where(counts > 0, counts, small.numel() + 1)  # absent classes come last
     rank = torch.empty_like(counts)
-    rank[counts.argsort(stable=True)] = torch.arange(len(present), device=labels.device)
-    levels = torch.tensor(std, dtype=torch.float32, device=labels.device)
-    return levels[rank.clamp(max=len(std) - 1)][position_class]  # B x N
+    rank[counts.argsort(stable=True)] = index
+    levels = torch.tensor(std, dtype=torch.float32).to(labels.device, non_blocking=True)
+    return levels[rank.clamp(max=len(std) - 1)][small]  # B x N
 
 
 class ClassBalancedMaskAttention(nn.Module):
@@ -117,5 +122,9 @@ class ClassBalancedMaskAttention(nn.Module):
         """Class-balanced noise, B x C x N: mean of the prior, std by the class of a position."""
         prior = prior.detach()
         grid = round(prior.shape[-1] ** 0.5)
-        std = class_noise_std(labels, grid, self.noise_std).to(prior.dtype).unsqueeze(1)
+        std = (
+            class_noise_std(labels, grid, prior.shape[1], self.noise_std)
+            .to(prior.dtype)
+            .unsqueeze(1)
+        )
         return prior.mean() + std * gaussian(prior, generator)

@@ -3,6 +3,7 @@
 Source: paper, supplement A.1 and table 8.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -37,10 +38,16 @@ def one_hot(labels: Tensor, classes: int, dtype: torch.dtype = torch.float32) ->
     return (labels.unsqueeze(1) == index).to(dtype)
 
 
-def _dice(probability: Tensor, truth: Tensor) -> Tensor:
+def _dice_sums(probability: Tensor, truth: Tensor) -> Tensor:
+    """(2, C): overlap and size of each class, over batch and pixels."""
     over = (0, 2, 3)
     overlap = (probability * truth).sum(over)
     size = probability.square().sum(over) + truth.sum(over)  # truth is its own square
+    return torch.stack([overlap, size])
+
+
+def _dice(sums: Tensor) -> Tensor:
+    overlap, size = sums
     return (1 - (2 * overlap + SMOOTH) / (size + SMOOTH)).mean()
 
 
@@ -64,7 +71,8 @@ def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     _check(logits, labels)
     logits = _widen(logits)
-    return _dice(logits.softmax(dim=1), one_hot(labels, logits.shape[1], logits.dtype))
+    truth = one_hot(labels, logits.shape[1], logits.dtype)
+    return _dice(_dice_sums(logits.softmax(dim=1), truth))
 
 
 def stage_loss(
@@ -73,6 +81,7 @@ def stage_loss(
     *,
     dice_weight: float = 0.9,
     second_loss: str = "cross_entropy",
+    over_all: Callable[[Tensor], Tensor] | None = None,
 ) -> StageLoss:
     """dice_weight * Dice + (1 - dice_weight) * second loss.
 
@@ -82,6 +91,8 @@ def stage_loss(
         dice_weight: in [0, 1].
         second_loss: "cross_entropy" (the paper's symbol, and the published H-SAM code), or "mse"
             between softmax and one-hot labels (the paper's text).
+        over_all: adds a vector of sums up over the processes that share a batch, differentiably;
+            then the loss is that of the whole batch, and B may be 0 here. None: one process.
 
     Raises:
         ValueError: shapes that don't belong together, an unknown loss, a weight out of range.
@@ -96,11 +107,19 @@ def stage_loss(
     log_probability = _widen(logits).log_softmax(dim=1)
     probability = log_probability.exp()
     truth = one_hot(labels, logits.shape[1], probability.dtype)
-    dice = _dice(probability, truth)
+    dice_sums = _dice_sums(probability, truth)
     if second_loss == "cross_entropy":
-        second = F.nll_loss(log_probability, labels.long())
+        second_sum = F.nll_loss(log_probability, labels.long(), reduction="sum")
+        count = labels.numel()
     else:
-        second = F.mse_loss(probability, truth)
+        second_sum, count = (probability - truth).square().sum(), truth.numel()
+    second_sums = torch.stack([second_sum, torch.full_like(second_sum, count)])
+    if over_all is not None:
+        dice_sums, second_sums = over_all(torch.cat([dice_sums.flatten(), second_sums])).split(
+            [dice_sums.numel(), 2]
+        )
+        dice_sums = dice_sums.unflatten(0, (2, -1))
+    dice, second = _dice(dice_sums), second_sums[0] / second_sums[1]
     return StageLoss(dice_weight * dice + (1 - dice_weight) * second, dice, second)
 
 
@@ -111,6 +130,7 @@ def two_stage_loss(
     *,
     dice_weight: float = 0.9,
     second_loss: str = "cross_entropy",
+    over_all: Callable[[Tensor], Tensor] | None = None,
 ) -> TwoStageLoss:
     """weight * coarse loss + (1 - weight) * fine loss; a one-stage model's only loss as it is.
 
@@ -120,7 +140,7 @@ def two_stage_loss(
         output: what a model returned.
         labels: (B, S, S), integer, in [0, C).
         weight: share of the coarse stage, in [0, 1]; `hsam.stage_weight(epoch)`.
-        dice_weight, second_loss: as in `stage_loss`.
+        dice_weight, second_loss, over_all: as in `stage_loss`.
 
     Raises:
         ValueError: as `stage_loss`, or a weight out of range.
@@ -129,7 +149,7 @@ def two_stage_loss(
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"weight: expected a number from 0 to 1, got {weight!r}")
-    terms = {"dice_weight": dice_weight, "second_loss": second_loss}
+    terms = {"dice_weight": dice_weight, "second_loss": second_loss, "over_all": over_all}
     coarse = fine = None
     if output.coarse_logits is not None:
         small = resize_labels(labels, output.coarse_logits.shape[-2:])

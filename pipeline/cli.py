@@ -4,6 +4,7 @@ Stages are imported when they are called, so that `hsam --help` and the light st
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from pipeline import params as parameters
-from pipeline.errors import UserError
+from pipeline.errors import Stopped, UserError
 
 app = typer.Typer(
     add_completion=False,
@@ -270,6 +271,10 @@ def main() -> None:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stopped:
+        name = signal.Signals(stopped.signal).name
+        print(f"{stopped}, on {name}; the same command goes on from here", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -13,3 +13,15 @@ class UserError(Exception):
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+class Stopped(Exception):
+    """A signal asked the work to stop, and it did, with its state kept.
+
+    Attributes:
+        signal: the signal's number; the command ends with 128 more than it.
+    """
+
+    def __init__(self, where: str, signal: int) -> None:
+        self.signal = signal
+        super().__init__(where)

@@ -10,7 +10,6 @@ Units and definitions: docs/evaluation.md.
 import os
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from pipeline.measures import Measures, measure_organs
 from pipeline.params import Evaluate, Params, stage_params
 from pipeline.predict import model_stages, predict_stages
 from pipeline.shards import Manifest, ManifestRow, ShardReader, read_manifest
-from pipeline.split_file import SplitFile, read_split
+from pipeline.split_file import SplitFile, check_slices, read_split
 
 MODEL_FILES = ("model.json", "model.safetensors")
 MEASURES, REVIEW_ROWS = "measures.json", "review.json"
@@ -178,23 +177,9 @@ class Scoring:
 
 def _test_cases(manifest: Manifest, split: SplitFile, folder: Path) -> list[str]:
     """The cases to score, once the split is known to be one of these very slices."""
-    prepared = {row.case: row.slices for row in manifest}
-    divided = Counter(case for case, _ in split.roles)
-    problems = [
-        f"{folder}: the split {split.hash[:12]} has {divided.get(case, 0)} slices of {case}, the "
-        f"prepared data has {prepared.get(case, 0)}; run the split stage again."
-        for case in sorted(prepared.keys() | divided.keys())
-        if divided.get(case, 0) != prepared.get(case, 0)
-    ]
-    if split.name != manifest.name:
-        problems.append(
-            f"{folder}: the split {split.hash[:12]} is one of {split.name}, the prepared data is "
-            f"{manifest.name}; run the split stage again."
-        )
+    check_slices(split, manifest.name, {row.case: row.slices for row in manifest}, folder)
     if not split.cases["test"]:
-        problems.append(f"{folder}: the split has no test slices; name cases in split.test.")
-    if problems:
-        raise UserError(problems)
+        raise UserError(f"{folder}: the split has no test slices; name cases in split.test.")
     return split.cases["test"]
 
 

@@ -1,34 +1,36 @@
 """The training loop: what `train` and each trial of `search` run."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 import hsam
-from pipeline.augment import augment, sample_seeds
-from pipeline.console import steps
-from pipeline.errors import UserError
-from pipeline.files import atomic_path
+from pipeline import files, preflight
+from pipeline.batches import Batches, Step
+from pipeline.checkpoints import Checkpoints
+from pipeline.console import say, show_table, steps
+from pipeline.devices import set_tf32
+from pipeline.errors import Stopped, UserError
+from pipeline.history import History, LiveLog, Pending
 from pipeline.params import Train
-from pipeline.sampling import epoch_order
+from pipeline.sampling import rare_organ_weights
 from pipeline.slice_dataset import SliceDataset, SliceLoader
+from pipeline.stopping import Stop, listening
+from pipeline.training_step import Trainer, training_step
 
-STATE = "state.pt"
-COLUMNS = (
-    "epoch",
-    "iteration",
-    "learning_rate",
-    "lambda",
-    "train_loss",
-    "train_loss_coarse",
-    "train_loss_fine",
-    "validation_dice",
-)
+NONFINITE, LOG = "nonfinite.json", "dvclive"
+LINE_SECONDS = 15  # between two lines in a log file
+
+Weights = dict[str, Tensor]
+# Dice of each organ, by a model in eval mode; called on every device at once
+Validate = Callable[[hsam.SegmentationModel, Fabric], Mapping[str, float]]
 
 
 @dataclass
@@ -36,175 +38,257 @@ class Progress:
     """How far a training is.
 
     Attributes:
-        epoch: epochs done.
-        history: one row of COLUMNS for each of them; None where nothing was measured.
+        step: optimizer steps done.
+        history: losses and validations.
         best: validation Dice and weights of the best epoch so far.
+        stale: validations since that one.
     """
 
-    epoch: int = 0
-    history: list[dict[str, float | None]] = field(default_factory=list)
-    best: tuple[float, dict[str, Tensor]] | None = None
-
-
-def build_model(settings: Train, organs: int, seed: int) -> hsam.SegmentationModel:
-    """The model that the parameters describe, its new weights drawn from the seed.
-
-    Raises:
-        UserError: a SAM file that doesn't fit the backbone.
-    """
-    torch.manual_seed(seed)
-    try:
-        return hsam.build(
-            settings.model,
-            backbone=settings.backbone,
-            image_size=settings.image_size,
-            num_classes=organs,
-            lora_rank=settings.lora_rank,
-            sam_checkpoint=settings.sam_checkpoint,
-            mask_attention=settings.mask_attention,
-            pixel_decoder=settings.pixel_decoder,
-            cm_attention=settings.cm_attention,
-            gate=settings.gate,
-            train_encoder=settings.train_encoder,
-        )
-    except ValueError as error:
-        raise UserError(f"train: {error}.") from None
+    step: int = 0
+    history: History = field(default_factory=History)
+    best: tuple[float, Weights] | None = None
+    stale: int = 0
 
 
 def fit(
+    fabric: Fabric,
     model: hsam.SegmentationModel,
     slices: SliceDataset,
     settings: Train,
     *,
     seed: int,
-    device: str,
-    validate: Callable[[hsam.SegmentationModel], float] | None,
-    folder: Path | None,
+    validate: Validate | None = None,
+    folder: Path | None = None,
+    facts: Mapping[str, str] | None = None,
     title: str = "train",
 ) -> Progress:
-    """Train the model in place; with a folder, go on from the last whole epoch there.
+    """Train the model in place; with a folder, go on from the last checkpoint there.
 
-    Every random choice of an epoch comes from the seed and the epoch's number, so a resumed
-    training ends with the same weights as one that was never interrupted.
+    Every random choice of a step comes from the seed and the step's number, so a training that
+    went on ends with the same weights as one that was never interrupted.
 
     Args:
-        model: on any device; moved to `device`.
+        fabric: launched; this runs on each of its devices.
+        model: on any device; moved to fabric's.
         slices: the training slices.
         settings: the `train` block.
         seed: `base.seed`.
-        device: "cpu" or "cuda".
-        validate: gives the validation Dice of a model in eval mode; None: no validation.
-        folder: where the state of the training is kept after each epoch; None: nowhere.
+        validate: None: no validation.
+        folder: where checkpoints and logs are kept; None: nowhere, and no table is shown.
+        facts: more rows of the table of everything derived.
         title: for the progress display.
 
     Returns:
-        The finished training; the model holds the weights that `settings.keep` asks for.
+        The finished training; the model holds the last weights, their moving average where the
+        parameters ask for one.
 
     Raises:
-        UserError: the loss is no finite number; says in which slices.
+        UserError: a pass doesn't fit in memory, or the loss is no finite number.
+        Stopped: a signal asked for it, and the checkpoint is written.
 
-    Source: paper, supplementary A.1, tables 7 and 8.
+    Source: paper, supplement A.1, tables 7 and 8.
     """
-    model.to(device)
-    optimizer = torch.optim.AdamW(
-        model.trainable_parameters(),
-        lr=settings.learning_rate,
-        betas=(settings.betas[0], settings.betas[1]),
-        weight_decay=settings.weight_decay,
-        fused=True,
+    set_tf32(settings.tf32)
+    store = None if folder is None else Checkpoints(folder)
+    saved = None if store is None else store.load(fabric.device)
+    batches = _batches(fabric, model, slices, settings, seed, saved)
+    if folder is not None and fabric.is_global_zero:
+        show_table(title, preflight.derived(fabric, model, settings, batches, facts or {}))
+    trainer = Trainer.make(fabric, model, settings, seed)
+    progress = Progress() if saved is None else _resume(trainer, saved)
+    loader = SliceLoader(slices, batches.micro_batch, settings.workers, _on_gpu(fabric))
+    log = None
+    if folder is not None and fabric.is_global_zero:
+        log = LiveLog(folder / LOG, settings.model_dump())
+    pending, clock = Pending(), Clock(settings.checkpoint_minutes)
+    shown = steps(
+        title, batches.total_steps, progress.step, LINE_SECONDS, shown=fabric.is_global_zero
     )
-    progress = Progress() if folder is None else _resume(folder, model, optimizer, device)
-    per_epoch = math.ceil(len(slices) / settings.batch_size)
-    loader = SliceLoader(slices, settings.batch_size, settings.workers, device != "cpu")
-    with steps(title, settings.epochs, progress.epoch) as bar:
-        for epoch in range(progress.epoch, settings.epochs):
-            row = _train_epoch(model, optimizer, loader, settings, seed, epoch, per_epoch, device)
-            if validate is not None and _validates(settings, epoch):
-                model.eval()
-                row["validation_dice"] = validate(model)
-                if progress.best is None or row["validation_dice"] > progress.best[0]:
-                    progress.best = (row["validation_dice"], _trained(model))
-            progress.epoch = epoch + 1
-            progress.history.append(row)
-            if folder is not None:
-                _keep(folder, model, optimizer, progress)
-            bar.advance(_note(row))
-    if settings.keep == "best" and progress.best is not None:
-        model.load_state_dict(progress.best[1], strict=False)
+    with listening() as stop, shown as bar:
+        read = loader.batches(
+            part.indices for step in batches.steps(progress.step) for part in step.passes
+        )
+        for step in batches.steps(progress.step):
+            if progress.stale == settings.early_stopping:
+                break
+            rate, weight = schedules(settings, batches, step)
+            pending.add(step, training_step(trainer, step, read, rate, weight), rate, weight)
+            progress.step = step.iteration + 1
+            validates = validate is not None and _validates(settings, step)
+            last = progress.step == batches.total_steps
+            # several devices look at the same steps, whatever one's clock or signals say
+            asked = fabric.world_size == 1 and (clock.due() or stop.signal is not None)
+            if not (validates or last or asked or progress.step % settings.log_every == 0):
+                continue
+            done = _look(pending, progress.history, slices, fabric, folder)
+            if validates:
+                _validate(trainer, validate, progress)
+            if log is not None:
+                log.update(progress.history)
+            bar.advance(clock.note(progress.history, rate, done), len(done))
+            number = _agreed(fabric, stop)
+            if store is not None and fabric.is_global_zero:
+                if validates or last or number or clock.due():
+                    store.save(progress.step, _state(trainer, progress, batches))
+                    clock.saved()
+                clock.estimate(title, progress.step, batches.total_steps)
+            if number:
+                raise Stopped(f"{title}: stopped after step {progress.step:,}", number)
+    if log is not None:
+        log.end()
+    if trainer.average is not None:
+        trainer.average.keep()
     return progress
 
 
-def _train_epoch(
-    model: hsam.SegmentationModel,
-    optimizer: torch.optim.Optimizer,
-    loader: SliceLoader,
-    settings: Train,
-    seed: int,
-    epoch: int,
-    per_epoch: int,
-    device: str,
-) -> dict[str, float | None]:
-    torch.manual_seed(seed * 1_000_003 + epoch)
+def schedules(settings: Train, batches: Batches, step: Step) -> tuple[float, float]:
+    """Learning rate of a step, and the weight of the coarse stage in its loss.
+
+    Source: paper, supplement A.1, tables 7 and 8.
+    """
+    factor = hsam.lr_factor(
+        step.iteration,
+        batches.total_steps,
+        warmup=settings.warmup_iterations,
+        power=settings.lr_power,
+    )
     weight = hsam.stage_weight(
-        epoch,
+        step.epoch,
         start=settings.lambda_start,
         end_at_zero=settings.lambda_end_at_zero,
         epochs=settings.epochs,
     )
-    model.train()
-    totals = torch.zeros(3, device=device)
-    slices = loader.dataset
-    order = epoch_order(len(slices), seed, epoch)
-    for step, (images, labels, chosen) in enumerate(loader.epoch(order)):
-        iteration = epoch * per_epoch + step
-        rate = settings.learning_rate * hsam.lr_factor(
-            iteration,
-            settings.epochs * per_epoch,
-            warmup=settings.warmup_iterations,
-            power=settings.lr_power,
+    return settings.learning_rate * factor, weight
+
+
+class Clock:
+    """Times of a training: checkpoints, slices a second, what is left. No number depends on it."""
+
+    FIRST = 3  # steps before the estimate; the very first ones are slower
+
+    def __init__(self, checkpoint_minutes: float) -> None:
+        self._pause = 60 * checkpoint_minutes
+        self._saved = self._looked = time.monotonic()
+        self._timed = 0.0
+        self._steps = 0
+        self._told = False
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return time.monotonic() - self._saved >= self._pause
+
+    def saved(self) -> None:
+        """A checkpoint was written."""
+        self._saved = time.monotonic()
+
+    def note(self, history: History, rate: float, done: list[Step]) -> str:
+        """What the progress display says after some more steps."""
+        now = time.monotonic()
+        seconds, self._looked = now - self._looked, now
+        self._timed += seconds
+        self._steps += len(done)
+        speed = sum(len(step.indices) for step in done) / seconds
+        text = (
+            f"epoch {done[-1].epoch}  loss {history.loss:.4f}  lr {rate:.2e}  {speed:.1f} slices/s"
         )
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        images, labels = augment(
-            images.to(device, non_blocking=True),
-            labels.to(device, non_blocking=True),
-            settings.augment,
-            sample_seeds(seed, epoch, chosen),
-        )
-        loss = hsam.two_stage_loss(
-            model(images, labels.long()),
-            labels.long(),
-            weight,
-            dice_weight=settings.dice_weight,
-            second_loss=settings.second_loss,
-        )
-        if not torch.isfinite(loss.total):
-            names = ", ".join(f"{case} slice {index}" for case, index in _names(slices, chosen))
-            raise UserError(
-                f"train: the loss is {loss.total.item()} at epoch {epoch}, in the batch of "
-                f"{names}; lower train.learning_rate or look at these slices."
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        optimizer.step()
-        parts = (loss.total, loss.coarse.total, loss.fine.total)
-        totals += torch.stack(parts).detach() * len(chosen)
-    total, coarse, fine = (totals / len(slices)).tolist()
-    values = (epoch, (epoch + 1) * per_epoch, rate, weight, total, coarse, fine, None)
-    return dict(zip(COLUMNS, values, strict=True))
+        last = history.epochs[-1] if history.epochs else {}
+        if done[-1].ends_epoch and last["validation_dice"] is not None:
+            text += f"  validation Dice {last['validation_dice']:.3f}"
+        return text
+
+    def estimate(self, title: str, step: int, total: int) -> None:
+        """Say once, after the first steps, how long all of them take."""
+        if not self._told and self._steps >= self.FIRST:
+            hours = self._timed / self._steps * (total - step) / 3600
+            say(f"{title}: about {hours:.2f} hours for the {total - step:,} steps that are left")
+            self._told = True
 
 
-def _names(slices: SliceDataset, chosen: Tensor) -> list[tuple[str, int]]:
-    return [slices.names[position] for position in chosen.tolist()]
+def _batches(
+    fabric: Fabric,
+    model: hsam.SegmentationModel,
+    slices: SliceDataset,
+    settings: Train,
+    seed: int,
+    saved: Mapping[str, Any] | None,
+) -> Batches:
+    """The steps of the training; a pass keeps the size that it began with."""
+    most = -(-min(settings.batch_size, len(slices)) // fabric.world_size)
+    if saved is not None:
+        most = saved["micro_batch"]
+    weights = None
+    if settings.sampler == "rare_organ":
+        weights = rare_organ_weights(slices.class_counts())
+    return Batches(
+        len(slices),
+        settings.epochs,
+        settings.batch_size,
+        preflight.micro_batch(fabric, model, settings, most),
+        seed,
+        fabric.world_size,
+        fabric.global_rank,
+        weights,
+    )
 
 
-def _validates(settings: Train, epoch: int) -> bool:
+def _look(
+    pending: Pending,
+    history: History,
+    slices: SliceDataset,
+    fabric: Fabric,
+    folder: Path | None,
+) -> list[Step]:
+    """Read the losses of the steps since the last look; gives these steps."""
+    seen = []
+    for step, losses, rate, weight in pending.read():
+        if not math.isfinite(losses[0]):
+            _refuse(step, losses[0], rate, slices, folder if fabric.is_global_zero else None)
+        history.add(step, losses, rate, weight)
+        seen.append(step)
+    return seen
+
+
+def _refuse(
+    step: Step, loss: float, rate: float, slices: SliceDataset, folder: Path | None
+) -> None:
+    names = [slices.names[index] for index in step.indices.tolist()]
+    where = ""
+    if folder is not None:
+        content = {
+            "loss": str(loss),
+            "epoch": step.epoch,
+            "step": step.iteration,
+            "learning_rate": rate,
+            "slices": [{"case": case, "slice": index} for case, index in names],
+        }
+        files.write_json(folder / NONFINITE, content)
+        where = f" (listed in {folder / NONFINITE})"
+    text = ", ".join(f"{case} slice {index}" for case, index in names)
+    raise UserError(
+        f"train: the loss is {loss} at epoch {step.epoch}, step {step.iteration}, in the batch of "
+        f"{text}{where}; lower train.learning_rate, set train.clip_norm, or look at these slices."
+    )
+
+
+def _validates(settings: Train, step: Step) -> bool:
     every = settings.validate_every
-    return every > 0 and ((epoch + 1) % every == 0 or epoch + 1 == settings.epochs)
+    due = every > 0 and ((step.epoch + 1) % every == 0 or step.epoch + 1 == settings.epochs)
+    return step.ends_epoch and due
 
 
-def _trained(model: hsam.SegmentationModel) -> dict[str, Tensor]:
-    """A copy of everything but the frozen encoder, on the CPU."""
+def _validate(trainer: Trainer, validate: Validate, progress: Progress) -> None:
+    with trainer.averaged():
+        trainer.model.eval()
+        dice = validate(trainer.model, trainer.fabric)
+        trainer.model.train()
+        mean = progress.history.add_validation(dice)
+        progress.stale += 1
+        if progress.best is None or mean > progress.best[0]:
+            progress.best, progress.stale = (mean, weights(trainer.model)), 0
+
+
+def weights(model: hsam.SegmentationModel) -> Weights:
+    """A copy of everything but the frozen parameters, on the CPU."""
     frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
     return {
         name: value.detach().cpu().clone()
@@ -213,36 +297,37 @@ def _trained(model: hsam.SegmentationModel) -> dict[str, Tensor]:
     }
 
 
-def _keep(
-    folder: Path,
-    model: hsam.SegmentationModel,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-) -> None:
-    state: dict[str, Any] = {
-        "model": _trained(model),
-        "optimizer": optimizer.state_dict(),
-        "epoch": progress.epoch,
-        "history": progress.history,
+def _state(trainer: Trainer, progress: Progress, batches: Batches) -> dict[str, Any]:
+    """All that a step depends on; its random numbers are a function of its number."""
+    return {
+        "step": progress.step,
+        "model": weights(trainer.model),
+        "optimizer": trainer.optimizer.optimizer.state_dict(),
+        "scaler": trainer.fabric.strategy.precision.state_dict(),
+        "average": None if trainer.average is None else trainer.average.values,
+        "history": asdict(progress.history),
         "best": progress.best,
+        "stale": progress.stale,
+        "micro_batch": batches.micro_batch,
     }
-    with atomic_path(folder / STATE) as path:
-        torch.save(state, path)
 
 
-def _resume(
-    folder: Path, model: hsam.SegmentationModel, optimizer: torch.optim.Optimizer, device: str
-) -> Progress:
-    path = folder / STATE
-    if not path.exists():
-        return Progress()
-    state = torch.load(path, map_location=device, weights_only=True)
-    model.load_state_dict(state["model"], strict=False)
-    optimizer.load_state_dict(state["optimizer"])
-    return Progress(state["epoch"], state["history"], state["best"])
+def _resume(trainer: Trainer, saved: Mapping[str, Any]) -> Progress:
+    trainer.model.load_state_dict(saved["model"], strict=False)
+    trainer.optimizer.optimizer.load_state_dict(saved["optimizer"])
+    trainer.fabric.strategy.precision.load_state_dict(saved["scaler"])
+    if trainer.average is not None:
+        trainer.average.load(saved["average"])
+    return Progress(saved["step"], History(**saved["history"]), saved["best"], saved["stale"])
 
 
-def _note(row: dict[str, float | None]) -> str:
-    dice = row["validation_dice"]
-    validated = "" if dice is None else f"  validation Dice {dice:.3f}"
-    return f"loss {row['train_loss']:.4f}  lr {row['learning_rate']:.2e}{validated}"
+def _agreed(fabric: Fabric, stop: Stop) -> int:
+    """The signal that any device's process got; 0: none."""
+    number = stop.signal or 0
+    if fabric.world_size == 1:
+        return number
+    return int(max(fabric.all_gather(torch.tensor(number)).tolist()))
+
+
+def _on_gpu(fabric: Fabric) -> bool:
+    return fabric.device.type == "cuda"

@@ -124,7 +124,9 @@ class Augment(Block):
 
 
 class Train(Block):
-    model: Literal["hsam"] = Field(description="hsam")
+    model: Literal["hsam", "samed", "sam_adapter", "autosam", "unet"] = Field(
+        description="hsam | samed | sam_adapter | autosam | unet (docs/model.md)"
+    )
     backbone: Literal["vit_tiny", "vit_b", "vit_l", "vit_h"] = Field(
         description="vit_tiny (not pretrained) | vit_b | vit_l | vit_h"
     )
@@ -145,12 +147,35 @@ class Train(Block):
         description="CMAttn's gate: spatial (the paper's) | constant (the published code's)"
     )
     epochs: int = Field(ge=1, le=100_000)
-    batch_size: int = Field(ge=1, le=4096, description="slices per optimizer step")
+    batch_size: int = Field(
+        ge=1, le=4096, description="slices per optimizer step, over all devices and passes"
+    )
+    micro_batch: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
+        description="slices per device and forward pass; auto: as many as fit in its memory"
+    )
+    devices: int = Field(ge=1, le=64, description="GPUs, or processes where there is none")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        description="auto (fp32 on a CPU, bf16 or else fp16 on a GPU) | fp32 | bf16 | fp16"
+    )
+    tf32: bool = Field(description="TensorFloat-32 in float32 products, on GPUs that have it")
+    compile: bool = Field(description="torch.compile: slower to start, faster steps")
+    gradient_checkpointing: bool = Field(
+        description="recompute encoder blocks in the backward pass: less memory, slower"
+    )
+    sampler: Literal["shuffle", "rare_organ"] = Field(
+        description="shuffle | rare_organ (slices with rare organs come more often)"
+    )
     learning_rate: float = Field(gt=0, le=1, description="AdamW's, after warm-up")
     weight_decay: float = Field(ge=0, le=1)
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
     warmup_iterations: int = Field(ge=0, description="steps of linear warm-up")
     lr_power: float = Field(ge=0, le=10, description="power of the decay after warm-up")
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        description="largest norm of the gradient; null: not clipped"
+    )
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        description="decay per step of the weights' moving average; null: the weights themselves"
+    )
     dice_weight: Share = Field(description="weight of Dice; the second loss has 1 - dice_weight")
     second_loss: Literal["cross_entropy", "mse"] = Field(description="cross_entropy | mse")
     lambda_start: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -165,6 +190,13 @@ class Train(Block):
     validate_every: int = Field(ge=0, description="epochs between validations; 0: never")
     keep: Literal["last", "best"] = Field(
         description="weights to publish: last | best (validation)"
+    )
+    early_stopping: Annotated[int, Field(ge=1)] | None = Field(
+        description="validations without a better one before the end; null: all epochs"
+    )
+    log_every: int = Field(ge=1, description="steps between two looks at the loss")
+    checkpoint_minutes: float = Field(
+        ge=0, description="minutes between checkpoints; 0: one after every step"
     )
 
 
@@ -318,7 +350,8 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
         _intensity_order,
         _split_ways,
         _encoder_weights,
-        _best_needs_validation,
+        _needs_validation,
+        _one_stage,
         _search_ranges,
         _crop_range,
         _validation_slices,
@@ -349,6 +382,8 @@ def _split_ways(values: dict[str, Any]) -> list[str]:
 def _encoder_weights(values: dict[str, Any]) -> list[str]:
     train = values["train"]
     problems = []
+    if train["model"] == "unet":
+        return []
     if train["backbone"] == "vit_tiny" and train["sam_checkpoint"] is not None:
         problems.append(
             f"train.sam_checkpoint: {train['sam_checkpoint']!r} can't load into vit_tiny, "
@@ -362,11 +397,27 @@ def _encoder_weights(values: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _best_needs_validation(values: dict[str, Any]) -> list[str]:
+def _needs_validation(values: dict[str, Any]) -> list[str]:
     train = values["train"]
-    if train["keep"] == "best" and train["validate_every"] == 0:
-        return ["train.keep: best needs validations; set train.validate_every to 1 or more."]
-    return []
+    wanted = {
+        "keep": train["keep"] == "best",
+        "early_stopping": train["early_stopping"] is not None,
+    }
+    if train["validate_every"] > 0:
+        return []
+    return [
+        f"train.{key}: {train[key]} needs validations; set train.validate_every to 1 or more."
+        for key, asked in wanted.items()
+        if asked
+    ]
+
+
+def _one_stage(values: dict[str, Any]) -> list[str]:
+    model, stage = values["train"]["model"], values["evaluate"]["stage"]
+    own = {"unet": "fine", "hsam": stage}.get(model, "coarse")
+    if stage in ("mean", own):
+        return []
+    return [f"evaluate.stage: {model} has no {stage} stage; set it to mean, its only one."]
 
 
 def _search_ranges(values: dict[str, Any]) -> list[str]:

@@ -13,11 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, run_folder
+from lightning_fabric import Fabric
+
+from pipeline import files, metrics, run_folder
 from pipeline.console import say
+from pipeline.devices import make_fabric
+from pipeline.fit import fit
+from pipeline.models import build_model, takes_sam
 from pipeline.params import Params, Search, Train, stage_params
 from pipeline.sam_files import checked_sha256
+from pipeline.slice_dataset import SliceDataset
 from pipeline.training_data import TrainingData
+from pipeline.validation import Validation
 
 KNOBS = ("lora_rank", "dice_weight", "lambda_start")
 COLUMNS = ("number", "state", "value", *KNOBS)
@@ -38,7 +45,7 @@ def run(params: Params, prepared: Path, split: Path, out: Path, runs: Path, *, d
     """
     data = TrainingData.open(prepared, split)
     inputs = dict(data.hashes)
-    if params.train.sam_checkpoint is not None:
+    if takes_sam(params.train):
         inputs["sam_checkpoint"] = checked_sha256(
             Path(params.train.sam_checkpoint), params.train.backbone
         )
@@ -49,6 +56,7 @@ def run(params: Params, prepared: Path, split: Path, out: Path, runs: Path, *, d
         else:
             trials = []
             if params.search.trials:
+                data.check_shards("train", "validation")
                 trials = _search(params, data, run.path / "journal.jsonl", device)
             _write(run.out, trials)
             run.finish()
@@ -60,13 +68,16 @@ def _search(params: Params, data: TrainingData, journal: Path, device: str) -> l
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _study(journal)
+    # a trial runs on one device
+    fabric = make_fabric(params.train.model_copy(update={"devices": 1}), device)
+    fabric.launch()
     objective = partial(
         _objective,
         params=params,
         data=data,
         slices=data.slices("train", params.train.image_size, params.train.cache_mib),
-        volumes=data.volumes("validation"),
-        device=device,
+        validation=Validation.of(data, params.train),
+        fabric=fabric,
     )
     complete = optuna.trial.TrialState.COMPLETE
     total = params.search.trials
@@ -83,24 +94,18 @@ def _search(params: Params, data: TrainingData, journal: Path, device: str) -> l
 
 
 def _objective(
-    trial: Any, *, params: Params, data: TrainingData, slices: Any, volumes: Any, device: str
+    trial: Any,
+    *,
+    params: Params,
+    data: TrainingData,
+    slices: SliceDataset,
+    validation: Validation,
+    fabric: Fabric,
 ) -> float:
-    from pipeline.fit import build_model, fit
-    from pipeline.training_data import validation_dice
-
     settings = _suggest(trial, params.search, params.train)
     model = build_model(settings, len(data.class_names), params.base.seed)
-    fit(
-        model,
-        slices,
-        settings,
-        seed=params.base.seed,
-        device=device,
-        validate=None,
-        folder=None,
-        title=f"trial {trial.number}",
-    )
-    return validation_dice(model.eval(), volumes, batch_size=settings.batch_size, device=device)
+    fit(fabric, model, slices, settings, seed=params.base.seed, title=f"trial {trial.number}")
+    return metrics.mean(validation(model.eval(), fabric).values())
 
 
 def _suggest(trial: Any, ranges: Search, settings: Train) -> Train:
@@ -109,7 +114,6 @@ def _suggest(trial: Any, ranges: Search, settings: Train) -> Train:
         "dice_weight": trial.suggest_float("dice_weight", *ranges.dice_weight),
         "lambda_start": trial.suggest_float("lambda_start", *ranges.lambda_start),
         "epochs": ranges.epochs,
-        "keep": "last",
     }
     return settings.model_copy(update=changes)
 

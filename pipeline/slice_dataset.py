@@ -8,7 +8,7 @@ spawned ones the memory that PyTorch moves tensors to, so no process writes what
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,14 +96,14 @@ class SliceDataset(Dataset):
 
 
 class SliceLoader:
-    """Batches of a dataset in an order that the caller gives, epoch after epoch.
+    """Batches of a dataset that the caller chooses.
 
     The batches are the same for any number of workers. Worker processes live as long as the
     loader; a set that is cached whole is read in this process, where that is faster.
 
     Args:
         dataset: its cache is filled here.
-        batch_size: slices a batch; the last one may hold fewer.
+        batch_size: slices a batch of `epoch`; the last one may hold fewer.
         workers: processes that read ahead; 0 reads in this one.
         pin_memory: put batches where a GPU can fetch them without waiting.
         start_method: "fork", "spawn" or None for the platform's own.
@@ -121,10 +121,11 @@ class SliceLoader:
         dataset.fill_cache()
         if dataset.cached == len(dataset):
             workers = 0
-        self._order = _Batches(batch_size)
+        self.batch_size = batch_size
+        self._chosen = _Chosen()
         self._loader = DataLoader(
             _Guarded(dataset),
-            batch_sampler=self._order,
+            batch_sampler=self._chosen,
             collate_fn=_collate,
             num_workers=workers,
             pin_memory=pin_memory,
@@ -134,34 +135,36 @@ class SliceLoader:
         )
 
     def epoch(self, order: Sequence[int] | Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Images (B, 1, S, S), labels (B, S, S) and indices (B,) int64, in the given order.
+        """`batches` of `batch_size` slices each, in the given order."""
+        step = self.batch_size
+        return self.batches(order[first : first + step] for first in range(0, len(order), step))
+
+    def batches(
+        self, chosen: Iterable[Sequence[int] | Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Images (B, 1, S, S), labels (B, S, S) and indices (B,) int64 of each batch in turn.
 
         Args:
-            order: indices of the dataset; an index may be left out or come more than once.
+            chosen: dataset indices of each batch; workers take them some batches ahead.
 
         Raises:
             UserError: a shard is missing or damaged.
         """
-        self._order.indices = [int(index) for index in order]
+        self._chosen.batches = chosen
         for batch in self._loader:
             if isinstance(batch, UserError):
                 raise batch
             yield batch
 
 
-class _Batches:
-    """A batch sampler over an order that changes between epochs; it stays in this process."""
+class _Chosen:
+    """A batch sampler over batches that the caller sets; it stays in this process."""
 
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.indices: list[int] = []
-
-    def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+    batches: Iterable[Sequence[int] | Tensor] = ()
 
     def __iter__(self) -> Iterator[list[int]]:
-        for first in range(0, len(self.indices), self.batch_size):
-            yield self.indices[first : first + self.batch_size]
+        for batch in self.batches:
+            yield [int(index) for index in batch]
 
 
 @dataclass(frozen=True)

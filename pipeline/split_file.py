@@ -1,6 +1,7 @@
 """The split as a file: a role for every slice, and a hash that identifies it everywhere."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,6 +130,34 @@ def read_split(path: Path) -> SplitFile:
         )
     _refuse_leaks(path, split)
     return split
+
+
+def check_slices(split: SplitFile, name: str, slices: Mapping[str, int], source: Path) -> None:
+    """Check that a split is one of these very slices.
+
+    Args:
+        split: as it was read.
+        name: of the prepared data set.
+        slices: case to its number of prepared slices.
+        source: where the split lies, for the message.
+
+    Raises:
+        UserError: other cases, or other numbers of slices; names all of them.
+    """
+    divided = Counter(case for case, _ in split.roles)
+    problems = [
+        f"{source}: the split {split.hash[:12]} has {divided.get(case, 0)} slices of {case}, the "
+        f"prepared data has {slices.get(case, 0)}; run the split stage again."
+        for case in sorted(slices.keys() | divided.keys())
+        if divided.get(case, 0) != slices.get(case, 0)
+    ]
+    if split.name != name:
+        problems.append(
+            f"{source}: the split {split.hash[:12]} is one of {split.name}, the prepared data is "
+            f"{name}; run the split stage again."
+        )
+    if problems:
+        raise UserError(problems)
 
 
 def _refuse_leaks(path: Path, split: SplitFile) -> None:

@@ -2,23 +2,29 @@
 
 Inputs: shards and manifest (prepare), the split, the search's best overlay.
 Outputs: model.json and model.safetensors (`hsam.load` builds the model from them), history.csv
-(one row an epoch), provenance.json. The state after each epoch lies in the run folder, where an
-interrupted training goes on.
+(one row an epoch), validation.csv (one row a validation and organ), dvclive/ (the same for
+`dvc plots` and Studio), provenance.json. In the run folder lie the checkpoints, from which an
+interrupted training goes on, and at the end the models of the last and of the best epoch.
 """
 
-import csv
-import io
-from functools import partial
+import shutil
 from pathlib import Path
+
+from lightning_fabric import Fabric
 
 import hsam
 from pipeline import files, run_folder
+from pipeline.checkpoints import Checkpoints
 from pipeline.console import say
+from pipeline.devices import launch, make_fabric
 from pipeline.errors import UserError
-from pipeline.fit import COLUMNS, build_model, fit
+from pipeline.fit import LOG, Progress, fit
+from pipeline.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
+from pipeline.models import build_model, takes_sam
 from pipeline.params import Params, Train, overlay, read_yaml, stage_params, validate
 from pipeline.sam_files import checked_sha256
-from pipeline.training_data import TrainingData, validation_dice
+from pipeline.training_data import TrainingData
+from pipeline.validation import Validation
 
 
 def run(
@@ -42,19 +48,32 @@ def run(
 
     Raises:
         UserError: inputs that are missing or don't belong together, or no training slices.
+        Stopped: a signal asked for it; the same call goes on from there.
     """
     best = search / "best.yaml"
     settings = with_overlay(params, best).train
     data = TrainingData.open(prepared, split)
     inputs = {**data.hashes, "search": files.sha256(best)}
-    if settings.sam_checkpoint is not None:
+    if takes_sam(settings):
         inputs["sam_checkpoint"] = checked_sha256(Path(settings.sam_checkpoint), settings.backbone)
     key = stage_params(params, "train")
     with run_folder.open_run(runs, data.name, "train", key, inputs) as run:
         if run.is_done():
             say(f"train: already done in {run.path}")
         else:
-            _train(params.base.seed, settings, data, run, device)
+            if not data.names("train"):
+                raise UserError(
+                    f"{split}: the split has no training slices; raise split.subjects or "
+                    "split.slices, or name some in split.list."
+                )
+            data.check_shards("train", *(["validation"] if settings.validate_every else []))
+            checkpoints = Checkpoints(run.path)
+            checkpoints.mend()
+            fabric = make_fabric(settings, device)
+            launch(fabric, _train, params.base.seed, settings, data, run.path)
+            _collect(run, settings.keep)
+            run.finish()
+            checkpoints.remove()
         run.publish(out)
 
 
@@ -66,49 +85,50 @@ def with_overlay(params: Params, path: Path) -> Params:
 
 
 def _train(
+    fabric: Fabric,
     seed: int,
     settings: Train,
     data: TrainingData,
-    run: run_folder.RunFolder,
-    device: str,
+    folder: Path,
 ) -> None:
+    """Train on one of fabric's devices; the first one writes the models and tables."""
     model = build_model(settings, len(data.class_names), seed)
-    say(
-        f"train: {len(data.names('train'))} slices, {settings.epochs} epochs, {settings.backbone} "
-        f"at {settings.image_size} px, {model.count_trainable():,} trained parameters, {device}"
-    )
-    score = None
-    if settings.validate_every:
-        score = partial(
-            validation_dice,
-            volumes=data.volumes("validation"),
-            batch_size=settings.batch_size,
-            device=device,
-        )
-    slices = data.slices("train", settings.image_size, settings.cache_mib)
     progress = fit(
+        fabric,
         model,
-        slices,
+        data.slices("train", settings.image_size, settings.cache_mib),
         settings,
         seed=seed,
-        device=device,
-        validate=score,
-        folder=run.path,
+        validate=Validation.of(data, settings) if settings.validate_every else None,
+        folder=folder,
+        facts={f"{name} SHA-256": value[:12] for name, value in data.hashes.items()},
     )
-    hsam.save(
-        model,
-        run.out,
-        class_names=data.class_names,
-        intensity=data.intensity,
-        preparation=data.preparation,
-    )
-    files.write_text(run.out / "history.csv", _history(progress.history))
-    run.finish()
+    if fabric.is_global_zero:
+        _write(model, progress, data, folder)
 
 
-def _history(rows: list[dict[str, float | None]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def _write(
+    model: hsam.SegmentationModel, progress: Progress, data: TrainingData, folder: Path
+) -> None:
+    """The folders last and best, each a model; history.csv and validation.csv."""
+    about = {
+        "class_names": data.class_names,
+        "intensity": data.intensity,
+        "preparation": data.preparation,
+    }
+    hsam.save(model, folder / "last", **about)
+    if progress.best is not None:
+        model.load_state_dict(progress.best[1], strict=False)
+        hsam.save(model, folder / "best", **about)
+    history = progress.history
+    files.write_text(folder / "history.csv", table(EPOCH_COLUMNS, history.epochs))
+    files.write_text(folder / "validation.csv", table(VALIDATION_COLUMNS, history.validations))
+
+
+def _collect(run: run_folder.RunFolder, kept: str) -> None:
+    """The outputs of a finished training: the model that is kept, the tables, dvclive's files."""
+    shutil.rmtree(run.out)
+    shutil.copytree(run.path / kept, run.out)
+    for name in ("history.csv", "validation.csv"):
+        shutil.copyfile(run.path / name, run.out / name)
+    shutil.copytree(run.path / LOG, run.out / LOG)

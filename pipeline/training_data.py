@@ -1,6 +1,5 @@
 """The prepared data under a split: what training and search read."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import hsam
-from pipeline import files, metrics
-from pipeline.predict import predict_volume
+from pipeline import files
+from pipeline.errors import UserError
 from pipeline.shards import ShardReader, read_manifest
 from pipeline.slice_dataset import SliceDataset
-from pipeline.split_file import read_split
+from pipeline.split_file import check_slices, read_split
 
 Volume = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
@@ -28,6 +26,7 @@ class TrainingData:
         intensity: rule that brought the images to [0, 1].
         preparation: axes and in-plane spacing of the prepared slices.
         shards: folder of the shards.
+        shard_hashes: case to the SHA-256 of its shard.
         roles: role to (case, slice index) pairs.
         hashes: what identifies the data: of the manifest and of the split.
     """
@@ -37,6 +36,7 @@ class TrainingData:
     intensity: dict[str, Any]
     preparation: dict[str, Any]
     shards: Path
+    shard_hashes: dict[str, str]
     roles: dict[str, tuple[tuple[str, int], ...]]
     hashes: dict[str, str]
 
@@ -45,12 +45,14 @@ class TrainingData:
         """Read manifest and split; UserError when one is missing or they don't fit together."""
         manifest = read_manifest(prepared / "manifest.parquet")
         roles = read_split(split / "split.parquet")
+        check_slices(roles, manifest.name, {row.case: row.slices for row in manifest}, split)
         return cls(
             manifest.name,
             manifest.class_names,
             manifest.intensity,
             manifest.preparation,
             prepared / "shards",
+            {row.case: row.shard_sha256 for row in manifest},
             roles.slices,
             {
                 "manifest": files.sha256(prepared / "manifest.parquet"),
@@ -61,6 +63,22 @@ class TrainingData:
     def names(self, role: str) -> tuple[tuple[str, int], ...]:
         """Case and slice index of every slice with the role."""
         return self.roles.get(role, ())
+
+    def check_shards(self, *roles: str) -> None:
+        """Compare the shards that have slices with these roles with the manifest.
+
+        Raises:
+            UserError: a shard is missing or another one; names all of them.
+        """
+        cases = sorted({case for role in roles for case, _ in self.names(role)})
+        paths = {case: self.shards / f"{case}.parquet" for case in cases}
+        problems = [
+            f"{path}: this isn't the shard that the manifest names; run the prepare stage again."
+            for case, path in paths.items()
+            if not path.is_file() or files.sha256(path) != self.shard_hashes[case]
+        ]
+        if problems:
+            raise UserError(problems)
 
     def slices(self, role: str, image_size: int, cache_mib: float = 0) -> SliceDataset:
         """The slices of a role, resized to `image_size`; read when they are asked for."""
@@ -73,9 +91,11 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Volumes:
-    """Volumes that are read one at a time, anew in every iteration.
+    """Volumes that are read one at a time, anew each time.
 
-    Each is images (Z, H, W) float32 in [0, 1] and labels (Z, H, W) uint8.
+    Attributes:
+        shards: folder of the shards.
+        cases: their ids.
     """
 
     shards: Path
@@ -84,18 +104,6 @@ class Volumes:
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __iter__(self) -> Iterator[Volume]:
-        for case in self.cases:
-            yield ShardReader(self.shards / f"{case}.parquet").read_volume()
-
-
-def validation_dice(
-    model: hsam.SegmentationModel, volumes: Iterable[Volume], *, batch_size: int, device: str
-) -> float:
-    """Mean Dice over organs and cases, in [0, 1]; an organ absent from truth is left out."""
-    scores = []
-    for images, labels in volumes:
-        predicted = predict_volume(model, images, batch_size=batch_size, device=device)
-        present = (organ for organ in range(1, model.classes) if (labels == organ).any())
-        scores += [metrics.dice(labels == organ, predicted == organ) for organ in present]
-    return float(np.mean(scores)) if scores else 0.0
+    def read(self, case: str) -> Volume:
+        """Images (Z, H, W) float32 in [0, 1] and labels (Z, H, W) uint8."""
+        return ShardReader(self.shards / f"{case}.parquet").read_volume()

@@ -74,7 +74,7 @@ def test_heads_divide_the_positions(positions, heads):
 
 
 def test_rarest_class_gets_most_noise(labels):
-    std = class_noise_std(labels, 4).view(4, 4)
+    std = class_noise_std(labels, 4, 3).view(4, 4)
     assert (std[:2, 2:] == 0.3).all()  # class 1, second rarest
     assert (std[3, 2:] == 0.35).all()  # class 2, the rarest
     assert (std[:2, :2] == 0.3).all()  # class 0, third
@@ -82,31 +82,31 @@ def test_rarest_class_gets_most_noise(labels):
 
 def test_classes_are_ranked_over_the_batch(labels):
     other = torch.where(labels == 1, 2, labels)
-    std = class_noise_std(torch.cat([labels, other]), 4).view(2, 4, 4)
+    std = class_noise_std(torch.cat([labels, other]), 4, 3).view(2, 4, 4)
     assert (std[0, 0, 2:] == NOISE_STD[0]).all()  # class 1: 4 positions of 32
     assert (std[:, 3, 2:] == NOISE_STD[1]).all()  # class 2: 8 positions of 32
 
 
 def test_levels_end_with_the_last(labels):
-    std = class_noise_std(labels, 4, std=(0.5, 0.1)).view(4, 4)
+    std = class_noise_std(labels, 4, 3, std=(0.5, 0.1)).view(4, 4)
     assert (std[3, 2:] == 0.5).all()
     assert (std[:2] == 0.1).all()
 
 
 def test_ties_go_by_class_index():
     labels = torch.tensor([[[0, 0], [5, 5]]])
-    std = class_noise_std(labels, 2, std=(0.5, 0.1))[0]
+    std = class_noise_std(labels, 2, 6, std=(0.5, 0.1))[0]
     assert std.tolist() == pytest.approx([0.5, 0.5, 0.1, 0.1])
 
 
 def test_labels_are_resized_not_cropped(labels):
     twice = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
-    assert torch.equal(class_noise_std(twice, 4), class_noise_std(labels, 4))
+    assert torch.equal(class_noise_std(twice, 4, 3), class_noise_std(labels, 4, 3))
 
 
 def test_many_classes():
     labels = torch.arange(16).view(1, 4, 4)
-    std = class_noise_std(labels, 4)[0]
+    std = class_noise_std(labels, 4, 16)[0]
     assert std[:9].tolist() == pytest.approx(NOISE_STD)
     assert (std[9:] == 0).all()
 

@@ -1,3 +1,4 @@
+import itertools
 import pickle
 
 import numpy as np
@@ -91,6 +92,14 @@ def test_an_epoch_that_was_left_does_not_reach_into_the_next(folder):
     loader = SliceLoader(dataset(folder), 1, workers=1, start_method="fork")
     next(iter(loader.epoch(range(7))))
     assert [indices.item() for *_, indices in loader.epoch([4, 5])] == [4, 5]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_may_be_of_any_size_and_without_end(folder, workers):
+    loader = SliceLoader(dataset(folder), 1, workers)
+    stream = loader.batches([index] * (1 + index % 3) for index in itertools.cycle(range(7)))
+    for index in [*range(7), 0, 1]:
+        assert next(stream)[2].tolist() == [index] * (1 + index % 3)
 
 
 def test_the_cache_is_read_and_never_larger_than_its_limit(folder, monkeypatch):

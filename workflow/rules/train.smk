@@ -9,13 +9,15 @@ rule train:
         description="results/train/model.json",
         weights="results/train/model.safetensors",
         history="results/train/history.csv",
+        validation="results/train/validation.csv",
+        live=directory("results/train/dvclive"),
         provenance="results/train/provenance.json",
     log:
         "logs/train.log",
     threads: workflow.cores
     resources:
         mem_mb=16000,
-        gpu=1,
+        gpu=PARAMS.train.devices,
     params:
         reads("train"),
     shell:

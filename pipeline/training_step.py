@@ -1,0 +1,165 @@
+"""One optimizer step, on any number of devices: what the training loop repeats."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed.nn.functional as across
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+import hsam
+from pipeline.augment import augment, sample_seeds
+from pipeline.batches import Pass, Step
+from pipeline.ema import Average
+from pipeline.params import Train
+
+Read = tuple[Tensor, Tensor, Tensor]  # images, labels, indices
+
+
+class Loss(nn.Module):
+    """A model and its loss as one module, which is what several processes share."""
+
+    def __init__(self, model: hsam.SegmentationModel, settings: Train, devices: int = 1) -> None:
+        """Join the two; with several devices the loss is that of all their slices together."""
+        super().__init__()
+        self.network = torch.compile(model) if settings.compile else model
+        self.terms = {
+            "dice_weight": settings.dice_weight,
+            "second_loss": settings.second_loss,
+            "over_all": across.all_reduce if devices > 1 else None,
+        }
+
+    def forward(self, images: Tensor, labels: Tensor, weight: float, count: int) -> Tensor:
+        """The loss of the first `count` slices: (3,), total, coarse and fine stage.
+
+        Args:
+            images: (B, 1, S, S) in [0, 1].
+            labels: (B, S, S) int64.
+            weight: of the coarse stage.
+            count: from 0 to B.
+
+        Returns:
+            A stage that the model doesn't have is NaN.
+        """
+        output = self.network(images, labels)
+        if count < len(images):
+            output = hsam.Segmentation(
+                *(None if part is None else part[:count] for part in _parts(output))
+            )
+        loss = hsam.two_stage_loss(output, labels[:count], weight, **self.terms)
+        none = torch.full_like(loss.total, torch.nan)
+        stages = (none if stage is None else stage.total for stage in (loss.coarse, loss.fine))
+        return torch.stack([loss.total, *stages])
+
+
+def _parts(output: hsam.Segmentation) -> tuple[Tensor | None, ...]:
+    return output.coarse_logits, output.fine_logits, output.coarse_iou, output.fine_iou
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What a step works on; `Trainer.make` builds it.
+
+    Attributes:
+        fabric: devices and precision.
+        model: on its device.
+        loss: the model and its loss, wrapped for the devices.
+        optimizer: AdamW over the trained weights.
+        average: of the trained weights, or None.
+        settings: the `train` block.
+        seed: `base.seed`.
+    """
+
+    fabric: Fabric
+    model: hsam.SegmentationModel
+    loss: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    settings: Train
+    seed: int
+
+    @classmethod
+    def make(
+        cls, fabric: Fabric, model: hsam.SegmentationModel, settings: Train, seed: int
+    ) -> "Trainer":
+        """Put the model on fabric's device and give it an optimizer.
+
+        Source: paper, supplement A.1 and table 7 (AdamW).
+        """
+        model = model.to(fabric.device).train()
+        loss = fabric.setup_module(Loss(model, settings, fabric.world_size))
+        optimizer = torch.optim.AdamW(
+            model.trainable_parameters(),
+            lr=settings.learning_rate,
+            betas=(settings.betas[0], settings.betas[1]),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        average = None
+        if settings.ema_decay is not None:
+            average = Average(model.trainable_parameters(), settings.ema_decay)
+        wrapped = fabric.setup_optimizers(optimizer)
+        return cls(fabric, model, loss, wrapped, average, settings, seed)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside the block the model holds the moving average, where there is one."""
+        return nullcontext() if self.average is None else self.average.applied()
+
+
+def training_step(
+    trainer: Trainer, step: Step, read: Iterable[Read], rate: float, weight: float
+) -> Tensor:
+    """Augment, predict, compare, go back and move the weights; nothing waits for the device.
+
+    The gradient of a step is the mean of its passes', each weighted by its slices.
+
+    Args:
+        trainer: model, loss and optimizer.
+        step: from `Batches.steps`.
+        read: images (b, 1, S, S), labels (b, S, S) and indices of each pass, on the CPU.
+        rate: learning rate.
+        weight: of the coarse stage.
+
+    Returns:
+        (passes, 3) on the device: loss of each pass, total, coarse and fine stage.
+    """
+    fabric, settings = trainer.fabric, trainer.settings
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = rate
+    trainer.optimizer.zero_grad(set_to_none=True)
+    losses = []
+    for part, (images, labels, _) in zip(step.passes, read, strict=False):
+        images, labels = _prepare(trainer, step.epoch, part, images, labels)
+        more = len(losses) + 1 < len(step.passes)
+        with fabric.no_backward_sync(trainer.loss, enabled=more and fabric.world_size > 1):
+            values = trainer.loss(images, labels, weight, part.count)
+            fabric.backward(values[0] * part.share)
+        losses.append(values.detach())
+    if settings.clip_norm is not None:
+        fabric.clip_gradients(
+            trainer.loss,
+            trainer.optimizer,
+            max_norm=settings.clip_norm,
+            error_if_nonfinite=False,  # that would wait for the device
+        )
+    trainer.optimizer.step()
+    if trainer.average is not None:
+        trainer.average.update(step.iteration)
+    return torch.stack(losses)
+
+
+def _prepare(
+    trainer: Trainer, epoch: int, part: Pass, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    device = trainer.fabric.device
+    images, labels = augment(
+        images.to(device, non_blocking=True),
+        labels.to(device, non_blocking=True),
+        trainer.settings.augment,
+        sample_seeds(trainer.seed, epoch, part.places),
+    )
+    # noise and dropout of the model: the same after an interruption, another on each device
+    torch.manual_seed(part.seed)
+    return images, labels.long()
