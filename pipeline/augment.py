@@ -76,8 +76,8 @@ def augment(
         alone is the same to the last bit.
     """
     draws = [draw(settings, seed, images.shape[-1]) for seed in seeds.tolist()]
-    # a CPU is twice as fast on pieces whose grids stay in its cache
-    piece = len(draws) if images.is_cuda else CPU_PIECE
+    # a CPU is faster on pieces whose grids stay in its cache
+    piece = CPU_PIECE if images.device.type == "cpu" else len(draws)
     parts = [
         _transform(images[some], labels[some], draws[some], settings.elastic_sigma)
         for some in (slice(first, first + piece) for first in range(0, len(draws), piece))
@@ -94,8 +94,8 @@ def _transform(
         moved = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
         nearest = F.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)
         where = nearest[:, 0].to(labels.dtype)
-        # the grid's rounding would blend a pixel with its neighbours by a millionth
-        moved[still], where[still] = images[still], labels[still]
+        for index in still:  # the grid's rounding would blend neighbours by a millionth
+            moved[index], where[index] = images[index], labels[index]
         images, labels = moved, where
     return _intensities(images, draws), labels
 
@@ -138,16 +138,27 @@ def _crop(share: float, x: float, y: float) -> NDArray[np.float64]:
 
 def _grid(draws: Sequence[Draw], sigma: float, side: int, device: torch.device) -> Tensor:
     """(B, S, S, 2): where each output pixel comes from, x before y, in [-1, 1]."""
-    matrix = torch.from_numpy(np.stack([one.matrix for one in draws])).float().to(device)
+    matrix = _send([one.matrix for one in draws], device)
     line = (2 * torch.arange(side, device=device) + 1) / side - 1  # pixel centres
     # written out: a matrix product would be rounded to TF32 or bfloat16 where those are allowed
     along_x = matrix[:, :, 0, None] * line  # B x 2 x S
     along_y = matrix[:, :, 1, None] * line + matrix[:, :, 2, None]
     planes = along_x[:, :, None] + along_y[..., None]  # B x 2 x S x S
-    for index, one in enumerate(draws):
-        if one.nodes is not None:
-            planes[index] += _smooth(torch.from_numpy(one.nodes).to(device), sigma, side)
+    deformed = [index for index, one in enumerate(draws) if one.nodes is not None]
+    if deformed:
+        for index, nodes in zip(
+            deformed, _send([draws[i].nodes for i in deformed], device), strict=True
+        ):
+            planes[index] += _smooth(nodes, sigma, side)
     return planes.movedim(1, -1)
+
+
+def _send(arrays: Sequence[NDArray[np.floating]], device: torch.device) -> Tensor:
+    """Stacked, float32, on the device, which a GPU does without waiting for its queue."""
+    stacked = torch.from_numpy(np.stack(arrays)).float()
+    if device.type == "cuda":
+        stacked = stacked.pin_memory()
+    return stacked.to(device, non_blocking=True)
 
 
 def _node_count(sigma: float) -> int:
@@ -175,9 +186,9 @@ def _smooth(nodes: Tensor, sigma: float, side: int) -> Tensor:
 def _intensities(images: Tensor, draws: Sequence[Draw]) -> Tensor:
     """Powers and noise on [0, 1]."""
     if any(one.exponent != 1 for one in draws):
-        exponents = torch.tensor([one.exponent for one in draws]).to(images.device)
-        images = images ** exponents[:, None, None, None]
+        exponents = [np.full((1, 1, 1), one.exponent) for one in draws]
+        images = images ** _send(exponents, images.device)
     if any(one.noise is not None for one in draws):
-        noise = torch.from_numpy(np.stack([one.noise for one in draws])).to(images.device)
+        noise = _send([one.noise for one in draws], images.device)
         images = (images + noise[:, None]).clamp(0, 1)
     return images

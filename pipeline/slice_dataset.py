@@ -35,7 +35,8 @@ class SliceDataset(Dataset):
         shards: folder of `<case>.parquet`.
         names: case and slice index of each; an item's place here is its index.
         image_size: S.
-        cache_mib: memory for decoded slices, MiB (5 S² bytes each); 0 keeps none.
+        cache_mib: memory for decoded slices, MiB (5 S² bytes each), in every process that makes
+            a loader; 0 keeps none.
 
     Raises, when a slice is read:
         UserError: its shard is missing or damaged.
@@ -148,13 +149,22 @@ class SliceLoader:
             chosen: dataset indices of each batch; workers take them some batches ahead.
 
         Raises:
-            UserError: a shard is missing or damaged.
+            UserError: a shard is missing or damaged, or a worker was killed from outside.
         """
         self._chosen.batches = chosen
-        for batch in self._loader:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        try:
+            for batch in self._loader:
+                if isinstance(batch, UserError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            # what PyTorch raises for a worker that is gone has no type of its own
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise UserError(
+                "a process that reads slices was killed, most likely for want of memory (shared "
+                "memory included); lower train.workers or train.batch_size."
+            ) from None
 
 
 class _Chosen:

@@ -169,3 +169,15 @@ def test_a_gpu_gives_what_the_cpu_gives(transform):
     theirs = augment(images.cuda(), labels.cuda(), EVERY[transform], seeds())
     torch.testing.assert_close(theirs[0].cpu(), ours[0], atol=1e-3, rtol=0)
     assert (theirs[1].cpu() != ours[1]).float().mean() < 0.005
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_waits_for_nothing():
+    images, labels = (each.cuda() for each in batch(16))
+    settings = RECIPE.model_copy(update={"noise": 0.1, "gamma": 1.5})
+    augment(images, labels, settings, seeds(16))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        augment(images, labels, settings, seeds(16))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

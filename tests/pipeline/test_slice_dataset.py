@@ -1,4 +1,5 @@
 import itertools
+import multiprocessing
 import pickle
 
 import numpy as np
@@ -141,3 +142,13 @@ def test_a_damaged_shard_is_named(folder, tmp_path, workers):
     with pytest.raises(UserError, match=r"a\.parquet: damaged") as caught:
         list(loader.epoch([0]))
     assert "\n" not in str(caught.value)  # no traceback of a worker
+
+
+def test_a_killed_worker_is_reported(folder):
+    loader = SliceLoader(dataset(folder), 1, workers=1, start_method="fork")
+    batches = loader.epoch(list(range(7)) * 20)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    with pytest.raises(UserError, match="a process that reads slices was killed"):
+        list(batches)
