@@ -6,6 +6,7 @@ Stages are imported when they are called, so that `hsam --help` and the light st
 import os
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,11 @@ GpusOption = Annotated[
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Processes.")]
 PARAMS = [Path("params.yaml")]
 RESULTS, RUNS, REPORTS = Path("results"), Path("runs"), Path("reports")
+Device = StrEnum("Device", ["auto", "cpu", "cuda"])
+Stage = StrEnum("Stage", ["mean", "coarse", "fine"])
+LabelFormat = StrEnum(
+    "LabelFormat", {"nii_gz": "nii.gz", "nii": "nii", "mha": "mha", "nrrd": "nrrd"}
+)
 
 
 @app.command()
@@ -227,6 +233,53 @@ def compare(
     from pipeline import compare as comparing
 
     comparing.run(runs, out, names=name or (), score=score)
+
+
+@app.command()
+def predict(
+    scan: Annotated[
+        list[Path],
+        typer.Argument(help="NIfTI, MetaImage, NRRD or HDF5 files, DICOM folders, folders of any."),
+    ],
+    run: Annotated[Path, typer.Option(help="Run folder of a training, or results/train.")],
+    out: Annotated[Path, typer.Option(help="Folder for label maps and records.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="SAM's file of the run; default: the one it recorded.")
+    ] = None,
+    device: Annotated[
+        Device, typer.Option(help="Where to compute; auto: a GPU where there is one.")
+    ] = Device.auto,
+    batch: Annotated[int, typer.Option(min=1, help="Slices per forward pass.")] = 16,
+    stage: Annotated[Stage, typer.Option(help="Which decoder's answer.")] = Stage.mean,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over small rotations and scales; 5 x the time.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also the probability of every class.")
+    ] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also a picture of slices.")] = False,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="Also a DICOM Segmentation of a DICOM series.")
+    ] = False,
+    format: Annotated[
+        LabelFormat | None, typer.Option(help="Of the label maps; default: as the scan.")
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="DICOM series by number, description or UID.")
+    ] = None,
+) -> None:
+    """Label your own scans with a trained model, on exactly the grid of each scan."""
+    chosen = "cpu" if device is Device.cpu else _device(1)
+    if device is Device.cuda and chosen != "cuda":
+        raise UserError("--device cuda: no GPU can be seen; use --device cpu.")
+    from pipeline import predict_scans
+
+    ending = None if format is None else f".{format.value}"
+    wanted = predict_scans.Wanted(
+        stage.value, tta, batch, probabilities, overlay, dicom_seg, ending, series
+    )
+    if not predict_scans.run(scan, run, out, wanted, checkpoint, chosen):
+        raise typer.Exit(1)
 
 
 @app.command("params")

@@ -87,7 +87,8 @@ def predict_stages(
 
 def winner(logits: Tensor) -> NDArray[np.uint8]:
     """(C, H, W) -> (H, W), the class with the largest logit; of equal ones the first."""
-    return logits.argmax(0).to(torch.uint8).cpu().numpy()
+    # several times faster on the CPU than argmax, and of equal ones also the first
+    return logits.max(0).indices.to(torch.uint8).cpu().numpy()
 
 
 def forward(model: SegmentationModel, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:

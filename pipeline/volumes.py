@@ -126,8 +126,19 @@ def read(path: Path, key: str | None = None) -> Volume:
 
 def to_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     """(x, y, z) of the source -> (slice, row, column); values unchanged, memory contiguous."""
-    turned = orientations.apply_orientation(array, _to_canonical(geometry.affine))
-    return np.ascontiguousarray(turned)
+    return np.ascontiguousarray(canonical_view(array, geometry))
+
+
+def canonical_view(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+    """(x, y, z) of the source -> (slice, row, column), a view of the same memory."""
+    return orientations.apply_orientation(array, _to_canonical(geometry.affine))
+
+
+def source_slice(geometry: Geometry, index: int) -> int:
+    """Index of a canonical slice along the source's own slice axis."""
+    axis = _source_axes(geometry.affine)[0]
+    forwards = _to_canonical(geometry.affine)[axis, 1] > 0
+    return index if forwards else geometry.shape[axis] - 1 - index
 
 
 def from_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
@@ -199,9 +210,14 @@ def write_label_nifti(path: Path, labels: NDArray[Any], geometry: Geometry) -> N
     write_nifti(path, labels.astype(np.uint8), geometry.affine)
 
 
-def write_nifti(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> None:
+def write_nifti(
+    path: Path,
+    array: NDArray[Any],
+    affine: NDArray[np.float64],
+    header: nib.Nifti1Header | None = None,
+) -> None:
     """Write an array (x, y, z) as NIfTI, atomically; a file that is there already is kept."""
-    data = nifti_bytes(array, affine)
+    data = nifti_bytes(array, affine, header)
     if Path(path).name.endswith(".gz"):
         data = gzip.compress(data, compresslevel=6, mtime=0)
     if Path(path).is_file() and Path(path).read_bytes() == data:
@@ -210,14 +226,37 @@ def write_nifti(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) ->
         temporary.write_bytes(data)
 
 
-def nifti_bytes(array: NDArray[Any], affine: NDArray[np.float64]) -> bytes:
-    """An uncompressed NIfTI-1 file; the same array gives the same bytes."""
+def nifti_bytes(
+    array: NDArray[Any], affine: NDArray[np.float64], header: nib.Nifti1Header | None = None
+) -> bytes:
+    """An uncompressed NIfTI-1 file, or what kind the header is of; the same array gives the same
+    bytes.
+
+    Args:
+        array: (x, y, z).
+        affine: voxel to RAS+ mm.
+        header: one with the geometry to write as it is, in place of the affine.
+    """
+    if header is not None:
+        kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+        return kind(array, None, header, dtype=array.dtype).to_bytes()
     image = nib.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
-    # scanner coordinates in both forms: some readers know one, some the other
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
+    set_grid(image.header, affine)
     return image.to_bytes()
+
+
+def set_grid(header: nib.Nifti1Header, affine: NDArray[np.float64]) -> None:
+    """Scanner coordinates in both of NIfTI's forms: some readers know one, some the other."""
+    # the first has no place for shear
+    header.set_qform(affine, code=int(not _is_sheared(affine)))
+    header.set_sform(affine, code=1)
+
+
+def nifti_header(path: Path) -> nib.Nifti1Header:
+    """The header of a NIfTI file of either version."""
+    with _open(path) as file:
+        return _nifti_kind(file).header_class.from_fileobj(file)
 
 
 def largest_distance(first: Geometry, second: Geometry) -> float:
@@ -244,10 +283,7 @@ def _source_axes(affine: NDArray[np.float64]) -> list[int]:
 def _read_nifti(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     try:
         with _open(path) as file:
-            size = int.from_bytes(file.read(4), "little")
-            kind = nib.Nifti2Image if size in (540, 0x1C020000) else nib.Nifti1Image
-            file.seek(0)
-            image = kind.from_stream(file)
+            image = _nifti_kind(file).from_stream(file)
             array = np.asanyarray(image.dataobj)
             # to the end: gzip compares its checksum there
             while file.read(1 << 20):
@@ -257,6 +293,18 @@ def _read_nifti(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     unit = image.header.get_xyzt_units()[0]
     scale = {"meter": 1000.0, "micron": 0.001}.get(unit, 1.0)
     return array, np.diag([scale, scale, scale, 1.0]) @ image.affine
+
+
+def _nifti_kind(file: IO[bytes]) -> type[nib.Nifti1Image]:
+    """The NIfTI version of an open file, which stays at its start."""
+    size = int.from_bytes(file.read(4), "little")
+    file.seek(0)
+    return nib.Nifti2Image if size in (540, 0x1C020000) else nib.Nifti1Image
+
+
+def _is_sheared(affine: NDArray[np.float64]) -> bool:
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4)
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -1,0 +1,185 @@
+import shutil
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from pipeline import dicom
+from pipeline.errors import UserError
+from tests.pipeline.conftest import tiny_image
+from tests.pipeline.dicom_files import AXIAL, PATIENT, changed, write_series
+
+HU = tiny_image((6, 10, 12))  # slices, rows, columns
+
+
+def read(folder, series=None):
+    volume, used, warnings = dicom.read_series(
+        dicom.choose(dicom.find_series(folder), series, folder)
+    )
+    return volume, used, warnings
+
+
+def refused(folder) -> str:
+    with pytest.raises(UserError) as error:
+        read(folder)
+    message = str(error.value)
+    assert not any(value in message for value in PATIENT.values())
+    return message
+
+
+def test_voxels_in_hu_and_places_as_simpleitk_has_them(tmp_path):
+    write_series(tmp_path, HU)
+    volume, used, warnings = read(tmp_path)
+    assert warnings == []
+    assert np.array_equal(volume.array, HU.transpose(2, 1, 0))
+    assert volume.geometry.orientation == "LPS"
+    np.testing.assert_allclose(volume.spacing, (0.7, 0.8, 3.0))
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path)))
+    image = reader.Execute()
+    assert np.array_equal(sitk.GetArrayFromImage(image), HU)
+    place = np.diag([-1, -1, 1]) @ image.TransformIndexToPhysicalPoint((3, 4, 5))
+    np.testing.assert_allclose((volume.affine @ [3, 4, 5, 1])[:3], place)
+    numbers = [pydicom.dcmread(path).InstanceNumber for path in used.files]
+    assert numbers == [1, 2, 3, 4, 5, 6]
+
+
+def test_oblique_slices_stored_from_the_head_down(tmp_path):
+    turn = np.linalg.qr(np.array([[1, 0.2, -0.1], [-0.2, 1, 0.3], [0.1, -0.2, 1]]))[0]
+    turn *= np.sign(np.diag(turn))
+    normal = np.cross(turn[:, 0], turn[:, 1])
+    write_series(tmp_path, HU, axes=turn[:, :2].T.ravel(), step=-2.5 * normal)
+    volume, _, warnings = read(tmp_path)
+    assert warnings == []
+    # sorted along the normal, so the last slice that was written is the first
+    assert np.array_equal(volume.array, HU[::-1].transpose(2, 1, 0))
+    np.testing.assert_allclose(volume.spacing, (0.7, 0.8, 2.5), rtol=1e-6)
+
+
+def test_each_slice_has_its_own_rescaling(tmp_path):
+    paths = write_series(tmp_path, HU)
+    changed(paths[2], RescaleSlope=0.5, RescaleIntercept=-512)
+    volume, _, _ = read(tmp_path)
+    np.testing.assert_allclose(volume.array[..., 2], HU[2].T / 2)
+    assert np.array_equal(volume.array[..., 3], HU[3].T)
+
+
+def test_several_series_are_listed_and_one_is_chosen(tmp_path):
+    write_series(tmp_path, HU, prefix="a")
+    write_series(tmp_path, HU[:3], prefix="b", SeriesNumber=3, SeriesDescription="arterial")
+    message = refused(tmp_path)
+    assert "found 2 series; choose one by number or description with --series" in message
+    assert "2: portal venous (CT, 6 images); 3: arterial (CT, 3 images)" in message
+    for wanted in ("3", "arterial"):
+        assert read(tmp_path, wanted)[0].array.shape == (12, 10, 3)
+    with pytest.raises(UserError, match="--series 9 fits none of 2"):
+        read(tmp_path, "9")
+
+
+def test_a_marked_localizer_is_left_out_by_name(tmp_path):
+    paths = write_series(tmp_path, HU)
+    shutil.copy(paths[0], tmp_path / "scout.dcm")
+    changed(
+        tmp_path / "scout.dcm", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], InstanceNumber=9
+    )
+    volume, _, warnings = read(tmp_path)
+    assert volume.array.shape == (12, 10, 6)
+    assert len(warnings) == 1 and "scout.dcm (instance 9)" in warnings[0]
+
+
+def test_an_unmarked_localizer_lies_across_the_others(tmp_path):
+    paths = write_series(tmp_path, HU)
+    changed(paths[0], ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    volume, _, warnings = read(tmp_path)
+    assert volume.array.shape == (12, 10, 5)
+    assert paths[0].name in warnings[0]
+
+
+def test_a_mixture_of_orientations_is_refused(tmp_path):
+    uid = pydicom.uid.generate_uid()
+    write_series(tmp_path, HU, prefix="a", SeriesInstanceUID=uid)
+    across = (0.0, 1, 0, 0, 0, -1)
+    write_series(tmp_path, HU, prefix="b", SeriesInstanceUID=uid, axes=across, step=(3, 0, 0))
+    assert "one size and orientation, found 2 kinds of 6, 6 images" in refused(tmp_path)
+
+
+def test_missing_slices_are_named(tmp_path):
+    write_series(tmp_path, tiny_image((9, 10, 12)), skip=(3, 4))
+    message = refused(tmp_path)
+    assert "slices are missing: 2 between image014.dcm (instance 3)" in message
+    assert "(instance 6)" in message and "3 mm apart" in message
+
+
+def test_the_same_slice_twice_is_left_out_by_name(tmp_path):
+    paths = write_series(tmp_path, HU)
+    shutil.copy(paths[1], tmp_path / "twin.dcm")
+    volume, _, warnings = read(tmp_path)
+    assert volume.array.shape == (12, 10, 6)
+    assert "the same slice twice: twin.dcm (instance 2)" in warnings[0]
+
+
+def test_two_different_slices_at_one_place_are_refused(tmp_path):
+    uid = pydicom.uid.generate_uid()
+    write_series(tmp_path, HU, prefix="a", SeriesInstanceUID=uid)
+    write_series(tmp_path, HU // 2, prefix="b", SeriesInstanceUID=uid)
+    message = refused(tmp_path)
+    assert "a000.dcm (instance 1) and b000.dcm (instance 1) at 30.00 mm" in message
+
+
+def test_uneven_distances_are_refused(tmp_path):
+    paths = write_series(tmp_path, HU)
+    changed(paths[3], ImagePositionPatient=[-10, -20, 40.0])
+    assert "uneven distances, 2 to 4 mm (image021.dcm (instance 4)" in refused(tmp_path)
+
+
+def test_gantry_tilt_is_told_and_the_grid_is_sheared(tmp_path):
+    write_series(tmp_path, HU, step=(0, 0.8, 3.0))
+    volume, _, warnings = read(tmp_path)
+    assert "tilted by 14.9 degrees" in warnings[0]
+    np.testing.assert_allclose(volume.affine[:3, 2], (0, -0.8, 3))
+
+
+def test_a_single_slice_takes_its_thickness(tmp_path):
+    write_series(tmp_path, HU[:1], SliceThickness=5.0)
+    volume, _, warnings = read(tmp_path)
+    assert volume.array.shape == (12, 10, 1)
+    assert volume.spacing[2] == 5
+    assert "single slice" in warnings[0] and "5 mm" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"SamplesPerPixel": 3}, "one value a pixel, found 3 .RGB"),
+        ({"NumberOfFrames": 4}, "one slice a file, found 4 frames"),
+        ({"ImagePositionPatient": None}, "found no ImagePositionPatient"),
+        ({"PixelData": b"12"}, "its voxels can't be read"),
+    ],
+)
+def test_images_that_are_no_slices(tmp_path, tags, message):
+    paths = write_series(tmp_path, HU)
+    changed(paths[1], **tags)
+    assert paths[1].name in refused(tmp_path)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path)
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    paths = write_series(tmp_path, HU)
+    paths[4].write_bytes(paths[4].read_bytes()[:-100])
+    assert "its voxels can't be read, damaged or truncated" in refused(tmp_path)
+
+
+def test_other_files_and_objects_are_passed_over(tmp_path):
+    paths = write_series(tmp_path, HU)
+    shutil.copy(paths[0], tmp_path / "report.dcm")
+    changed(tmp_path / "report.dcm", Modality="SR", SeriesInstanceUID="1.2.3")
+    (tmp_path / "readme.txt").write_text("no DICOM")
+    assert len(dicom.find_series(tmp_path)) == 1
+    assert tuple(dicom.find_series(tmp_path)[0].images[0].axes.ravel()) == AXIAL
+
+
+def test_a_folder_without_images(tmp_path):
+    with pytest.raises(UserError, match="expected a DICOM series of images, found none"):
+        read(tmp_path)
