@@ -6,6 +6,7 @@ the schedules, keep it with `save` and `load`.
 
 from hsam.backbones import backbones
 from hsam.builders import build_hsam
+from hsam.inference import for_inference
 from hsam.lora import merge_lora, unmerge_lora
 from hsam.losses import dice_loss, resize_labels, stage_loss, two_stage_loss
 from hsam.model import SegmentationModel
@@ -27,6 +28,7 @@ __all__ = [
     "build",
     "build_hsam",
     "dice_loss",
+    "for_inference",
     "load",
     "load_published_adapter",
     "load_sam_checkpoint",

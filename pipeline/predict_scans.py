@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 import hsam
-from hsam.inference import for_inference
 from pipeline import disagreement, intensity, label_volumes, scans, trained, views, volumes
 from pipeline.console import console, say, steps
 from pipeline.errors import UserError
@@ -93,7 +92,7 @@ class Predictor:
                 f"expected {axes}."
             )
         model = trained.load_model(folder, trained.sam_checkpoint(folder, checkpoint), "cpu")
-        model = for_inference(model, device)
+        model = hsam.for_inference(model, device)
         known = model_stages(model, device)
         return cls(model, names, rule, preparation.get("spacing_mm"), device, known)
 
