@@ -21,7 +21,7 @@ from pipeline.errors import Stopped, UserError
 from pipeline.history import History, LiveLog, Pending
 from pipeline.params import Train
 from pipeline.sampling import rare_organ_weights
-from pipeline.slice_dataset import SliceDataset, SliceLoader
+from pipeline.slice_dataset import SliceDataset, SliceLoader, explaining_killed_workers
 from pipeline.stopping import Stop, listening
 from pipeline.training_step import Trainer, training_step
 
@@ -83,7 +83,8 @@ def fit(
         parameters ask for one.
 
     Raises:
-        UserError: a pass doesn't fit in memory, or the loss is no finite number.
+        UserError: a pass doesn't fit in memory, the loss is no finite number, or a process that
+            reads slices was killed.
         Stopped: a signal asked for it, and the checkpoint is written.
 
     Source: paper, supplement A.1, tables 7 and 8.
@@ -104,7 +105,7 @@ def fit(
     shown = steps(
         title, batches.total_steps, progress.step, LINE_SECONDS, shown=fabric.is_global_zero
     )
-    with listening() as stop, shown as bar:
+    with explaining_killed_workers(), listening() as stop, shown as bar:
         read = loader.batches(
             part.indices for step in batches.steps(progress.step) for part in step.passes
         )

@@ -9,6 +9,7 @@ spawned ones the memory that PyTorch moves tensors to, so no process writes what
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,22 +150,30 @@ class SliceLoader:
             chosen: dataset indices of each batch; workers take them some batches ahead.
 
         Raises:
-            UserError: a shard is missing or damaged, or a worker was killed from outside.
+            UserError: a shard is missing or damaged.
         """
         self._chosen.batches = chosen
-        try:
-            for batch in self._loader:
-                if isinstance(batch, UserError):
-                    raise batch
-                yield batch
-        except RuntimeError as error:
-            # what PyTorch raises for a worker that is gone has no type of its own
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            raise UserError(
-                "a process that reads slices was killed, most likely for want of memory (shared "
-                "memory included); lower train.workers or train.batch_size."
-            ) from None
+        for batch in self._loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+@contextmanager
+def explaining_killed_workers() -> Iterator[None]:
+    """A UserError where a worker was killed from outside.
+
+    PyTorch raises for it at once, wherever the main thread is, and not with a type of its own.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            "a process that reads slices was killed, most likely for want of memory (shared "
+            "memory included); lower train.workers or train.batch_size."
+        ) from None
 
 
 class _Chosen:
