@@ -23,9 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import hsam
 from hsam.backbones import get_backbone
-from pipeline.augment import augment, sample_seeds
+from pipeline.batches import Batches
+from pipeline.devices import make_fabric, set_tf32
 from pipeline.params import load
 from pipeline.slices import resize_images, resize_labels
+from pipeline.training_step import Trainer, training_step
 
 SIDE = 512  # of the stored slices, pixels
 CLASSES = 9
@@ -53,27 +55,19 @@ def published(backbone: str, image_size: int, batch: int, device: str) -> Step:
 
 def ours(backbone: str, image_size: int, batch: int, device: str) -> Step:
     """The pipeline's step on slices as its cache holds them: resized once."""
-    torch.manual_seed(0)
-    settings = load([PARAMS, RECIPE]).train
-    model = hsam.build_hsam(backbone, image_size=image_size, num_classes=CLASSES - 1).to(device)
-    optimizer = torch.optim.AdamW(
-        model.trainable_parameters(), 2.5e-3, weight_decay=0.1, fused=True
-    )
-    size = (image_size, image_size)
+    sizes = {"backbone": backbone, "image_size": image_size, "batch_size": batch}
+    settings = load([PARAMS, RECIPE]).train.model_copy(update=sizes)
+    fabric = make_fabric(settings, device)
+    fabric.launch()
+    set_tf32(settings.tf32)
+    model = hsam.build_hsam(backbone, image_size=image_size, num_classes=CLASSES - 1)
+    trainer = Trainer.make(fabric, model, settings, seed=0)
     images, labels = (torch.from_numpy(array) for array in slices(batch))
-    images = resize_images(images[:, None], size)
-    labels = resize_labels(labels, size)
-
-    def step() -> None:
-        seeds = sample_seeds(0, 0, torch.arange(batch))
-        moved = augment(images.to(device), labels.to(device), settings.augment, seeds)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss = hsam.two_stage_loss(model(moved[0], moved[1].long()), moved[1].long(), 0.4)
-        optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        optimizer.step()
-
-    return step
+    images = resize_images(images[:, None], (image_size, image_size))
+    labels = resize_labels(labels, (image_size, image_size))
+    one = next(Batches(batch, 1, batch, batch, seed=0).steps())
+    read = [(images, labels, one.indices)]
+    return lambda: training_step(trainer, one, read, settings.learning_rate, 0.4)
 
 
 STEPS = {"published": published, "ours": ours}
