@@ -38,6 +38,7 @@ class Probabilities:
         header.set_xyzt_units("mm")
         volumes.set_grid(header, self._geometry.affine)
         # the header, and four bytes that say that no extension follows
+        header["vox_offset"] = header.sizeof_hdr + 4
         start = header.binaryblock + bytes(4)
         with atomic_path(path) as temporary, gzip.open(temporary, "wb", compresslevel=3) as file:
             file.write(start)

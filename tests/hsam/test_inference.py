@@ -1,0 +1,30 @@
+import torch
+
+import hsam
+from hsam.inference import HalfEncoder
+from hsam.lora import lora_layers
+from tests.hsam.seeded import seeded_image
+
+
+def test_the_function_stays_and_lora_is_merged(toy):
+    model = toy()
+    image = seeded_image(1, 64)
+    before = model.eval()(image).logits()
+    ready = hsam.for_inference(model)
+    assert all(layer.merged for layer in lora_layers(ready)) and not ready.training
+    torch.testing.assert_close(ready(image).logits(), before, rtol=1e-3, atol=1e-3)
+
+
+def test_a_half_encoder_gives_nearly_the_same_in_float32(toy):
+    image = seeded_image(1, 64)
+    encoder = hsam.for_inference(toy()).image_encoder
+    with torch.inference_mode():
+        before, after = encoder(image), HalfEncoder(encoder)(image)
+    assert after.dtype == torch.float32
+    error = (after - before).std() / before.std()
+    assert 0 < error < 0.05
+
+
+def test_a_model_without_sams_encoder_is_taken_as_well():
+    model = hsam.for_inference(hsam.build("unet", image_size=32, num_classes=2))
+    assert not model.training
