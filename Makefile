@@ -54,6 +54,7 @@ schema: $(READY)
 
 bench: $(READY)
 	python benchmarks/model.py
+	python benchmarks/score.py
 
 clean:
 	rm -rf results reports logs .snakemake

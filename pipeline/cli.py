@@ -282,6 +282,23 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command()
+def figures(
+    runs: RunsArgument,
+    name: NamesOption = None,
+    prepared: Annotated[
+        Path, typer.Option(help="Prepared data that the runs were evaluated on.")
+    ] = RESULTS / "prepare",
+    slices: Annotated[int, typer.Option(min=1, max=50, help="Slices in each figure.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the slices.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = REPORTS / "figures",
+) -> None:
+    """Draw the paper's figures from one evaluated run or several, as PNG and SVG."""
+    from pipeline import paper_figures
+
+    paper_figures.run(runs, prepared, out, names=name or (), slices=slices, seed=seed)
+
+
 @app.command("params")
 def show_params(
     params: ParamsOption = PARAMS,

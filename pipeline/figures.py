@@ -151,12 +151,24 @@ def slice_picture(
     labels: NDArray[np.uint8] | None = None,
     colours: Sequence[str] = (),
 ) -> str:
-    """A slice in grey, with its organs tinted and outlined, as the data URI of a PNG.
+    """A slice as `slice_pixels` draws it, as the data URI of a PNG."""
+    return _data_uri(slice_pixels(image, labels, colours))
+
+
+def slice_pixels(
+    image: NDArray[np.float32],
+    labels: NDArray[np.uint8] | None = None,
+    colours: Sequence[str] = (),
+) -> NDArray[np.uint8]:
+    """A slice in grey, with its organs tinted and outlined, enlarged by a whole factor.
 
     Args:
         image: (rows, columns) in [0, 1].
         labels: (rows, columns); label k has colour k - 1; None: the image alone.
         colours: "#rrggbb" of each label.
+
+    Returns:
+        (rows, columns, 3).
     """
     factor = max(1, round(PICTURE_SIDE / max(image.shape)))
     grey = ndimage.zoom(image, factor, order=1, mode="nearest", grid_mode=True)
@@ -168,7 +180,7 @@ def slice_picture(
         tint = palette[enlarged[inside].astype(int) - 1]
         share = np.where(_outline(enlarged)[inside], 1.0, FILL)[:, None]
         picture[inside] = (1 - share) * picture[inside] + share * tint
-    return _data_uri(np.round(picture * 255).astype(np.uint8))
+    return np.round(picture * 255).astype(np.uint8)
 
 
 def _outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:

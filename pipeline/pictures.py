@@ -73,7 +73,7 @@ def _case_pictures(
     names = inputs.manifest.class_names
     colours = [figures.organ_colour(index) for index in range(len(names))]
     reader = ShardReader(folders.prepare / "shards" / f"{case}.parquet")
-    prediction = _read_prediction(folders.predictions()[case], reader.shape[1:])
+    prediction = read_prediction(folders.predictions()[case], reader.shape[1:])
     result = []
     for index in indices:
         item = reader.read(index)
@@ -95,7 +95,7 @@ def _case_pictures(
     return result
 
 
-def _read_prediction(path: Path, plane: tuple[int, int]) -> NDArray[np.uint8]:
+def read_prediction(path: Path, plane: tuple[int, int]) -> NDArray[np.uint8]:
     """(slice, row, column) at the shard's in-plane size, from the source's grid."""
     volume = volumes.read(path)
     canonical = volumes.to_canonical(volume.array, volume.geometry)

@@ -15,7 +15,7 @@ SPACINGS = [SPACING, (0.8, 0.8, 5.0), (1.0, 1.0, 1.0)]
 
 
 def against_medpy(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> None:
-    """Dice, IoU, HD and HD95 are those of MedPy."""
+    """Dice, IoU, HD, HD95 and ASSD are those of MedPy."""
     found = measure(a, b, spacing)
     sizes = found.truth_voxels + found.predicted_voxels
     assert 2 * found.shared_voxels / sizes == pytest.approx(binary.dc(b, a), abs=1e-6)
@@ -25,6 +25,7 @@ def against_medpy(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> N
     assert found.hd95_mm == pytest.approx(binary.hd95(b, a, voxelspacing=spacing), abs=1e-6)
     assert found.hd_voxels == pytest.approx(binary.hd(b, a), abs=1e-6)
     assert found.hd_mm == pytest.approx(binary.hd(b, a, voxelspacing=spacing), abs=1e-6)
+    assert found.assd_mm == pytest.approx(binary.assd(b, a, voxelspacing=spacing), abs=1e-6)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
