@@ -33,7 +33,7 @@ COLUMNS = (
     ("nsd_1mm", "NSD, 1 mm", 3),
     ("nsd_2mm", "NSD, 2 mm", 3),
     ("nsd_3mm", "NSD, 3 mm", 3),
-    ("volume_difference_ml", "volume difference, ml", 2),
+    ("volume_difference_ml", "volume, ml", 1),
 )
 CURVES = {
     "loss": (
