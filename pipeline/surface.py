@@ -42,29 +42,3 @@ def point_distances(a: Points, b: Points, spacing: Sequence[float]) -> tuple[Poi
     # unbalanced trees are built in a fraction of the time and answer as fast on a grid
     trees = [cKDTree(points, balanced_tree=False, compact_nodes=False) for points in (a, b)]
     return trees[1].query(a)[0], trees[0].query(b)[0]
-
-
-def surface_distances(
-    a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: Sequence[float]
-) -> tuple[Points, Points]:
-    """From every surface voxel of `a` the distance to the nearest of `b`, and the other way.
-
-    Args:
-        a, b: masks of one shape, any number of axes.
-        spacing: voxel size along each axis; the unit of the result.
-
-    Raises:
-        ValueError: a mask without a voxel.
-    """
-    return point_distances(*surface_points(a, b), spacing)
-
-
-def hd95(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: Sequence[float]) -> float:
-    """95th percentile of both directions' surface distances, pooled, in the unit of `spacing`.
-
-    Raises:
-        ValueError: a mask without a voxel.
-
-    Source: MedPy, `medpy.metric.binary.hd95`.
-    """
-    return float(np.percentile(np.concatenate(surface_distances(a, b, spacing)), 95))

@@ -11,10 +11,11 @@ import torch
 from scipy import stats
 
 import hsam
-from pipeline import evaluate, files, metrics, split, surface, volumes
+from pipeline import evaluate, files, metrics, score, split, volumes
 from pipeline.conventions import CONVENTIONS, SCORES
 from pipeline.datasets import synapse
 from pipeline.errors import UserError
+from pipeline.measures import measure
 from pipeline.shards import Manifest, read_manifest
 from pipeline.split_file import SplitFile, read_split, write_split
 
@@ -133,15 +134,32 @@ def test_predictions_lie_on_the_raw_grid_and_score_there_what_the_table_says(
         assert (a.sum(), b.sum()) == tuple(table.loc[organ, ["truth_voxels", "predicted_voxels"]])
         if a.any() and b.any():
             scored += 1
-            expected = (
-                metrics.dice(a, b),
-                surface.hd95(a, b, (1, 1, 1)),
-                surface.hd95(a, b, spacing),
-            )
+            alone = measure(a, b, spacing)
+            expected = metrics.dice(a, b), alone.hd95_voxels, alone.hd95_mm
             found = table.loc[organ, ["dice", "hd95_voxels", "hd95_mm"]].to_list()
             assert found == pytest.approx(expected, rel=1e-5)
     # the untrained model must predict enough for this test to say something
     assert scored >= 2
+
+
+def test_other_peoples_label_volumes_are_scored_in_the_same_way(
+    finished, phantom_params, folders, tmp_path
+):
+    out = finished / "out"
+    files.write_json(tmp_path / "labels.json", {k: list(v) for k, v in synapse.ORGANS.items()})
+    score.run(
+        Path(phantom_params.dataset.root) / synapse.LABELS,
+        out / "predictions",
+        tmp_path / "labels.json",
+        tmp_path / "scores",
+        prediction_labels=folders["model"] / "model.json",
+        names=("label{case}", "img{case}"),
+        cases=[case.removeprefix("img") for case in TEST_CASES],
+    )
+    ours, theirs = (pd.read_csv(f / "cases.csv") for f in (out, tmp_path / "scores"))
+    assert theirs["case"].map("img{:04}".format).equals(ours["case"])
+    columns = ["organ", *SCORES, "truth_voxels", "predicted_voxels"]
+    pd.testing.assert_frame_equal(theirs[columns], ours[columns], rtol=1e-5)
 
 
 def refuse(*_, **__):

@@ -78,6 +78,13 @@ def test_hand_made():
     assert found.diagonal_mm == pytest.approx(math.sqrt(12**2 + 4.2**2 + 8.8**2))
 
 
+def test_the_percentile_is_of_both_directions_pooled():
+    a, b = np.zeros((2, 1, 1, 9), bool)
+    a[..., 1], b[..., 5] = True, True
+    # distances 0, 0 and 8: position 1.9 of 0 to 2
+    assert measure(a, a | b, (1, 1, 2)).hd95_mm == pytest.approx(7.2)
+
+
 def test_a_distance_equal_to_the_tolerance_is_within_it():
     assert measure(BOX, np.roll(BOX, 2, axis=2), (1.0, 1.0, 0.5)).nsd_1mm == 1.0
 
