@@ -22,8 +22,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     except OSError:
         raise
     except Exception as error:  # what a reader of garbage may raise has no common base
+        reason = str(error).split("\n")[0].split(". ")[0]  # the rest is advice for programmers
         raise ValueError(
-            f"checkpoint: expected a file of plain tensors, can't read {path} as one: {error}"
+            f"checkpoint: expected a file of plain tensors, can't read {path} as one ({reason})"
         ) from error
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()

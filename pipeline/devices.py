@@ -4,6 +4,7 @@ Lightning's Fabric starts the processes, wraps the model for them, casts and sca
 """
 
 import json
+import logging
 import multiprocessing
 import os
 import tempfile
@@ -25,6 +26,8 @@ from pipeline.params import Train
 from pipeline.stopping import listening
 
 FORMATS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+# what it says about every process that it starts is not for people
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 PATIENCE = timedelta(hours=6)  # a process waits this long for the others, as in a validation
 
 
@@ -49,7 +52,7 @@ def make_fabric(settings: Train, device: str) -> Fabric:
             start_method="spawn",
             process_group_backend="nccl" if device == "cuda" else "gloo",
             timeout=PATIENCE,
-            find_unused_parameters=True,  # the IoU heads have no loss
+            find_unused_parameters=settings.model != "unet",  # SAM's IoU heads have no loss
         )
     return Fabric(
         accelerator=device,

@@ -199,7 +199,7 @@ class Clock:
 
     def estimate(self, title: str, step: int, total: int) -> None:
         """Say once, after the first steps, how long all of them take."""
-        if not self._told and self._steps >= self.FIRST:
+        if not self._told and self._steps >= self.FIRST and step < total:
             hours = self._timed / self._steps * (total - step) / 3600
             say(f"{title}: about {hours:.2f} hours for the {total - step:,} steps that are left")
             self._told = True
@@ -327,7 +327,7 @@ def _agreed(fabric: Fabric, stop: Stop) -> int:
     number = stop.signal or 0
     if fabric.world_size == 1:
         return number
-    return int(max(fabric.all_gather(torch.tensor(number)).tolist()))
+    return int(fabric.all_reduce(torch.tensor(float(number)), reduce_op="max").item())
 
 
 def _on_gpu(fabric: Fabric) -> bool:

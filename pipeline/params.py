@@ -264,7 +264,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such parameter file.") from None
+        there = ", ".join(sorted(other.name for other in Path(path).parent.glob("*.yaml")))
+        hint = f"; in its folder are {there}" if there else ""
+        raise UserError(f"{path}: there is no such parameter file{hint}.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read as text ({error}).") from None
     try:

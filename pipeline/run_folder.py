@@ -7,6 +7,7 @@ that the engines know by renaming.
 """
 
 import fcntl
+import json
 import os
 import platform
 import shutil
@@ -23,7 +24,7 @@ from typing import Any
 from pipeline import code, files
 from pipeline.errors import UserError
 
-DONE = "done.json"
+DONE, KEY = "done.json", "key.json"
 PROVENANCE = "provenance.json"
 LIBRARIES = ("numpy", "torch", "segment-anything", "pyarrow", "nibabel", "SimpleITK", "optuna")
 
@@ -87,7 +88,8 @@ def open_run(
         inputs: name to SHA-256 of each input.
 
     Raises:
-        UserError: another process is at work in the same folder.
+        UserError: another process is at work in the same folder, or the folder belongs to another
+            run.
     """
     key = {
         "stage": stage,
@@ -105,6 +107,7 @@ def open_run(
             raise UserError(
                 f"{path}: another process is working here; wait for it or stop it first."
             ) from None
+        _claim(path, key)
         yield RunFolder(path, key)
     finally:
         os.close(lock)
@@ -113,6 +116,37 @@ def open_run(
 def provenance(key: Mapping[str, Any]) -> dict[str, Any]:
     """What a stage's provenance.json holds: the key, the commit and the libraries' versions."""
     return {**key, **_environment()}
+
+
+def _claim(path: Path, key: Mapping[str, Any]) -> None:
+    """Write what the folder belongs to, or compare it: a renamed or copied folder isn't ours."""
+    try:
+        found = files.read_json(path / KEY)
+    except FileNotFoundError:
+        files.write_json(path / KEY, key)
+        return
+    except ValueError:
+        found = None
+    # through JSON, as the other one went
+    if found != json.loads(json.dumps(key)):
+        raise UserError(
+            f"{path}: belongs to another run, with other {_differences(found, key)}; move it away "
+            "or work in another folder (--runs)."
+        )
+
+
+def _differences(found: Any, key: Mapping[str, Any]) -> str:
+    """Names of the entries that two keys don't share: train.epochs, manifest, code."""
+    mine, other = _entries(key), _entries(found if isinstance(found, dict) else {})
+    return ", ".join(name for name, value in mine.items() if other.get(name) != value) or "content"
+
+
+def _entries(key: Mapping[str, Any]) -> dict[str, Any]:
+    entries = {name: key.get(name) for name in ("stage", "code")} | dict(key.get("inputs", {}))
+    for block, value in key.get("params", {}).items():
+        inner = value if isinstance(value, dict) else {None: value}
+        entries |= {block if n is None else f"{block}.{n}": item for n, item in inner.items()}
+    return entries
 
 
 def _hashes(folder: Path) -> dict[str, str]:

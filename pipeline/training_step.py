@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.distributed.nn.functional as across
+import torch.distributed
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -18,6 +19,21 @@ from pipeline.params import Train
 Read = tuple[Tensor, Tensor, Tensor]  # images, labels, indices
 
 
+class _OverDevices(torch.autograd.Function):
+    """The sum of all devices' values; each of them goes on to the same loss with it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # all devices have this very gradient, and their mean is taken when weights are moved
+        return gradient * torch.distributed.get_world_size()
+
+
 class Loss(nn.Module):
     """A model and its loss as one module, which is what several processes share."""
 
@@ -28,7 +44,7 @@ class Loss(nn.Module):
         self.terms = {
             "dice_weight": settings.dice_weight,
             "second_loss": settings.second_loss,
-            "over_all": across.all_reduce if devices > 1 else None,
+            "over_all": _OverDevices.apply if devices > 1 else None,
         }
 
     def forward(self, images: Tensor, labels: Tensor, weight: float, count: int) -> Tensor:

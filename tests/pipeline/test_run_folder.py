@@ -59,3 +59,14 @@ def test_provenance_lies_beside_the_outputs(tmp_path):
 def test_two_processes_cannot_work_in_one_folder(tmp_path):
     with opened(tmp_path), pytest.raises(UserError, match="another process"), opened(tmp_path):
         pass
+
+
+def test_a_folder_of_another_run_is_left_alone(tmp_path):
+    first, second = (finished(tmp_path, train={"epochs": n, "seed": 1}).path for n in (2, 3))
+    (second / "out" / "a.txt").unlink()
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    before = sorted(path.name for path in first.rglob("*"))
+    with pytest.raises(UserError, match=r"another run, with other train\.epochs; move"):
+        finished(tmp_path, train={"epochs": 2, "seed": 1})
+    assert sorted(path.name for path in first.rglob("*")) == before
