@@ -1,9 +1,10 @@
 import csv
+import json
 
 import pytest
 
 import hsam
-from pipeline import search, split, train
+from pipeline import evaluate, search, split, train
 from pipeline.errors import UserError
 from tests.pipeline.conftest import make_params
 
@@ -53,6 +54,39 @@ def test_a_model_is_published_that_can_be_rebuilt(work):
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert rows[0]["validation_dice"] == ""
     assert 0 <= float(rows[1]["validation_dice"]) <= 1
+
+
+@pytest.mark.parametrize("model", ["samed", "sam_adapter", "autosam", "unet"])
+def test_a_rival_goes_the_same_way_to_its_scores(work, tmp_path, model):
+    params, prepared, folder = work
+    wanted = params.train.model_copy(update={"model": model, "epochs": 1})
+    params = params.model_copy(update={"train": wanted})
+    stages = [prepared, folder / "split"]
+    out, runs = tmp_path / "train", tmp_path / "runs"
+    train.run(params, *stages, folder / "search", out, runs, device="cpu")
+    assert hsam.read_record(out)["config"]["model"] == model
+    evaluate.run(params, *stages, out, tmp_path / "evaluate", runs, device="cpu")
+    metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    assert 0 <= metrics["mean_dice"] <= 1
+
+
+def test_validations_are_published_organ_by_organ(work):
+    run(work)
+    rows = list(csv.DictReader((work[2] / "train" / "validation.csv").open()))
+    assert {row["epoch"] for row in rows} == {"1"}
+    assert "spleen" in {row["organ"] for row in rows}
+    curve = work[2] / "train" / "dvclive" / "plots" / "metrics" / "validation" / "spleen.tsv"
+    assert curve.read_text().splitlines()[0] == "step\tspleen"
+
+
+def test_best_and_last_stay_in_the_run_folder_and_checkpoints_do_not(work):
+    run(work)
+    (folder,) = (work[2] / "runs").glob("*-train-*")
+    for name in ("best", "last"):
+        assert hsam.load(folder / name).image_size == 32
+    last = (folder / "last" / "model.safetensors").read_bytes()
+    assert (work[2] / "train" / "model.safetensors").read_bytes() == last
+    assert not list(folder.glob("checkpoint*"))
 
 
 def test_a_second_run_trains_nothing(work, monkeypatch):
