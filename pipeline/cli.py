@@ -34,6 +34,13 @@ GpusOption = Annotated[
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Processes.")]
 PARAMS = [Path("params.yaml")]
 RESULTS, RUNS, REPORTS = Path("results"), Path("runs"), Path("reports")
+ExportFormat = StrEnum("ExportFormat", {"onnx": "onnx", "torch_export": "torch-export"})
+TrainedOption = Annotated[
+    Path | None, typer.Option("--run", help="Run folder of the model; default: results/train.")
+]
+CheckpointOption = Annotated[
+    Path | None, typer.Option(help="SAM's file of the run; default: the one it recorded.")
+]
 Device = StrEnum("Device", ["auto", "cpu", "cuda"])
 Stage = StrEnum("Stage", ["mean", "coarse", "fine"])
 LabelFormat = StrEnum(
@@ -131,6 +138,7 @@ def evaluate(
     gpus: GpusOption = 1,
     results: ResultsOption = RESULTS,
     runs: RunsOption = RUNS,
+    run: TrainedOption = None,
 ) -> None:
     """Predict the test cases and score them, organ by organ."""
     loaded, device = _load(params), _device(gpus)
@@ -140,7 +148,7 @@ def evaluate(
         loaded,
         results / "prepare",
         results / "split",
-        results / "train",
+        _model(run, results),
         results / "evaluate",
         runs,
         device=device,
@@ -153,14 +161,16 @@ def report(
     results: ResultsOption = RESULTS,
     runs: RunsOption = RUNS,
     reports: Annotated[Path, typer.Option(help="Folder of report.html.")] = REPORTS,
+    run: TrainedOption = None,
 ) -> None:
     """Write the HTML report and record the run as a row of `dvc exp show`."""
     from pipeline import experiments
     from pipeline import report as stage
 
     loaded = _load(params)
-    folders = [results / name for name in ("prepare", "split", "train", "search", "evaluate")]
-    stage.run(loaded, *folders, reports, runs)
+    folders = {name: results / name for name in ("prepare", "split", "train", "search", "evaluate")}
+    folders["train"] = _model(run, results)
+    stage.run(loaded, *folders.values(), reports, runs)
     experiments.record_run(loaded, results)
 
 
@@ -243,9 +253,7 @@ def predict(
     ],
     run: Annotated[Path, typer.Option(help="Run folder of a training, or results/train.")],
     out: Annotated[Path, typer.Option(help="Folder for label maps and records.")],
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="SAM's file of the run; default: the one it recorded.")
-    ] = None,
+    checkpoint: CheckpointOption = None,
     device: Annotated[
         Device, typer.Option(help="Where to compute; auto: a GPU where there is one.")
     ] = Device.auto,
@@ -299,6 +307,36 @@ def figures(
     paper_figures.run(runs, prepared, out, names=name or (), slices=slices, seed=seed)
 
 
+@app.command("import-checkpoint")
+def import_checkpoint(
+    adapter: Annotated[Path, typer.Option(help="Adapter file of the published H-SAM code.")],
+    sam: Annotated[Path, typer.Option(help="Meta's SAM file that it was trained on.")],
+    preset: Annotated[str, typer.Option(help="Preset that describes it: synapse-10pct, ...")],
+    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Turn a published checkpoint into a run folder."""
+    from pipeline import import_checkpoint as importing
+
+    loaded = _load([*params, importing.preset_file(preset)])
+    importing.run(adapter, sam, loaded, out)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Option(help="Run folder of a training, or results/train.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model and its record.")],
+    format: Annotated[ExportFormat, typer.Option(help="File format.")] = ExportFormat.onnx,
+    stage: Annotated[Stage, typer.Option(help="Which decoder's logits it gives.")] = Stage.mean,
+    batch: Annotated[int, typer.Option(min=1, help="Slices that it takes at a time.")] = 1,
+    checkpoint: CheckpointOption = None,
+) -> None:
+    """Write a run's model as one file for other programs, checked against the run."""
+    from pipeline import export as exporting
+
+    exporting.run(run, out, format.value, stage.value, batch, checkpoint)
+
+
 @app.command("params")
 def show_params(
     params: ParamsOption = PARAMS,
@@ -315,6 +353,15 @@ def show_params(
         from pipeline import files
 
         files.write_text(write, text)
+
+
+def _model(run: Path | None, results: Path) -> Path:
+    """The folder of the trained model: of a run folder, or what the train stage published."""
+    if run is None:
+        return results / "train"
+    from pipeline import trained
+
+    return trained.model_folder(run)
 
 
 def _load(paths: list[Path]) -> parameters.Params:

@@ -227,7 +227,7 @@ def _finish(
         params.dataset.name,
         list(recipe.labels.names),
         recipe.intensity.model_dump(),
-        {"axes": "".join(volumes.CANONICAL), "spacing_mm": recipe.spacing_mm},
+        volumes.preparation(recipe.spacing_mm),
         rows,
     )
     target, provenance = out / MANIFEST, out / run_folder.PROVENANCE

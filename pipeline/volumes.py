@@ -155,6 +155,11 @@ def from_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     return np.ascontiguousarray(orientations.apply_orientation(array, back))
 
 
+def preparation(spacing_mm: float | None) -> dict[str, Any]:
+    """How volumes become slices, as manifests and models record it."""
+    return {"axes": "".join(CANONICAL), "spacing_mm": spacing_mm}
+
+
 def resampled_size(geometry: Geometry, spacing_mm: float | None) -> tuple[int, int]:
     """Rows and columns of the canonical slices at an in-plane spacing; None: as they are."""
     plane = geometry.canonical_shape[1:]
