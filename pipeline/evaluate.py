@@ -19,7 +19,7 @@ import pyarrow as pa
 from safetensors import SafetensorError
 
 import hsam
-from pipeline import disagreement, files, metrics, run_folder, scores, volumes
+from pipeline import disagreement, files, metrics, run_folder, scores, trained, volumes
 from pipeline.console import say, steps
 from pipeline.conventions import apply_convention
 from pipeline.errors import UserError
@@ -211,8 +211,10 @@ def _check_model(folder: Path, manifest: Manifest) -> None:
 
 def _load_model(folder: Path, sam_checkpoint: str | None, device: str) -> hsam.SegmentationModel:
     needed = hsam.read_record(folder)["needs_sam_checkpoint"]
+    # an imported model recorded its own
+    known = (sam_checkpoint or trained.recorded_checkpoint(folder)) if needed else None
     try:
-        return hsam.load(folder, sam_checkpoint=sam_checkpoint if needed else None, device=device)
+        return hsam.load(folder, sam_checkpoint=known, device=device)
     except (FileNotFoundError, ValueError, SafetensorError) as error:
         raise UserError(
             f"{folder / MODEL_FILES[1]}: can't be loaded ({error}); run the train stage again, "

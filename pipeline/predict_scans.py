@@ -2,7 +2,7 @@
 
 For each scan, below the folder that is asked for: the label map, a JSON record of what was done, a
 review list where the model has two stages, and what was asked for besides. Memory: a scan's voxels
-as stored, six bytes a voxel besides, and one batch of slices.
+as read, label maps of a byte a voxel, and one batch of slices.
 """
 
 import csv

@@ -52,7 +52,7 @@ def sam_checkpoint(folder: Path, given: Path | None) -> Path | None:
     record = read_record(folder)
     if not record["needs_sam_checkpoint"]:
         return None
-    recorded = _recorded_checkpoint(folder)
+    recorded = recorded_checkpoint(folder)
     chosen = given or recorded
     if chosen is None or not Path(chosen).is_file():
         where = f"there is no file {chosen}" if chosen else "none is recorded"
@@ -75,7 +75,8 @@ def load_model(folder: Path, checkpoint: Path | None, device: str) -> hsam.Segme
         raise UserError(f"{folder / MODEL_FILES[1]}: can't be loaded ({error}).") from None
 
 
-def _recorded_checkpoint(folder: Path) -> str | None:
+def recorded_checkpoint(folder: Path) -> str | None:
+    """SAM's file that a model's training or import names, None where it names none."""
     try:
         return files.read_json(folder / PROVENANCE)["params"]["train"]["sam_checkpoint"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
