@@ -7,6 +7,7 @@ the process that makes the loader, and only read from then on: forked workers sh
 spawned ones the memory that PyTorch moves tensors to, so no process writes what another reads.
 """
 
+import signal
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -163,13 +164,16 @@ class SliceLoader:
 def explaining_killed_workers() -> Iterator[None]:
     """A UserError where a worker was killed from outside.
 
-    PyTorch raises for it at once, wherever the main thread is, and not with a type of its own.
+    PyTorch raises for it at once, wherever the main thread is, and not with a type of its own; or
+    the pipe from that worker breaks first. To be used in the main thread.
     """
     try:
         yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
+        # PyTorch's handler would raise again for each of the others that ends
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise UserError(
             "a process that reads slices was killed, most likely for want of memory (shared "
             "memory included); lower train.workers or train.batch_size."
