@@ -54,6 +54,8 @@ schema: $(READY)
 
 bench: $(READY)
 	python benchmarks/model.py
+	python benchmarks/train.py
+	python benchmarks/data.py
 	python benchmarks/score.py
 
 clean:

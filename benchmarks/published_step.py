@@ -10,10 +10,12 @@ It doesn't include reading files, worker processes or logging. Decoders and loss
 library's, so what differs is the encoder, the precision and the data's way.
 """
 
+import itertools
 from functools import partial
 
 import numpy as np
 import torch
+from data import SIDE, npz_augment, recipe
 from scipy import ndimage
 from torch import Tensor
 
@@ -21,6 +23,7 @@ import hsam
 from hsam import sam
 from hsam.backbones import get_backbone
 from hsam.lora import add_lora
+from pipeline.augment import draw
 
 
 def sams_encoder(name: str, image_size: int) -> torch.nn.Module:
@@ -53,10 +56,11 @@ class PublishedStep:
             model.trainable_parameters(), 2.5e-3, weight_decay=0.1, foreach=False
         )
         self.image_size, self.device = image_size, device
-        self.random = np.random.default_rng(0)
+        self.settings = recipe()
+        self.seeds = itertools.count()
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """One step on (B, 512, 512) float32 images in [0, 1] and uint8 labels; the loss."""
+        """One step on (B, 512, 512) float32 images in [0, 1] and labels; the loss."""
         pairs = [self._augment(*pair) for pair in zip(images, labels, strict=True)]
         image = torch.from_numpy(np.stack([p[0] for p in pairs]))[:, None].to(self.device)
         label = torch.from_numpy(np.stack([p[1] for p in pairs])).long().to(self.device)
@@ -72,34 +76,7 @@ class PublishedStep:
         return loss.item()
 
     def _augment(self, image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        draw = self.random.random(3)
-        if draw[0] < 0.45:
-            angle = self.random.uniform(-20, 20)
-            image = ndimage.rotate(image, angle, order=3, reshape=False)
-            label = ndimage.rotate(label, angle, order=0, reshape=False)
-        elif draw[1] < 0.75:
-            image, label = self._crop(image, label)
-        elif draw[2] < 0.85:
-            image, label = self._deform(image, label)
-        return self._resize(image, 3), self._resize(label, 0)
-
-    def _crop(self, image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        side = int(image.shape[0] * self.random.uniform(0.2, 0.8))
-        row, column = self.random.integers(0, image.shape[0] - side, 2)
-        window = np.s_[row : row + side, column : column + side]
-        return image[window], label[window]
-
-    def _deform(self, image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        shift = [
-            ndimage.gaussian_filter(self.random.uniform(-1, 1, image.shape), 20) * 300
-            for _ in range(2)
-        ]
-        places = np.indices(image.shape) + shift
-        return (
-            ndimage.map_coordinates(image, places, order=3),
-            ndimage.map_coordinates(label, places, order=0),
-        )
-
-    def _resize(self, slice_: np.ndarray, order: int) -> np.ndarray:
-        factors = [self.image_size / side for side in slice_.shape]
-        return ndimage.zoom(slice_, factors, order=order)
+        one = draw(self.settings, next(self.seeds), SIDE)
+        image, label = npz_augment((image, label), one, self.settings)
+        factor = self.image_size / SIDE
+        return ndimage.zoom(image, factor, order=3), ndimage.zoom(label, factor, order=0)

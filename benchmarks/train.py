@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from data import SIDE
 from measure import MATRIX_FLOPS, alone, fastest, machine, matrix_work, peak_gib, report, seconds
 from model import encoder_flops
 from published_step import PublishedStep
@@ -29,7 +30,6 @@ from pipeline.params import load
 from pipeline.slices import resize_images, resize_labels
 from pipeline.training_step import Trainer, training_step
 
-SIDE = 512  # of the stored slices, pixels
 CLASSES = 9
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 RECIPE = Path(__file__).parents[1] / "workflow" / "presets" / "synapse-10pct.yaml"
