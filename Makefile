@@ -56,6 +56,7 @@ bench: $(READY)
 	python benchmarks/model.py
 	python benchmarks/train.py
 	python benchmarks/data.py
+	python benchmarks/predict.py
 	python benchmarks/score.py
 
 clean:
