@@ -55,7 +55,7 @@ schema: $(READY)
 bench: $(READY)
 	python benchmarks/model.py
 	python benchmarks/train.py
-	python benchmarks/data.py
+	python benchmarks/slices.py
 	python benchmarks/predict.py
 	python benchmarks/score.py
 

@@ -15,8 +15,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from data import SIDE, npz_augment, recipe
 from scipy import ndimage
+from slices import SIDE, npz_augment, recipe
 from torch import Tensor
 
 import hsam

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import SIDE
 from measure import MATRIX_FLOPS, alone, fastest, machine, matrix_work, peak_gib, report, seconds
 from model import encoder_flops
 from published_step import PublishedStep
+from slices import SIDE
 from torch.utils.flop_counter import FlopCounterMode
 
 import hsam

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+TWO_STAGES = ("coarse", "fine")  # of a model whose stages can disagree
+
 
 @dataclass(frozen=True)
 class Disagreement:

@@ -22,16 +22,16 @@ import hsam
 from pipeline import disagreement, files, metrics, run_folder, scores, trained, volumes
 from pipeline.console import say, steps
 from pipeline.conventions import apply_convention
+from pipeline.disagreement import TWO_STAGES
 from pipeline.errors import UserError
 from pipeline.measures import Measures, measure_organs
 from pipeline.params import Evaluate, Params, stage_params
 from pipeline.predict import model_stages, predict_stages
 from pipeline.shards import Manifest, ManifestRow, ShardReader, read_manifest
 from pipeline.split_file import SplitFile, check_slices, read_split
+from pipeline.trained import MODEL_FILES
 
-MODEL_FILES = ("model.json", "model.safetensors")
 MEASURES, REVIEW_ROWS = "measures.json", "review.json"
-TWO_STAGES = ("coarse", "fine")
 STAGES = pa.schema([pa.field("stage", pa.string(), nullable=False), *scores.ORGANS])
 REVIEW = pa.schema(
     [

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import files, run_folder
+from pipeline.disagreement import TWO_STAGES
 from pipeline.errors import UserError
 from pipeline.pictures import read_prediction
 from pipeline.scored_runs import ScoredRun
 from pipeline.shards import Manifest, ShardReader, Slice, read_manifest
 
-PREDICTION, STAGES = "predictions", ("coarse", "fine")
+PREDICTION = "predictions"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class FigureData:
 
     def has_stages(self, run: ScoredRun) -> bool:
         """Whether the run's model has two stages, scored apart."""
-        return all((run.folder / "stages" / stage).is_dir() for stage in STAGES)
+        return all((run.folder / "stages" / stage).is_dir() for stage in TWO_STAGES)
 
     def _reader(self, case: str) -> ShardReader:
         return ShardReader(self.prepared / "shards" / self.manifest.case(case).shard)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from pipeline import figure_files, metrics, slice_figures
 from pipeline.console import say
-from pipeline.figure_data import STAGES, FigureData, read_figure_data
+from pipeline.disagreement import TWO_STAGES
+from pipeline.figure_data import FigureData, read_figure_data
 from pipeline.pictures import choose_slices
 from pipeline.scored_runs import ScoredRun, read_runs
 from pipeline.shards import Slice
@@ -96,7 +97,7 @@ def stages(data: FigureData, run: ScoredRun, chosen: Chosen, notes: Sequence[str
     rows = []
     for place, (case, index) in enumerate(chosen):
         item = data.slice(case, index)
-        pair = [data.stage(run, stage, case, index) for stage in STAGES]
+        pair = [data.stage(run, stage, case, index) for stage in TWO_STAGES]
         labels = [*pair, data.prediction(run, case, index)]
         panels = [_panel(data, item, None), _panel(data, item, item.label)]
         panels += [_panel(data, item, each, _dice(item.label, each)) for each in labels]

@@ -20,6 +20,7 @@ from rich.table import Table
 import hsam
 from pipeline import disagreement, intensity, label_volumes, scans, trained, views, volumes
 from pipeline.console import console, say, steps
+from pipeline.disagreement import TWO_STAGES
 from pipeline.errors import UserError
 from pipeline.files import write_json, write_text
 from pipeline.label_files import write_label_files
@@ -29,7 +30,6 @@ from pipeline.probabilities import open_probabilities
 from pipeline.scan_intensity import Bounds, find_bounds
 from pipeline.scans import Scan, Source
 
-TWO_STAGES = ("coarse", "fine")
 REVIEW = ("slice", "source_slice", "organ", "disagreement", "differing_mm2")
 
 

@@ -1,6 +1,6 @@
 """Slices a second into training: from shards, and in the form the field uses today.
 
-    python benchmarks/data.py [--slices 48] [--rounds 5] [--threads 1] [--json data.json]
+    python benchmarks/slices.py [--slices 48] [--rounds 5] [--threads 1] [--json slices.json]
 
 Both give batches of augmented slices of 512 x 512 pixels, with the same transforms: a share of
 0.45 rotated, 0.75 of the others cropped and enlarged, 0.85 of the rest deformed, from the same
