@@ -148,7 +148,7 @@ def evaluate(
         loaded,
         results / "prepare",
         results / "split",
-        _model(run, results),
+        run or results / "train",
         results / "evaluate",
         runs,
         device=device,
@@ -169,7 +169,10 @@ def report(
 
     loaded = _load(params)
     folders = {name: results / name for name in ("prepare", "split", "train", "search", "evaluate")}
-    folders["train"] = _model(run, results)
+    if run is not None:
+        from pipeline import trained
+
+        folders["train"] = trained.model_folder(run)
     stage.run(loaded, *folders.values(), reports, runs)
     experiments.record_run(loaded, results)
 
@@ -353,15 +356,6 @@ def show_params(
         from pipeline import files
 
         files.write_text(write, text)
-
-
-def _model(run: Path | None, results: Path) -> Path:
-    """The folder of the trained model: of a run folder, or what the train stage published."""
-    if run is None:
-        return results / "train"
-    from pipeline import trained
-
-    return trained.model_folder(run)
 
 
 def _load(paths: list[Path]) -> parameters.Params:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from safetensors import SafetensorError
 
 import hsam
 from pipeline import disagreement, files, metrics, run_folder, scores, trained, volumes
@@ -62,7 +61,8 @@ def run(
     Args:
         params: all parameters; `evaluate` is read, and `train.sam_checkpoint` to find the file
             that a model with a frozen encoder was trained on.
-        prepared, split, model: published folders of prepare, split and train.
+        prepared, split: published folders of prepare and split.
+        model: that of train, or a run folder of a training or an import.
         out: folder to publish to.
         runs: folder of the run folders.
         device: "cpu" or "cuda".
@@ -73,7 +73,8 @@ def run(
     manifest = read_manifest(prepared / "manifest.parquet")
     roles = read_split(split / "split.parquet")
     cases = _test_cases(manifest, roles, split)
-    _check_model(model, manifest)
+    model = trained.model_folder(model)
+    _check_data(model, manifest)
     inputs = {
         "manifest": files.sha256(prepared / "manifest.parquet"),
         "split": roles.hash,
@@ -86,7 +87,7 @@ def run(
         else:
             scoring = Scoring(params.evaluate, manifest, prepared / "shards", work.path / "cases")
             if pending := [case for case in cases if not scoring.is_done(case)]:
-                network = _load_model(model, params.train.sam_checkpoint, device)
+                network = _load(model, params.train.sam_checkpoint, device)
                 stages = _stages(network, params.evaluate.stage, device)
                 with steps("evaluate", len(cases), len(cases) - len(pending)) as bar:
                     for case in pending:
@@ -183,18 +184,9 @@ def _test_cases(manifest: Manifest, split: SplitFile, folder: Path) -> list[str]
     return split.cases["test"]
 
 
-def _check_model(folder: Path, manifest: Manifest) -> None:
-    missing = [folder / name for name in MODEL_FILES if not (folder / name).is_file()]
-    if missing:
-        raise UserError(
-            f"{path}: there is no such file; run the train stage first." for path in missing
-        )
-    try:
-        record = hsam.read_record(folder)
-    except ValueError as error:
-        raise UserError(
-            f"{folder / MODEL_FILES[0]}: can't be read ({error}); run the train stage again."
-        ) from None
+def _check_data(folder: Path, manifest: Manifest) -> None:
+    """Refuse data that were prepared otherwise than those that the model was trained on."""
+    record = trained.read_record(folder)
     problems = [
         f"{folder}: the model was trained with {what} {record.get(key)}, the data has {found}; "
         "evaluate it on data like it was trained on, or train again."
@@ -209,17 +201,12 @@ def _check_model(folder: Path, manifest: Manifest) -> None:
         raise UserError(problems)
 
 
-def _load_model(folder: Path, sam_checkpoint: str | None, device: str) -> hsam.SegmentationModel:
-    needed = hsam.read_record(folder)["needs_sam_checkpoint"]
-    # an imported model recorded its own
-    known = (sam_checkpoint or trained.recorded_checkpoint(folder)) if needed else None
-    try:
-        return hsam.load(folder, sam_checkpoint=known, device=device)
-    except (FileNotFoundError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"{folder / MODEL_FILES[1]}: can't be loaded ({error}); run the train stage again, "
-            "with the same train.sam_checkpoint."
-        ) from None
+def _load(folder: Path, sam_checkpoint: str | None, device: str) -> hsam.SegmentationModel:
+    # a preset's path may not be there, while a model that was imported knows its own
+    here = sam_checkpoint is not None and Path(sam_checkpoint).is_file()
+    known = trained.recorded_checkpoint(folder)
+    chosen = sam_checkpoint if here or known is None else known
+    return trained.load_model(folder, chosen, device, "train.sam_checkpoint")
 
 
 def _stages(network: hsam.SegmentationModel, wanted: str, device: str) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def run(
     _check_packages(format)
     folder = trained.model_folder(run_path)
     record = trained.read_record(folder)
-    loaded = trained.load_model(folder, trained.sam_checkpoint(folder, checkpoint), "cpu")
+    loaded = trained.load_model(folder, checkpoint, "cpu")
     model = hsam.for_inference(loaded)
     known = model_stages(model)
     if stage not in known:

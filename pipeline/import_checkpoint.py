@@ -16,7 +16,7 @@ from pipeline.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
 from pipeline.models import build_model
 from pipeline.params import Params, stage_params
 from pipeline.prepare import Recipe
-from pipeline.run_folder import RunFolder
+from pipeline.run_folder import IMPORT, RunFolder
 from pipeline.sam_files import checked_sha256
 
 PRESETS = Path("workflow") / "presets"
@@ -65,7 +65,7 @@ def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:
     try:
         imported = params.model_copy(update={"train": settings})
         key = {
-            "stage": "import-checkpoint",
+            "stage": IMPORT,
             "params": stage_params(imported, "train"),
             "inputs": {"adapter": files.sha256(adapter), "sam_checkpoint": digest},
             "code": code.stage_digest("import_checkpoint"),

@@ -91,7 +91,7 @@ class Predictor:
                 f"{folder}: the model was trained on slices with axes {preparation.get('axes')}; "
                 f"expected {axes}."
             )
-        model = trained.load_model(folder, trained.sam_checkpoint(folder, checkpoint), "cpu")
+        model = trained.load_model(folder, checkpoint, "cpu")
         model = hsam.for_inference(model, device)
         known = model_stages(model, device)
         return cls(model, names, rule, preparation.get("spacing_mm"), device, known)

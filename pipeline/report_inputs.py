@@ -1,6 +1,6 @@
 """What a report is made of: the published files of every stage, read and held together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,13 @@ from pipeline.split_file import SplitFile, read_split
 
 @dataclass(frozen=True)
 class ReportFolders:
-    """The published folders of the stages before the report."""
+    """The published folders of the stages before the report.
+
+    Attributes:
+        prepare, split, evaluate: of these stages.
+        search: of the search; unused where the model was imported, for then there was none.
+        train: of the train stage, or the outputs of an import.
+    """
 
     prepare: Path
     split: Path
@@ -26,15 +32,16 @@ class ReportFolders:
 
     def stages(self) -> dict[str, Path]:
         """Stage to folder, in the order of the data flow."""
-        return dict(self.__dict__)
+        stages = dict(self.__dict__)
+        if _is_imported(run_folder.read_provenance(self.train)):
+            del stages["search"]
+        return stages
 
     def files(self) -> dict[str, Path]:
         """Name to path of every file that is read, but the shards and the predictions."""
         named = {
             "manifest": self.prepare / "manifest.parquet",
             "split": self.split / "split.parquet",
-            "trials": self.search / "trials.csv",
-            "best": self.search / "best.yaml",
             "history": self.train / "history.csv",
             "model": self.train / "model.json",
             "metrics": self.evaluate / "metrics.json",
@@ -43,6 +50,9 @@ class ReportFolders:
             "stages": self.evaluate / "stages.parquet",
             "review": self.evaluate / "review.parquet",
         }
+        if "search" in self.stages():
+            named["trials"] = self.search / "trials.csv"
+            named["best"] = self.search / "best.yaml"
         for stage, folder in self.stages().items():
             named[f"{stage} provenance"] = folder / run_folder.PROVENANCE
         return named
@@ -78,7 +88,7 @@ class ReportInputs:
         scores: metrics.json.
         cases, organs, stages, review: evaluate's tables of these names; the last two are empty for
             a model of one stage.
-        history: one row an epoch.
+        history: one row an epoch; none for an imported model.
         model: model.json.
         trials: one row a trial; empty when there was no search.
         best: the overlay of the best trial; empty when there was no search.
@@ -98,6 +108,11 @@ class ReportInputs:
     best: dict[str, Any]
     provenance: dict[str, dict[str, Any]]
 
+    @property
+    def imported(self) -> bool:
+        """Whether the model is a published checkpoint, of whose training nothing is known."""
+        return _is_imported(self.provenance["train"])
+
 
 def read_inputs(folders: ReportFolders) -> ReportInputs:
     """Read everything.
@@ -105,7 +120,7 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
     Raises:
         UserError: files are damaged, or come from runs that don't belong together.
     """
-    named = folders.files()
+    named, searched = folders.files(), "search" in folders.stages()
     inputs = ReportInputs(
         manifest=read_manifest(named["manifest"]),
         split=read_split(named["split"]),
@@ -116,8 +131,8 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
         review=_read(pd.read_parquet, named["review"]),
         history=_read(pd.read_csv, named["history"]),
         model=_read(files.read_json, named["model"]),
-        trials=_read(pd.read_csv, named["trials"]),
-        best=read_yaml(named["best"]),
+        trials=_read(pd.read_csv, named["trials"]) if searched else pd.DataFrame(),
+        best=read_yaml(named["best"]) if searched else {},
         provenance={
             stage: _read(files.read_json, folder / run_folder.PROVENANCE)
             for stage, folder in folders.stages().items()
@@ -125,6 +140,10 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
     )
     _check(folders, inputs)
     return inputs
+
+
+def _is_imported(provenance: Mapping[str, Any]) -> bool:
+    return provenance.get("stage") == run_folder.IMPORT
 
 
 def _read(reader: Callable[[Path], Any], path: Path) -> Any:

@@ -80,7 +80,8 @@ def _setting(inputs: ReportInputs) -> str:
     parts.append(f"{config['image_size']} px")
     if "lora_rank" in config:
         parts.append(f"LoRA rank {config['lora_rank']}")
-    return ", ".join([*parts, _count(len(inputs.history), "epoch")])
+    parts.append("imported" if inputs.imported else _count(len(inputs.history), "epoch"))
+    return ", ".join(parts)
 
 
 def _data_sentence(inputs: ReportInputs) -> str:
@@ -88,6 +89,11 @@ def _data_sentence(inputs: ReportInputs) -> str:
         counts = inputs.split.counts[role]
         return f"{_count(counts['slices'], 'slice')} of {_count(counts['subjects'], 'case')}"
 
+    if inputs.imported:
+        return (
+            f"A published checkpoint, scored on {_count(len(inputs.split.cases['test']), 'case')}; "
+            "whether it was trained on any of them isn't known here."
+        )
     middle = f", validated on {amount('validation')}" if inputs.split.cases["validation"] else ""
     other = _count(len(inputs.split.cases["test"]), "other case")
     return f"Trained on {amount('train')}{middle}, scored on {other}."
@@ -211,6 +217,11 @@ def _rows(cases: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _training_note(inputs: ReportInputs) -> str:
+    if inputs.imported:
+        return (
+            f"Imported with {inputs.model['trainable_parameters']:,} trained parameters; nothing "
+            "is recorded of the training. Parameters of training below are the preset's."
+        )
     history = inputs.history
     first, last = history.iloc[0], history.iloc[-1]
     parts = [
@@ -251,10 +262,9 @@ def _curves(history: pd.DataFrame) -> list[dict[str, Any]]:
 def _search(inputs: ReportInputs) -> dict[str, Any]:
     trials = inputs.trials
     if trials.empty:
-        return {
-            "note": "No search was run (search.trials is 0): training took the parameters below.",
-            "rows": [],
-        }
+        why = "the model was imported" if inputs.imported else "search.trials is 0"
+        rest = "" if inputs.imported else ": training took the parameters below"
+        return {"note": f"No search was run ({why}){rest}.", "rows": []}
     chosen = inputs.best.get("train", {})
     best = trials["value"].idxmax() if trials["value"].notna().any() else None
     taken = ", ".join(f"{key} {_short(value)}" for key, value in chosen.items())

@@ -26,6 +26,7 @@ from pipeline.errors import UserError
 
 DONE, KEY = "done.json", "key.json"
 PROVENANCE = "provenance.json"
+IMPORT = "import-checkpoint"  # the stage in the provenance of an imported model
 LIBRARIES = ("numpy", "torch", "segment-anything", "pyarrow", "nibabel", "SimpleITK", "optuna")
 
 
@@ -116,6 +117,15 @@ def open_run(
 def provenance(key: Mapping[str, Any]) -> dict[str, Any]:
     """What a stage's provenance.json holds: the key, the commit and the libraries' versions."""
     return {**key, **_environment()}
+
+
+def read_provenance(folder: Path) -> Mapping[str, Any]:
+    """What provenance.json beside a stage's outputs says; empty where there is none to be read."""
+    try:
+        found = files.read_json(folder / PROVENANCE)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _claim(path: Path, key: Mapping[str, Any]) -> None:

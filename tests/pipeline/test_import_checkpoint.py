@@ -2,16 +2,19 @@
 
 import json
 
+import pandas as pd
 import pytest
 import torch
 
 import hsam
 from hsam.backbones import BACKBONES, Backbone
-from pipeline import import_checkpoint, trained
+from pipeline import evaluate, files, import_checkpoint, report, split, trained
 from pipeline.datasets import synapse
 from pipeline.errors import UserError
 from pipeline.params import load, overlay, read_yaml, validate
+from pipeline.predict import predict_volume
 from pipeline.predict_scans import Predictor
+from pipeline.shards import ShardReader
 from tests.hsam.seeded import seeded_image
 from tests.hsam.test_published_adapter import published_state
 from tests.hsam.toys import randomise, sam_state
@@ -60,7 +63,7 @@ def test_the_run_folder_gives_the_published_models_answers(published, tmp_path):
     import_checkpoint.run(adapter, sam, params(), out)
     folder = trained.model_folder(out)
     assert folder == out / "out"
-    model = hsam.load(folder, sam_checkpoint=trained.sam_checkpoint(folder, None))
+    model = trained.load_model(folder, None, "cpu")
     image = seeded_image(1, 64)
     with torch.inference_mode():
         torch.testing.assert_close(model(image).logits(), source(image).logits())
@@ -114,3 +117,65 @@ def test_presets_are_listed():
     assert load([ROOT / "params.yaml", import_checkpoint.preset_file("synapse-10pct")])
     with pytest.raises(UserError, match="expected one of la-4, phantom"):
         import_checkpoint.preset_file("synapse")
+
+
+@pytest.fixture
+def evaluated(published, phantom_params, prepared_phantoms, tmp_path):
+    """results/ with an imported run scored on the phantoms; and the run."""
+    _, sam, adapter = published
+    run, results = tmp_path / "published", tmp_path / "results"
+    import_checkpoint.run(adapter, sam, params(), run)
+    results.mkdir()
+    (results / "prepare").symlink_to(prepared_phantoms)
+    split.run(phantom_params, prepared_phantoms, results / "split")
+    # as a preset has it: SAM's file at a place where this user doesn't keep it
+    settings = phantom_params.train.model_copy(update={"sam_checkpoint": "checkpoints/none.pth"})
+    changed = phantom_params.model_copy(update={"train": settings})
+    folders = (results / "prepare", results / "split", run, results / "evaluate")
+    evaluate.run(changed, *folders, tmp_path / "runs", device="cpu")
+    return results, run
+
+
+def test_an_imported_run_is_evaluated_as_its_model_predicts(evaluated, published):
+    source, _, _ = published
+    results, _ = evaluated
+    scores = files.read_json(results / "evaluate" / "metrics.json")
+    assert scores["cases"] == 2 and list(scores["stages"]) == ["mean", "coarse", "fine"]
+    images, truth = ShardReader(results / "prepare" / "shards" / "img0004.parquet").read_volume()
+    liver = predict_volume(source, images) == 5
+    shared = (liver & (truth == 5)).sum()
+    table = pd.read_csv(results / "evaluate" / "cases.csv").set_index(["case", "organ"])
+    found = table.loc["img0004", "liver"]
+    assert found["predicted_voxels"] == liver.sum() > 0
+    dice = 2 * shared / (liver.sum() + (truth == 5).sum())
+    assert found["dice"] == pytest.approx(dice)
+
+
+def test_the_report_of_an_imported_run_claims_no_training(evaluated, phantom_params, tmp_path):
+    results, run = evaluated
+    stages = (results / "prepare", results / "split", trained.model_folder(run))
+    report.run(
+        phantom_params,
+        *stages,
+        results / "search",
+        results / "evaluate",
+        tmp_path / "reports",
+        tmp_path / "runs",
+    )
+    html = (tmp_path / "reports" / "report.html").read_text()
+    assert "A published checkpoint, scored on 2 cases" in html
+    assert "nothing is recorded of the training" in html
+    assert "No search was run (the model was imported)." in html
+    assert "Trained on" not in html and "0 epochs" not in html and str(tmp_path) not in html
+
+
+def test_sams_file_is_asked_for_where_none_can_be_found(published, tmp_path):
+    _, sam, adapter = published
+    import_checkpoint.run(adapter, sam, params(), tmp_path / "out")
+    folder = trained.model_folder(tmp_path / "out")
+    sam.rename(tmp_path / "moved.pth")
+    with pytest.raises(UserError, match=r"there is no file .*sam\.pth; name it with --checkpoint"):
+        trained.load_model(folder, None, "cpu")
+    trained.load_model(folder, tmp_path / "moved.pth", "cpu")
+    with pytest.raises(UserError, match="expected SHA-256 .*, got .*--checkpoint naming the SAM"):
+        trained.load_model(folder, adapter, "cpu")
