@@ -15,8 +15,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy import ndimage
-from slices import SIDE, npz_augment, recipe
+from slices import SIDE, npz_augment, npz_resize, recipe
 from torch import Tensor
 
 import hsam
@@ -77,6 +76,4 @@ class PublishedStep:
 
     def _augment(self, image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         one = draw(self.settings, next(self.seeds), SIDE)
-        image, label = npz_augment((image, label), one, self.settings)
-        factor = self.image_size / SIDE
-        return ndimage.zoom(image, factor, order=3), ndimage.zoom(label, factor, order=0)
+        return npz_resize(npz_augment((image, label), one, self.settings), self.image_size)

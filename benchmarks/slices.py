@@ -2,15 +2,16 @@
 
     python benchmarks/slices.py [--slices 48] [--rounds 5] [--threads 1] [--json slices.json]
 
-Both give batches of augmented slices of 512 x 512 pixels, with the same transforms: a share of
-0.45 rotated, 0.75 of the others cropped and enlarged, 0.85 of the rest deformed, from the same
-seeds.
+Both give batches of augmented slices at the model's side, 512 or 224 pixels, from slices of
+512 x 512, with the same transforms: a share of 0.45 rotated, 0.75 of the others cropped and
+enlarged, 0.85 of the rest deformed, from the same seeds.
 
 - shards: `SliceLoader` over parquet shards, then `augment` on whole batches; decoded anew for every
   epoch, or kept decoded.
 - npz: one uncompressed .npz a slice (float32 image, float32 label), read with `np.load` and
   transformed on its own with SciPy: `rotate`, `zoom` and `map_coordinates`, the image with cubic
   splines, the label to the nearest pixel; a deformation is white noise under a Gaussian filter.
+  Then `zoom` brings it to the model's side.
   Low-resolution copies of the label and colour channels, which some codes make here, are left out.
 
 With more than one thread both read in that many worker processes. The process and its workers are
@@ -19,6 +20,7 @@ a GPU, `augment` runs on it as well, in rows of its own.
 """
 
 import argparse
+import itertools
 import math
 import os
 import tempfile
@@ -40,6 +42,7 @@ from pipeline.slice_dataset import SliceDataset, SliceLoader
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE, BATCH, SEED = 512, 16, 0
+MODEL_SIDES = (512, 224)
 Array = NDArray[np.float32]
 Pair = tuple[Array, Array]
 
@@ -51,10 +54,11 @@ class NpzDataset(Dataset):
         files: of arrays image (512, 512) in [0, 1] and label (512, 512), both float32.
         draws: the transform of each.
         settings: ranges of the transforms.
+        size: the model's side, pixels.
     """
 
-    def __init__(self, files: list[Path], draws: list[Draw], settings: Augment) -> None:
-        self.files, self.draws, self.settings = files, draws, settings
+    def __init__(self, files: list[Path], draws: list[Draw], settings: Augment, size: int) -> None:
+        self.files, self.draws, self.settings, self.size = files, draws, settings, size
 
     def __len__(self) -> int:
         return len(self.files)
@@ -62,7 +66,7 @@ class NpzDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         with np.load(self.files[index]) as data:
             pair = data["image"], data["label"]
-        image, label = npz_augment(pair, self.draws[index], self.settings)
+        image, label = npz_resize(npz_augment(pair, self.draws[index], self.settings), self.size)
         return torch.from_numpy(image)[None], torch.from_numpy(label.astype(np.uint8))
 
 
@@ -80,6 +84,14 @@ def npz_augment(pair: Pair, one: Draw, settings: Augment) -> Pair:
     if one.matrix[0, 0] < 1:
         return cropped(pair, one)
     return pair
+
+
+def npz_resize(pair: Pair, size: int) -> Pair:
+    """A slice and its label at the model's side, with SciPy."""
+    if size == SIDE:
+        return pair
+    image, label = pair
+    return ndimage.zoom(image, size / SIDE, order=3), ndimage.zoom(label, size / SIDE, order=0)
 
 
 def cropped(pair: Pair, one: Draw) -> Pair:
@@ -139,26 +151,32 @@ def make_data(folder: Path, slices: int) -> tuple[list[tuple[str, int]], list[Pa
 
 
 def forms(
-    folder: Path, names: list[tuple[str, int]], files: list[Path], workers: int, device: str
+    folder: Path,
+    names: list[tuple[str, int]],
+    files: list[Path],
+    size: int,
+    workers: int,
+    device: str,
 ) -> dict[str, Callable[[], None]]:
-    """An epoch of each form."""
+    """An epoch of each form at a model's side."""
     settings = recipe()
     seeds = sample_seeds(SEED, 0, torch.arange(len(names)))
     draws = [draw(settings, seed, SIDE) for seed in seeds.tolist()]
     npz = DataLoader(
-        NpzDataset(files, draws, settings),
+        NpzDataset(files, draws, settings, size),
         BATCH,
         num_workers=workers,
         persistent_workers=workers > 0,
     )
 
     def shards(cache_mib: float) -> Callable[[], None]:
-        dataset = SliceDataset(folder / "prepare" / "shards", names, SIDE, cache_mib)
+        dataset = SliceDataset(folder / "prepare" / "shards", names, cache_mib)
         loader = SliceLoader(dataset, BATCH, workers, device != "cpu")
 
         def run() -> None:
             for images, labels, indices in loader.epoch(range(len(names))):
-                augment(images.to(device), labels.to(device), settings, seeds[indices])
+                images, labels = ([each.to(device) for each in kind] for kind in (images, labels))
+                augment(images, labels, settings, seeds[indices], size)
 
         return run
 
@@ -172,46 +190,60 @@ def forms(
 def epochs(
     folder: Path, names: list, files: list[Path], rounds: int, threads: int, device: str
 ) -> list[dict]:
-    """Slices a second of each form."""
+    """Slices a second of each form at each of the model's sides."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     workers = threads if threads > 1 else 0
-    times = fastest(forms(folder, names, files, workers, device), rounds)
+    work = {
+        (size, form): run
+        for size in MODEL_SIDES
+        for form, run in forms(folder, names, files, size, workers, device).items()
+    }
+    times = fastest(work, rounds)
     return [
         {
+            "model's side": size,
             "form": form,
             "augmented on": "cpu" if form == "npz" else device,
             "slices/s": len(names) / taken,
             "ms a slice": 1000 * taken / len(names),
-            "times npz": times["npz"] / taken,
+            "times npz": times[size, "npz"] / taken,
         }
-        for form, taken in times.items()
+        for (size, form), taken in times.items()
     ]
 
 
 def transforms(file: Path, rounds: int, threads: int) -> list[dict]:
-    """Milliseconds a slice of each transform alone, without reading; ours in batches."""
+    """Milliseconds a slice of each transform at each side, without reading; ours in batches."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     settings = recipe()
     with np.load(file) as data:
         pair = data["image"], data["label"]
-    images = torch.from_numpy(pair[0]).expand(BATCH, 1, SIDE, SIDE).contiguous()
+    images = torch.from_numpy(pair[0]).expand(BATCH, SIDE, SIDE).contiguous()
     labels = torch.from_numpy(pair[1]).to(torch.uint8).expand(BATCH, SIDE, SIDE).contiguous()
     seeds = sample_seeds(SEED, 0, torch.arange(BATCH))
     rows = []
-    for name in ("rotate", "crop", "elastic"):
+    for size, name in itertools.product(MODEL_SIDES, ("rotate", "crop", "elastic")):
         shares = {"rotate": 0.0, "crop": 0.0, "elastic": 0.0, name: 1.0}
         alone_settings = settings.model_copy(update=shares)
         draws = [draw(alone_settings, seed, SIDE) for seed in seeds.tolist()]
         times = fastest(
             {
-                "npz": lambda d=draws, s=alone_settings: [npz_augment(pair, one, s) for one in d],
-                "ours": lambda s=alone_settings: augment(images, labels, s, seeds),
+                "npz": lambda d=draws, s=alone_settings, size=size: [
+                    npz_resize(npz_augment(pair, one, s), size) for one in d
+                ],
+                "ours": lambda s=alone_settings, size=size: augment(images, labels, s, seeds, size),
             },
             rounds,
         )
         ours, theirs = 1000 * times["ours"] / BATCH, 1000 * times["npz"] / BATCH
         rows.append(
-            {"transform": name, "npz, ms": theirs, "ours, ms": ours, "ratio": theirs / ours}
+            {
+                "model's side": size,
+                "transform": name,
+                "npz, ms": theirs,
+                "ours, ms": ours,
+                "ratio": theirs / ours,
+            }
         )
     return rows
 

@@ -27,7 +27,6 @@ from hsam.backbones import get_backbone
 from pipeline.batches import Batches
 from pipeline.devices import make_fabric, set_tf32
 from pipeline.params import load
-from pipeline.slices import resize_images, resize_labels
 from pipeline.training_step import Trainer, training_step
 
 CLASSES = 9
@@ -54,7 +53,7 @@ def published(backbone: str, image_size: int, batch: int, device: str) -> Step:
 
 
 def ours(backbone: str, image_size: int, batch: int, device: str) -> Step:
-    """The pipeline's step on slices as its cache holds them: resized once."""
+    """The pipeline's step, its augmentation included."""
     sizes = {"backbone": backbone, "image_size": image_size, "batch_size": batch}
     settings = load([PARAMS, RECIPE]).train.model_copy(update=sizes)
     fabric = make_fabric(settings, device)
@@ -63,8 +62,6 @@ def ours(backbone: str, image_size: int, batch: int, device: str) -> Step:
     model = hsam.build_hsam(backbone, image_size=image_size, num_classes=CLASSES - 1)
     trainer = Trainer.make(fabric, model, settings, seed=0)
     images, labels = (torch.from_numpy(array) for array in slices(batch))
-    images = resize_images(images[:, None], (image_size, image_size))
-    labels = resize_labels(labels, (image_size, image_size))
     one = next(Batches(batch, 1, batch, batch, seed=0).steps())
     read = [(images, labels, one.indices)]
     return lambda: training_step(trainer, one, read, settings.learning_rate, 0.4)

@@ -2,14 +2,16 @@
 
 The published recipe, in the order of its draws: a share of the slices is rotated; a share of the
 others is cropped and enlarged; a share of the rest is deformed. All three only say where each pixel
-comes from, so they end in one sampling grid and each slice is interpolated once.
+comes from, so they end in one sampling grid, and each slice is interpolated once, from the pixels
+that its shard holds to those of the model. Where the model's are coarser, an image's are means over
+a finer grid.
 
 Every sample has a seed of its own (`sample_seeds`). What it decides is drawn on the CPU, so a
 sample's transform depends neither on its batch nor on the device or the number of workers.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +21,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.params import Augment
+from pipeline.slices import resize_images, resize_labels
 
 # nodes of a deformation's noise beyond the border, in sigmas; a Gaussian is 0.01 there
 MARGIN = 3
 CPU_PIECE = 4  # samples
+SPACING = 1.1  # pixels of a slice, at most, between two points where its image is read
 
 
 @dataclass(frozen=True)
@@ -61,43 +65,88 @@ def sample_seeds(seed: int, epoch: int, samples: Tensor) -> Tensor:
 
 
 def augment(
-    images: Tensor, labels: Tensor, settings: Augment, seeds: Tensor
+    images: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    settings: Augment,
+    seeds: Tensor,
+    size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Transform every sample as its seed says.
+    """Transform every sample as its seed says, and bring it to the model's side.
 
     Args:
-        images: (B, 1, S, S) float32 in [0, 1]; interpolated bilinearly, 0 outside.
-        labels: (B, S, S) uint8; the nearest label, 0 outside, so no class is invented.
+        images: B of (H, W) float32 in [0, 1], each of its own size, or (B, H, W); interpolated
+            bilinearly, 0 outside.
+        labels: B of (H, W) uint8; the nearest label to a pixel's centre, 0 outside, so no class
+            is invented.
         settings: shares and ranges of the transforms.
         seeds: (B,) int64, from `sample_seeds`.
+        size: S, the model's side.
 
     Returns:
-        Images and labels of the same shapes, dtypes and device. A sample that the draw leaves
-        alone is the same to the last bit.
+        Images (B, 1, S, S) and labels (B, S, S) on the same device. A sample that the draw leaves
+        alone is what `resize_images` and `resize_labels` give, to the last bit.
     """
-    draws = [draw(settings, seed, images.shape[-1]) for seed in seeds.tolist()]
-    # a CPU is faster on pieces whose grids stay in its cache
-    piece = CPU_PIECE if images.device.type == "cpu" else len(draws)
-    parts = [
-        _transform(images[some], labels[some], draws[some], settings.elastic_sigma)
-        for some in (slice(first, first + piece) for first in range(0, len(draws), piece))
-    ]
-    return torch.cat([image for image, _ in parts]), torch.cat([label for _, label in parts])
-
-
-def _transform(
-    images: Tensor, labels: Tensor, draws: Sequence[Draw], sigma: float
-) -> tuple[Tensor, Tensor]:
-    still = [index for index, one in enumerate(draws) if not _moves(one)]
-    if len(still) < len(draws):
-        grid = _grid(draws, sigma, images.shape[-1], images.device)
-        moved = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
-        nearest = F.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)
-        where = nearest[:, 0].to(labels.dtype)
-        for index in still:  # the grid's rounding would blend neighbours by a millionth
-            moved[index], where[index] = images[index], labels[index]
-        images, labels = moved, where
+    draws = [draw(settings, seed, size) for seed in seeds.tolist()]
+    made: dict[int, tuple[Tensor, Tensor]] = {}
+    for finer, piece in _pieces(images, draws, size):
+        image = torch.stack([images[index] for index in piece])[:, None]
+        label = torch.stack([labels[index] for index in piece])
+        if finer is None:
+            image, label = resize_images(image, (size, size)), resize_labels(label, (size, size))
+        else:
+            some = [draws[index] for index in piece]
+            image, label = _sample(image, label, some, settings.elastic_sigma, size, finer)
+        made.update(zip(piece, zip(image, label, strict=True), strict=True))
+    images, labels = (
+        torch.stack([made[index][part] for index in range(len(draws))]) for part in (0, 1)
+    )
     return _intensities(images, draws), labels
+
+
+def _pieces(
+    images: Sequence[Tensor], draws: Sequence[Draw], size: int
+) -> Iterator[tuple[tuple[int, int] | None, list[int]]]:
+    """Samples that can be made together, and what `_finer` says of them."""
+    alike: dict[tuple, list[int]] = {}
+    for index, (image, one) in enumerate(zip(images, draws, strict=True)):
+        alike.setdefault((_finer(one, image.shape, size), image.shape), []).append(index)
+    for (finer, _), members in alike.items():
+        # a CPU is faster on pieces whose grids stay in its cache
+        length = CPU_PIECE if images[0].device.type == "cpu" else len(members)
+        for first in range(0, len(members), length):
+            yield finer, members[first : first + length]
+
+
+def _finer(one: Draw, shape: Sequence[int], size: int) -> tuple[int, int] | None:
+    """Points along a column and a row of an output pixel, for its mean; None: nothing moves.
+
+    A deformation's own stretching is left out: it is a few per cent.
+    """
+    if one.nodes is None and np.array_equal(one.matrix, np.eye(2, 3)):
+        return None
+    rows, columns = shape
+    # one column: the step of the source, in its pixels, for one of the output along x, then y
+    steps = one.matrix[:, :2] * np.array([[columns], [rows]]) / size
+    along_x, along_y = np.linalg.norm(steps, axis=0)
+    return tuple(max(1, math.ceil(step / SPACING)) for step in (along_y, along_x))
+
+
+def _sample(
+    images: Tensor,
+    labels: Tensor,
+    draws: Sequence[Draw],
+    sigma: float,
+    size: int,
+    finer: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Images (B, 1, S, S) and labels (B, S, S) from those of one size (H, W)."""
+    grid = _grid(draws, sigma, (size, size), images.device)
+    nearest = F.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)
+    if finer != (1, 1):
+        grid = _grid(draws, sigma, (size * finer[0], size * finer[1]), images.device)
+    points = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+    # the mean has the weights of any slice that shrinks
+    return resize_images(points, (size, size)), nearest[:, 0].to(labels.dtype)
 
 
 def draw(settings: Augment, seed: int, side: int) -> Draw:
@@ -123,10 +172,6 @@ def draw(settings: Augment, seed: int, side: int) -> Draw:
     return Draw(matrix, nodes, settings.gamma ** (2 * power - 1), noise)
 
 
-def _moves(one: Draw) -> bool:
-    return one.nodes is not None or not np.array_equal(one.matrix, np.eye(2, 3))
-
-
 def _rotation(angle: float) -> NDArray[np.float64]:
     cos, sin = math.cos(angle), math.sin(angle)
     return np.array([[cos, -sin, 0], [sin, cos, 0]])
@@ -136,20 +181,22 @@ def _crop(share: float, x: float, y: float) -> NDArray[np.float64]:
     return np.array([[share, 0, x], [0, share, y]])
 
 
-def _grid(draws: Sequence[Draw], sigma: float, side: int, device: torch.device) -> Tensor:
-    """(B, S, S, 2): where each output pixel comes from, x before y, in [-1, 1]."""
+def _grid(
+    draws: Sequence[Draw], sigma: float, shape: tuple[int, int], device: torch.device
+) -> Tensor:
+    """(B, *shape, 2): where each point of a grid comes from, x before y, in [-1, 1]."""
     matrix = _send([one.matrix for one in draws], device)
-    line = (2 * torch.arange(side, device=device) + 1) / side - 1  # pixel centres
+    lines = [(2 * torch.arange(side, device=device) + 1) / side - 1 for side in shape]  # centres
     # written out: a matrix product would be rounded to TF32 or bfloat16 where those are allowed
-    along_x = matrix[:, :, 0, None] * line  # B x 2 x S
-    along_y = matrix[:, :, 1, None] * line + matrix[:, :, 2, None]
-    planes = along_x[:, :, None] + along_y[..., None]  # B x 2 x S x S
+    along_x = matrix[:, :, 0, None] * lines[1]  # B x 2 x columns
+    along_y = matrix[:, :, 1, None] * lines[0] + matrix[:, :, 2, None]
+    planes = along_x[:, :, None] + along_y[..., None]  # B x 2 x rows x columns
     deformed = [index for index, one in enumerate(draws) if one.nodes is not None]
     if deformed:
         for index, nodes in zip(
             deformed, _send([draws[i].nodes for i in deformed], device), strict=True
         ):
-            planes[index] += _smooth(nodes, sigma, side)
+            planes[index] += _smooth(nodes, sigma, shape)
     return planes.movedim(1, -1)
 
 
@@ -166,21 +213,25 @@ def _node_count(sigma: float) -> int:
     return math.ceil(1 / sigma) + 1 + 2 * MARGIN
 
 
-def _smooth(nodes: Tensor, sigma: float, side: int) -> Tensor:
-    """(2, M, M) noise -> (2, S, S), smoothed by a Gaussian, its standard deviation kept.
+def _smooth(nodes: Tensor, sigma: float, shape: tuple[int, int]) -> Tensor:
+    """(2, M, M) noise -> (2, *shape), smoothed by a Gaussian, its standard deviation kept.
 
     A Gaussian filter of white noise, with the noise on nodes a sigma apart in place of pixels:
     there a sum over the nodes differs from one over the pixels by 1e-4 of it, and the filter is
     two small products.
     """
-    count = nodes.shape[-1]
-    place = (torch.arange(side, device=nodes.device) + 0.5) / side / sigma  # in sigmas
-    node = torch.arange(count, device=nodes.device) - MARGIN
+    node = torch.arange(nodes.shape[-1], device=nodes.device) - MARGIN
+    rows, columns = (_weights(node, sigma, side) for side in shape)
+    return rows @ nodes @ columns.T
+
+
+def _weights(node: Tensor, sigma: float, side: int) -> Tensor:
+    """(side, M): Gaussian weights of the nodes at each pixel of a line, of unit norm."""
+    place = (torch.arange(side, device=node.device) + 0.5) / side / sigma  # in sigmas
     # no further than 6 sigmas, where float32 is denormal and products take ten times as long
-    apart = (place[:, None] - node).abs()  # S x M
+    apart = (place[:, None] - node).abs()
     weights = torch.exp(-(apart**2) / 2) * (apart < 6)
-    weights = weights / weights.norm(dim=1, keepdim=True)
-    return weights @ nodes @ weights.T
+    return weights / weights.norm(dim=1, keepdim=True)
 
 
 def _intensities(images: Tensor, draws: Sequence[Draw]) -> Tensor:

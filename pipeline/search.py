@@ -75,7 +75,7 @@ def _search(params: Params, data: TrainingData, journal: Path, device: str) -> l
         _objective,
         params=params,
         data=data,
-        slices=data.slices("train", params.train.image_size, params.train.cache_mib),
+        slices=data.slices("train", params.train.cache_mib),
         validation=Validation.of(data, params.train),
         fabric=fabric,
     )

@@ -260,6 +260,11 @@ class ShardReader:
         return self._about["low"], self._about["high"]
 
     @property
+    def image_type(self) -> np.dtype:
+        """Of the images as they are stored."""
+        return np.dtype(self._about["image_type"])
+
+    @property
     def source(self) -> Source:
         """The raw files that the shard was made from."""
         about = self._about
@@ -292,7 +297,12 @@ class ShardReader:
             raise IndexError(f"{self.path}: slice {index} of {len(self)}")
         row = self._rows(index)[0]
         image, label = self._decode(row)
-        return Slice(row["case"], index, self._scale(image), label, tuple(row["spacing_mm"]))
+        unit = to_unit(image, *self.bounds)
+        return Slice(row["case"], index, unit, label, tuple(row["spacing_mm"]))
+
+    def read_stored(self, index: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Image (H, W) in source units, in `image_type`, read-only, and label (H, W)."""
+        return self._decode(self._rows(index)[0])
 
     def read_volume(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Images (Z, H, W) float32 in [0, 1] and labels (Z, H, W) uint8."""
@@ -340,12 +350,9 @@ class ShardReader:
         """Image (H, W) in source units, read-only, and label (H, W)."""
         shape = (row["rows"], row["columns"])
         with _reading(self.path):
-            image = np.frombuffer(row["image"], self._about["image_type"]).reshape(shape)
+            image = np.frombuffer(row["image"], self.image_type).reshape(shape)
             label = np.frombuffer(row["label"], np.uint8).reshape(shape)
         return image, label.copy()
-
-    def _scale(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        return to_unit(image, *self.bounds)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

@@ -5,6 +5,8 @@ keeps at most READERS shards open, and of those it keeps the table of contents a
 slices of the set are kept decoded as long as they fit in a stated limit. They are decoded once, in
 the process that makes the loader, and only read from then on: forked workers share the pages, and
 spawned ones the memory that PyTorch moves tensors to, so no process writes what another reads.
+
+Slices keep the side that they have in the shards, which differs between cases of some data sets.
 """
 
 import signal
@@ -19,65 +21,61 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import UserError
 from pipeline.shards import ShardReader
-from pipeline.slices import resize_images, resize_labels
+from pipeline.slice_cache import SliceCache
 
 READERS = 16  # open shards a process
 MIB = 2**20
 Item = tuple[Tensor, Tensor, int]
+Batch = tuple[list[Tensor], list[Tensor], Tensor]
 
 
 class SliceDataset(Dataset):
-    """Named slices, resized to S x S.
+    """Named slices.
 
     Args:
         shards: folder of `<case>.parquet`.
         names: case and slice index of each; an item's place here is its index.
-        image_size: S.
-        cache_mib: memory for decoded slices, MiB (5 S² bytes each), in every process that makes
-            a loader; 0 keeps none.
+        cache_mib: memory for decoded slices, MiB, in every process that makes a loader; 0 keeps
+            none.
 
     Raises, when a slice is read:
         UserError: its shard is missing or damaged.
     """
 
     def __init__(
-        self,
-        shards: Path,
-        names: Sequence[tuple[str, int]],
-        image_size: int,
-        cache_mib: float = 0,
+        self, shards: Path, names: Sequence[tuple[str, int]], cache_mib: float = 0
     ) -> None:
         self.names = tuple(names)
-        self.image_size = image_size
-        self.cached = min(len(self.names), int(cache_mib * MIB / (5 * image_size**2)))
+        self.cache_mib = cache_mib
         self._readers = _Readers(Path(shards))
-        self._cache: tuple[Tensor, Tensor] | None = None
+        self._cache: SliceCache | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Item:
-        """Image (1, S, S) float32 in [0, 1], label (S, S) uint8 and the index itself."""
+        """Image (H, W) float32 in [0, 1], label (H, W) uint8 and the index itself."""
         if not 0 <= index < len(self):
             raise IndexError(f"slice {index} of {len(self)}")
-        if self._cache is not None and index < self.cached:
-            images, labels = self._cache
-            return images[index], labels[index], index
-        return *self._decode(index), index
+        if index < self.cached:
+            return *self._cache[index], index
+        case, place = self.names[index]
+        item = self._readers.open(case).read(place)
+        return torch.from_numpy(item.image), torch.from_numpy(item.label), index
+
+    @property
+    def cached(self) -> int:
+        """How many of the first slices are kept decoded."""
+        return 0 if self._cache is None else len(self._cache)
 
     def fill_cache(self) -> None:
-        """Decode the first `cached` slices; a second call does nothing."""
-        if self._cache is None and self.cached:
-            side = self.image_size
-            images = torch.empty(self.cached, 1, side, side)
-            labels = torch.empty(self.cached, side, side, dtype=torch.uint8)
-            for index in range(self.cached):
-                images[index], labels[index] = self._decode(index)
-            self._cache = images, labels
+        """Decode the first slices, as many as fit; a second call does nothing."""
+        if self._cache is None and self.cache_mib:
+            self._cache = SliceCache(self.names, self._readers.open, self.cache_mib * MIB)
 
     def class_counts(self) -> NDArray[np.int64]:
         """(N, classes) pixels of each class in every slice as prepared, the background first.
@@ -88,14 +86,6 @@ class SliceDataset(Dataset):
         for case in dict.fromkeys(case for case, _ in self.names):
             counts[case] = self._readers.open(case).counts
         return np.stack([counts[case][index] for case, index in self.names])
-
-    def _decode(self, index: int) -> tuple[Tensor, Tensor]:
-        case, place = self.names[index]
-        item = self._readers.open(case).read(place)
-        size = (self.image_size, self.image_size)
-        image = torch.from_numpy(item.image)[None, None]  # 1 x 1 x H x W
-        label = torch.from_numpy(item.label)[None]  # 1 x H x W
-        return resize_images(image, size)[0], resize_labels(label, size)[0]
 
 
 class SliceLoader:
@@ -137,15 +127,13 @@ class SliceLoader:
             generator=torch.Generator(),  # else it takes a number from the model's
         )
 
-    def epoch(self, order: Sequence[int] | Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def epoch(self, order: Sequence[int] | Tensor) -> Iterator[Batch]:
         """`batches` of `batch_size` slices each, in the given order."""
         step = self.batch_size
         return self.batches(order[first : first + step] for first in range(0, len(order), step))
 
-    def batches(
-        self, chosen: Iterable[Sequence[int] | Tensor]
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Images (B, 1, S, S), labels (B, S, S) and indices (B,) int64 of each batch in turn.
+    def batches(self, chosen: Iterable[Sequence[int] | Tensor]) -> Iterator[Batch]:
+        """B images (H, W), B labels (H, W) and indices (B,) int64 of each batch in turn.
 
         Args:
             chosen: dataset indices of each batch; workers take them some batches ahead.
@@ -157,7 +145,8 @@ class SliceLoader:
         for batch in self._loader:
             if isinstance(batch, UserError):
                 raise batch
-            yield batch
+            images, labels, indices, sizes = batch
+            yield _cut(images, sizes), _cut(labels, sizes), indices
 
 
 @contextmanager
@@ -203,8 +192,22 @@ class _Guarded(Dataset):
             return error
 
 
-def _collate(items: list[Item] | UserError) -> tuple[Tensor, Tensor, Tensor] | UserError:
-    return items if isinstance(items, UserError) else tuple(default_collate(items))
+def _collate(items: list[Item] | UserError) -> tuple[Tensor, Tensor, Tensor, list] | UserError:
+    """Pixels of all images in one tensor, those of the labels in another; indices; H and W each.
+
+    Two tensors of a batch go from process to process at the price of two, whatever the sizes are.
+    """
+    if isinstance(items, UserError):
+        return items
+    images, labels, indices = zip(*items, strict=True)
+    pixels = (torch.cat([each.reshape(-1) for each in kind]) for kind in (images, labels))
+    return *pixels, torch.tensor(indices), [tuple(image.shape) for image in images]
+
+
+def _cut(pixels: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
+    """Views (H, W) of pixels that lie one after the other."""
+    parts = pixels.split([rows * columns for rows, columns in sizes])
+    return [part.view(*size) for part, size in zip(parts, sizes, strict=True)]
 
 
 class _Readers:

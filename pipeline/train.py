@@ -96,7 +96,7 @@ def _train(
     progress = fit(
         fabric,
         model,
-        data.slices("train", settings.image_size, settings.cache_mib),
+        data.slices("train", settings.cache_mib),
         settings,
         seed=seed,
         validate=Validation.of(data, settings) if settings.validate_every else None,

@@ -80,9 +80,9 @@ class TrainingData:
         if problems:
             raise UserError(problems)
 
-    def slices(self, role: str, image_size: int, cache_mib: float = 0) -> SliceDataset:
-        """The slices of a role, resized to `image_size`; read when they are asked for."""
-        return SliceDataset(self.shards, self.names(role), image_size, cache_mib)
+    def slices(self, role: str, cache_mib: float = 0) -> SliceDataset:
+        """The slices of a role; read when they are asked for."""
+        return SliceDataset(self.shards, self.names(role), cache_mib)
 
     def volumes(self, role: str) -> "Volumes":
         """The volumes of a role's cases."""

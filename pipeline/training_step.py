@@ -1,6 +1,6 @@
 """One optimizer step, on any number of devices: what the training loop repeats."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from pipeline.batches import Pass, Step
 from pipeline.ema import Average
 from pipeline.params import Train
 
-Read = tuple[Tensor, Tensor, Tensor]  # images, labels, indices
+Read = tuple[Sequence[Tensor], Sequence[Tensor], Tensor]  # images, labels, indices
 
 
 class _OverDevices(torch.autograd.Function):
@@ -134,7 +134,7 @@ def training_step(
     Args:
         trainer: model, loss and optimizer.
         step: from `Batches.steps`.
-        read: images (b, 1, S, S), labels (b, S, S) and indices of each pass, on the CPU.
+        read: b images (H, W), b labels (H, W) and indices of each pass, on the CPU.
         rate: learning rate.
         weight: of the coarse stage.
 
@@ -167,14 +167,15 @@ def training_step(
 
 
 def _prepare(
-    trainer: Trainer, epoch: int, part: Pass, images: Tensor, labels: Tensor
+    trainer: Trainer, epoch: int, part: Pass, images: Sequence[Tensor], labels: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     device = trainer.fabric.device
     images, labels = augment(
-        images.to(device, non_blocking=True),
-        labels.to(device, non_blocking=True),
+        [image.to(device, non_blocking=True) for image in images],
+        [label.to(device, non_blocking=True) for label in labels],
         trainer.settings.augment,
         sample_seeds(trainer.seed, epoch, part.places),
+        trainer.settings.image_size,
     )
     # noise and dropout of the model: the same after an interruption, another on each device
     torch.manual_seed(part.seed)

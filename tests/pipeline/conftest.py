@@ -46,12 +46,13 @@ def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Pa
 
 
 def save_shard(path: Path, images: np.ndarray, labels: np.ndarray, organs: int = 8) -> Path:
-    """Write a shard of images (Z, H, W) in [0, 1] and labels (Z, H, W)."""
+    """Write a shard of images (Z, H, W), in [0, 1] or int16 from 0 to 1000, and labels."""
     source = shards.Source("11", "22", Geometry(images.shape[::-1], AFFINE))
     names = [f"organ {number}" for number in range(1, organs + 1)]
     case, spacing = path.stem, (3.0, 0.7, 0.8)
-    images = images.astype(np.float32)
-    prepared = shards.Prepared(case, images, labels, spacing, 0.0, 1.0, names, source)
+    high = 1000.0 if images.dtype == np.int16 else 1.0
+    images = images.astype(np.int16 if high > 1 else np.float32)
+    prepared = shards.Prepared(case, images, labels, spacing, 0.0, high, names, source)
     shards.write_shard(path, prepared)
     return path
 

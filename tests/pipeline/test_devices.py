@@ -51,7 +51,7 @@ def score(model, fabric) -> dict[str, float]:
 
 def worker(fabric, chosen, shards, folder, validate) -> None:
     """What one device's process does."""
-    data = SliceDataset(shards, [("a", index) for index in range(SLICES)], SIZE)
+    data = SliceDataset(shards, [("a", index) for index in range(SLICES)])
     model = build_model(chosen, organs=2, seed=0)
     progress = fit(fabric, model, data, chosen, seed=0, validate=validate, folder=folder)
     if fabric.is_global_zero:

@@ -36,7 +36,7 @@ def write_slices(folder, count: int = 6, bad: int | None = None) -> SliceDataset
     if bad is not None:
         images[bad] = np.nan
     save_shard(folder / "a.parquet", images, labels)
-    return SliceDataset(folder, [("a", index) for index in range(count)], SIZE)
+    return SliceDataset(folder, [("a", index) for index in range(count)])
 
 
 Weights = dict[str, torch.Tensor]

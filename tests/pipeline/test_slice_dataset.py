@@ -1,4 +1,5 @@
 import itertools
+import operator
 import pickle
 import subprocess
 import sys
@@ -11,40 +12,47 @@ from pipeline import slice_dataset
 from pipeline.errors import UserError
 from pipeline.shards import ShardReader
 from pipeline.slice_dataset import SliceDataset, SliceLoader
-from pipeline.slices import resize_images, resize_labels
 from tests.pipeline.conftest import save_shard
 
-SIDE = 16
+SIZES = {"a": (20, 24), "b": (20, 24), "c": (18, 18)}
 NAMES = [("b", 3), ("a", 0), ("c", 5), ("a", 4), ("b", 0), ("c", 1), ("a", 1)]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three shards of six slices of 20 x 24 pixels."""
+    """Three shards of six slices; two as int16, one as float32 and of other sides."""
     folder = tmp_path_factory.mktemp("shards")
     random = np.random.default_rng(5)
-    for case in "abc":
-        labels = random.integers(0, 4, (6, 20, 24), np.uint8)
-        save_shard(folder / f"{case}.parquet", random.random((6, 20, 24)), labels, organs=3)
+    for case, size in SIZES.items():
+        labels = random.integers(0, 4, (6, *size), np.uint8)
+        images = random.random((6, *size))
+        if case == "a":
+            images = (1000 * images).astype(np.int16)
+        save_shard(folder / f"{case}.parquet", images, labels, organs=3)
     return folder
 
 
 def dataset(folder, cache_mib: float = 0) -> SliceDataset:
-    return SliceDataset(folder, NAMES, SIDE, cache_mib)
+    return SliceDataset(folder, NAMES, cache_mib)
 
 
-def bytes_of(slices: int) -> float:
-    return slices * 5 * SIDE**2 / 2**20
+def mib_of(slices: int) -> float:
+    """What the first slices take: an image as its shard has it, a label of one byte."""
+    pixels = [SIZES[case][0] * SIZES[case][1] for case, _ in NAMES[:slices]]
+    types = [3 if case == "a" else 5 for case, _ in NAMES[:slices]]
+    return sum(map(operator.mul, pixels, types)) / 2**20
 
 
-def test_an_item_is_the_named_slice_resized(folder):
-    image, label, index = dataset(folder)[2]
-    item = ShardReader(folder / "c.parquet").read(5)
-    assert index == 2
-    expected = resize_images(torch.from_numpy(item.image)[None, None], (SIDE, SIDE))[0]
-    assert torch.equal(image, expected) and image.dtype == torch.float32
-    expected = resize_labels(torch.from_numpy(item.label)[None], (SIDE, SIDE))[0]
-    assert torch.equal(label, expected) and label.dtype == torch.uint8
+@pytest.mark.parametrize("cached", [0, 7])
+def test_an_item_is_the_named_slice_as_the_shard_holds_it(folder, cached):
+    slices = dataset(folder, mib_of(cached))
+    slices.fill_cache()
+    for number, (case, place) in enumerate(NAMES):
+        image, label, index = slices[number]
+        item = ShardReader(folder / f"{case}.parquet").read(place)
+        assert index == number
+        assert image.dtype == torch.float32 and np.array_equal(image, item.image)
+        assert label.dtype == torch.uint8 and np.array_equal(label, item.label)
 
 
 def test_there_is_no_slice_beyond_the_last(folder):
@@ -56,7 +64,7 @@ def test_class_counts_come_from_the_columns(folder, monkeypatch):
     monkeypatch.setattr(ShardReader, "read", lambda *_: pytest.fail("decoded an image"))
     counts = dataset(folder).class_counts()
     assert counts.shape == (7, 4)
-    assert (counts.sum(1) == 20 * 24).all()
+    assert counts.sum(1).tolist() == [np.prod(SIZES[case]) for case, _ in NAMES]
     assert np.array_equal(counts[3], ShardReader(folder / "a.parquet").counts[4])
 
 
@@ -75,16 +83,15 @@ def test_class_counts_come_from_the_columns(folder, monkeypatch):
 def test_batches_are_the_same_with_any_workers_and_cache(folder, cached, workers, start):
     whole = dataset(folder)
     whole[0]  # a reader that is open when the workers start
-    slices = dataset(folder, bytes_of(cached))
+    slices = dataset(folder, mib_of(cached))
     slices[0]
-    assert slices.cached == cached
     loader = SliceLoader(slices, 3, workers, start_method=start)
+    assert slices.cached == cached
     for order in ([6, 2, 2, 0, 5, 1, 4], [1, 3]):
         batches = list(loader.epoch(torch.tensor(order)))
         assert [len(indices) for *_, indices in batches] == ([3, 3, 1] if len(order) > 2 else [2])
         assert torch.cat([indices for *_, indices in batches]).tolist() == order
         for images, labels, indices in batches:
-            assert images.shape[1:] == (1, SIDE, SIDE) and labels.shape[1:] == (SIDE, SIDE)
             for image, label, index in zip(images, labels, indices.tolist(), strict=True):
                 assert torch.equal(image, whole[index][0])
                 assert torch.equal(label, whole[index][1])
@@ -105,8 +112,9 @@ def test_batches_may_be_of_any_size_and_without_end(folder, workers):
 
 
 def test_the_cache_is_read_and_never_larger_than_its_limit(folder, monkeypatch):
-    slices = dataset(folder, bytes_of(3) + 1e-6)
+    slices = dataset(folder, mib_of(3) + 1e-6)
     slices.fill_cache()
+    assert slices.cached == 3
     monkeypatch.setattr(ShardReader, "read", lambda *_: pytest.fail("decoded again"))
     assert [slices[index][2] for index in range(3)] == [0, 1, 2]
     with pytest.raises(pytest.fail.Exception, match="decoded again"):
@@ -139,7 +147,7 @@ def test_random_numbers_of_the_training_are_left_alone(folder):
 def test_a_damaged_shard_is_named(folder, tmp_path, workers):
     whole = (folder / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole[: len(whole) // 2])
-    loader = SliceLoader(SliceDataset(tmp_path, [("a", 0)], SIDE), 1, workers)
+    loader = SliceLoader(SliceDataset(tmp_path, [("a", 0)]), 1, workers)
     with pytest.raises(UserError, match=r"a\.parquet: damaged") as caught:
         list(loader.epoch([0]))
     assert "\n" not in str(caught.value)  # no traceback of a worker
@@ -152,7 +160,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.slice_dataset import SliceDataset, SliceLoader, explaining_killed_workers
 
-data = SliceDataset(Path(sys.argv[1]), [("a", 0)] * 200, 16)
+data = SliceDataset(Path(sys.argv[1]), [("a", 0)] * 200)
 try:
     with explaining_killed_workers():
         batches = SliceLoader(data, 1, workers=1, start_method="fork").epoch(range(200))

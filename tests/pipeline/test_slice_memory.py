@@ -24,11 +24,11 @@ folder, side, slices, cache = Path(sys.argv[1]), *map(int, sys.argv[2:])
 settings = load([Path("params.yaml")]).train.augment
 cases = sorted(path.stem for path in folder.glob("*.parquet"))
 names = [(case, index) for case in cases for index in range(slices)]
-data = SliceDataset(folder, names, side, cache)
+data = SliceDataset(folder, names, cache)
 order = epoch_order(len(data), 0, 0, rare_organ_weights(data.class_counts()))
 seen = 0
 for images, labels, indices in SliceLoader(data, 8).epoch(order):
-    augment(images, labels, settings, sample_seeds(0, 0, indices))
+    augment(images, labels, settings, sample_seeds(0, 0, indices), side)
     seen += len(indices)
 assert seen == len(data)
 # getrusage would give the parent's peak where that is larger

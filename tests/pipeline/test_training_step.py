@@ -20,8 +20,8 @@ def trainer(device: str, **changes) -> Trainer:
 
 def steps(one: Trainer, number: int, micro_batch: int = 4):
     """Losses of some steps on one batch."""
-    images = torch.rand(4, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    labels = (images[:, 0] * 3).to(torch.uint8)
+    images = torch.rand(4, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    labels = (images * 3).to(torch.uint8)
     batches = Batches(4, number, 4, micro_batch, 0)
     for step in batches.steps():
         read = [(images[p.indices], labels[p.indices], p.indices) for p in step.passes]
