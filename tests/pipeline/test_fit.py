@@ -104,6 +104,18 @@ def test_what_else_a_step_depends_on_survives_an_interruption(slices, tmp_path):
     assert_same(resumed, trained(slices, chosen, None, steady))
 
 
+def test_slices_of_several_sides_are_trained_on_and_resumed(tmp_path):
+    random = np.random.default_rng(0)
+    for case, side in {"a": SIZE, "b": 2 * SIZE + 5}.items():
+        labels = np.zeros((3, side, side + 3), np.uint8)
+        labels[:, side // 4 : side // 2, 4:16] = 1
+        save_shard(tmp_path / f"{case}.parquet", labels / 4 + random.random(labels.shape), labels)
+    data = SliceDataset(tmp_path, [(case, index) for index in range(3) for case in "ab"])
+    with pytest.raises(KeyboardInterrupt):
+        trained(data, settings(workers=1), tmp_path, stop_at(2))
+    assert_same(trained(data, settings(), tmp_path, steady), trained(data, settings()))
+
+
 def test_the_history_of_a_resumed_training_is_the_same(slices, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(slices, settings(), tmp_path, stop_at(2))
