@@ -204,7 +204,8 @@ def score(
         str, typer.Option(help="Names of the true volumes, such as label{case}.")
     ] = "{case}",
     prediction_name: Annotated[
-        str, typer.Option(help="Names of the predicted ones, such as {case}/{case}_seg.")
+        str,
+        typer.Option(help="Names of the predicted ones: {case}/{case}_seg, {case}/{organ}, ..."),
     ] = "{case}",
     case: Annotated[
         list[str] | None, typer.Option(help="Score this case only; may be given again.")

@@ -10,6 +10,9 @@ from pipeline.files import read_json
 
 LARGEST = 65_535
 
+# organ to its labels in a label map, or to the names of its files where each organ has one
+Organs = Mapping[str, tuple[int, ...] | tuple[str, ...]]
+
 
 def read_label_names(path: Path) -> dict[str, tuple[int, ...]]:
     """Organ to its label values, in the file's order.
@@ -37,6 +40,29 @@ def read_label_names(path: Path) -> dict[str, tuple[int, ...]]:
         return {str(name): (label,) for label, name in enumerate(value["class_names"], 1)}
     labels = value.get("labels", value)
     return _checked(path, labels if isinstance(labels, dict) else value)
+
+
+def read_file_names(path: Path) -> dict[str, tuple[str, ...]]:
+    """Organ to the names of its mask files without the ending, in the file's order.
+
+    A plain JSON mapping may name them, such as {"kidneys": ["kidney_left", "kidney_right"]}; in any
+    other description of labels the organ's own name is that of its file.
+
+    Raises:
+        UserError: as for `read_label_names`.
+    """
+    try:
+        value = read_json(path) if path.suffix not in (".yaml", ".yml") else None
+    except (OSError, ValueError):
+        value = None  # told below
+    if isinstance(value, dict) and value and not any(name.isdigit() for name in value):
+        named = {
+            organ: tuple(names) if isinstance(names, list) else (names,)
+            for organ, names in value.items()
+        }
+        if all(names and all(isinstance(n, str) for n in names) for names in named.values()):
+            return named
+    return {organ: (organ,) for organ in read_label_names(path)}
 
 
 def _checked(path: Path, labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -3,32 +3,30 @@
 Output: metrics.json, cases and organs as CSV and parquet (docs/evaluation.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from pipeline import files, scores
 from pipeline.console import say
 from pipeline.errors import UserError
-from pipeline.label_names import read_label_names
-from pipeline.measures import Labels, Measures, measure_organs
+from pipeline.label_names import Organs, read_file_names, read_label_names
+from pipeline.measures import Measures, measure_organs
 from pipeline.pool import over_cases
-from pipeline.score_files import LabelPair, find_pairs, read_pair
+from pipeline.score_files import LabelPair, find_pairs
+from pipeline.score_labels import read_pair
 from pipeline.score_table import print_scores
-
-Organs = dict[str, tuple[Labels, Labels]]
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case: organ to what was measured, and labels that belong to no organ."""
+    """One case: organ to what was measured, labels or mask files that belong to no organ, notes."""
 
     measured: dict[str, Measures]
-    other_truth: frozenset[int]
-    other_prediction: frozenset[int]
+    other_truth: frozenset[int | str]
+    other_prediction: frozenset[int | str]
+    notes: tuple[str, ...]
 
 
 def run(
@@ -46,9 +44,10 @@ def run(
     """Score every case of two folders and write the tables; nothing is written when any fails.
 
     Args:
-        truth, prediction: folders of label volumes (NIfTI, MHA, MHD, NRRD).
+        truth, prediction: folders of label volumes (NIfTI, MHA, MHD, NRRD), or of folders with
+            one mask file an organ.
         labels: describes the organs' labels, of both folders unless `prediction_labels` is given;
-            see `label_names.read_label_names`.
+            see `label_names.read_label_names`, and `read_file_names` for mask files.
         out: folder to write to; other files in it stay.
         prediction_labels: describes those of the prediction.
         convention: the headline's, one of `conventions.CONVENTIONS`.
@@ -58,9 +57,9 @@ def run(
     Raises:
         UserError: folders, labels or volumes that can't be scored; lists every problem.
     """
-    organs = _organs(labels, prediction_labels)
     pairs = {pair.case: pair for pair in find_pairs(truth, prediction, names, cases)}
-    results, problems = over_cases(partial(score_pair, organs), pairs, jobs, "score")
+    organs = _organs(labels, prediction_labels, pairs.values())
+    results, problems = over_cases(partial(score_pair, *organs), pairs, jobs, "score")
     if problems:
         raise UserError(problems)
     measured = {case: result.measured for case, result in results.items()}
@@ -70,8 +69,11 @@ def run(
     }
     for side, values in others.items():
         if values:
-            say(f"{side}: labels {values} belong to no organ and count as background")
-    rows = scores.write_scores(out, measured, list(organs), convention)
+            what = "files" if isinstance(values[0], str) else "labels"
+            say(f"{side}: {what} {values} belong to no organ and count as background")
+    for note in (note for result in results.values() for note in result.notes):
+        say(f"warning: {note}")
+    rows = scores.write_scores(out, measured, list(organs[0]), convention)
     about = {"cases": len(measured), "convention": convention, "other_labels": others}
     summary = scores.summary(rows, measured, convention) | about
     files.write_json(out / "metrics.json", summary)
@@ -79,33 +81,34 @@ def run(
     say(f"score: {out / 'cases.csv'}, organs.csv, metrics.json")
 
 
-def score_pair(organs: Organs, pair: LabelPair) -> CaseResult:
+def score_pair(truth: Organs, prediction: Organs, pair: LabelPair) -> CaseResult:
     """Read and measure one case.
 
     Raises:
         UserError: its volumes can't be read, hold no labels or lie on different grids.
     """
-    truth, prediction, spacing = read_pair(pair)
-    measured = measure_organs(truth, prediction, organs, spacing)
-    sides = (truth, prediction)
-    others = (_others(volume, organs, side) for side, volume in enumerate(sides))
-    return CaseResult(measured, *others)
+    true, predicted = read_pair(pair, truth, prediction)
+    organs = {name: (true.organs[name], predicted.organs[name]) for name in truth}
+    spacing = true.geometry.spacing[::-1]
+    measured = measure_organs(true.array, predicted.array, organs, spacing)
+    notes = tuple(f"{pair.case}: {note}" for note in (*true.notes, *predicted.notes))
+    return CaseResult(measured, true.others, predicted.others, notes)
 
 
-def _organs(labels: Path, prediction_labels: Path | None) -> Organs:
-    own = read_label_names(labels)
-    if prediction_labels is None:
-        return {name: (values, values) for name, values in own.items()}
-    other = read_label_names(prediction_labels)
+def _organs(
+    labels: Path, prediction_labels: Path | None, pairs: Iterable[LabelPair]
+) -> tuple[Organs, Organs]:
+    """Organ to labels or names of mask files, of the truth and of the prediction."""
+    first = next(iter(pairs))
+    paths = (labels, prediction_labels or labels)
+    found = []
+    for path, source in zip(paths, (first.truth, first.prediction), strict=True):
+        read = read_label_names if isinstance(source, Path) else read_file_names
+        found.append(read(path))
+    own, other = found
     if set(own) != set(other):
         raise UserError(
             f"{prediction_labels}: expected the organs of {labels} ({', '.join(own)}), "
             f"found {', '.join(other)}; give both the same names."
         )
-    return {name: (values, other[name]) for name, values in own.items()}
-
-
-def _others(volume: np.ndarray, organs: Organs, side: int) -> frozenset[int]:
-    known = {0}.union(*(labels[side] for labels in organs.values()))
-    present = np.flatnonzero(np.bincount(volume.ravel()))
-    return frozenset(int(value) for value in present) - known
+    return own, other

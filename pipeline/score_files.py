@@ -1,23 +1,21 @@
-"""Label volumes of any tool: found by case id, paired, read, and refused where grids differ."""
+"""Label volumes of any tool, found by case id: one volume a case, or one mask file an organ."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-
-from pipeline import volumes
-from pipeline.check import TOLERANCE
 from pipeline.errors import UserError
-from pipeline.label_names import LARGEST
-from pipeline.volumes import ITK, NIFTI, Geometry
+from pipeline.volumes import ITK, NIFTI
 
 SUFFIXES = (*NIFTI, *ITK)
 # what image channels are called in nnU-Net's format; some tools keep it in the names of labels
 CHANNEL = "_0000"
+LABEL_MAPS, MASKS = "{case}", "{case}/{organ}"
+
+# a label map, or the mask files of a case by what they are called without the ending
+Source = Path | Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,8 @@ class LabelPair:
     """The truth and the prediction of one case."""
 
     case: str
-    truth: Path
-    prediction: Path
+    truth: Source
+    prediction: Source
 
 
 def find_pairs(
@@ -40,7 +38,9 @@ def find_pairs(
     Args:
         truth, prediction: the folders.
         names: for each, where a case's file is below it, without the ending: "{case}", or such as
-            "{case}/{case}_seg" or "label{case}".
+            "{case}/{case}_seg" or "label{case}"; with "{organ}" in it the mask files of a case,
+            such as "{case}/segmentations/{organ}". A folder that holds folders of volumes and no
+            volume itself is read as "{case}/{organ}" where "{case}" is asked for.
         cases: the only ones to pair; none: all.
 
     Raises:
@@ -73,81 +73,29 @@ def find_pairs(
     return [LabelPair(case, first[case], second[case]) for case in sorted(first)]
 
 
-def read_pair(pair: LabelPair) -> tuple[NDArray, NDArray, tuple[float, float, float]]:
-    """Truth and prediction as unsigned integers (z, y, x), and the voxel sides along them in mm.
+def place(source: Source) -> Path:
+    """The file of a label map, the folder of masks; for messages."""
+    return source if isinstance(source, Path) else next(iter(source.values())).parent
 
-    Raises:
-        UserError: a volume that can't be read, has values that are no labels, or another grid.
-    """
-    problems, found = [], []
-    for path in (pair.truth, pair.prediction):
-        try:
-            volume = volumes.read(path)
-            # files store x fastest, so this order is contiguous
-            found.append((_labels(path, volume.array.transpose()), volume.geometry))
-        except UserError as error:
-            problems += error.problems
-    if len(found) == 2 and (difference := grid_difference(found[0][1], found[1][1])):
-        problems.append(
-            f"{pair.prediction}: expected the grid of {pair.truth}, found {difference}; "
-            "resample the prediction to the truth's grid, or mend its header."
+
+def _volumes(folder: Path, name: str) -> dict[str, Source]:
+    """Case id to its file or files."""
+    if name.count("{case}") == 0 or name.count("{organ}") > 1:
+        raise UserError(
+            f"{name!r}: expected a name with {{case}} in it, such as 'label{{case}}', and "
+            "{organ} once where each organ has a file."
         )
-    if problems:
-        raise UserError(f"{pair.case}: {problem}" for problem in problems)
-    (truth, geometry), (prediction, _) = found
-    return truth, prediction, geometry.spacing[::-1]
-
-
-def grid_difference(expected: Geometry, found: Geometry) -> str | None:
-    """How two grids differ in words: shape, spacing, origin, direction; None where no voxel lies
-    further from its place than a tenth of the smallest voxel side."""
-    if expected.shape != found.shape:
-        return f"shape {_by(found.shape)} instead of {_by(expected.shape)}"
-    distance = volumes.largest_distance(expected, found)
-    allowed = TOLERANCE * min(expected.spacing)
-    if distance <= allowed:
-        return None
-    parts = []
-    if not np.allclose(expected.spacing, found.spacing, rtol=1e-4):
-        parts.append(f"spacing {_by(found.spacing)} mm instead of {_by(expected.spacing)} mm")
-    axes = [g.affine[:3, :3] / g.spacing for g in (expected, found)]
-    if angles := _angles(*axes):
-        parts.append(angles)
-    shift = float(np.linalg.norm(expected.affine[:3, 3] - found.affine[:3, 3]))
-    if shift > allowed:
-        parts.append(f"its origin {shift:.4g} mm away")
-    worst = f"voxels up to {distance:.4g} mm from their place (allowed: {allowed:.3g} mm)"
-    return ", ".join([*parts, worst])
-
-
-def _angles(expected: NDArray[np.float64], found: NDArray[np.float64]) -> str | None:
-    cosines = np.clip((expected * found).sum(0), -1, 1)
-    degrees = np.degrees(np.arccos(cosines))
-    if degrees.max() < 0.01:
-        return None
-    turned = (f"{axis} by {angle:.3g}°" for axis, angle in zip("xyz", degrees, strict=True))
-    return f"axes that point elsewhere ({', '.join(turned)})"
-
-
-def _volumes(folder: Path, name: str) -> dict[str, Path]:
-    """Case id to its file."""
-    if name.count("{case}") == 0:
-        raise UserError(f"{name!r}: expected a name with {{case}} in it, such as 'label{{case}}'.")
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder of label volumes.")
-    first, *others = map(re.escape, name.split("{case}"))
-    pattern = first + r"(?P<case>[A-Za-z0-9][A-Za-z0-9_.-]*)" + "(?P=case)".join(others)
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("/".join("*" * (name.count("/") + 1)))):
-        ending = next((end for end in SUFFIXES if path.name.lower().endswith(end)), None)
-        if ending is None or path.name.startswith(".") or not path.is_file():
-            continue
-        relative = path.relative_to(folder).as_posix()[: -len(ending)]
-        if match := re.fullmatch(pattern, relative):
-            found.setdefault(match["case"], []).append(path)
+    if name == LABEL_MAPS and not any(_matches(folder, name)) and any(_matches(folder, MASKS)):
+        name = MASKS
+    found: dict[tuple[str, str], list[Path]] = {}
+    for match, path in _matches(folder, name):
+        groups = match.groupdict()
+        found.setdefault((groups["case"], groups.get("organ", "")), []).append(path)
     problems = [
-        f"{folder}: case {case} is there more than once ({_names(paths)}); remove all but one."
-        for case, paths in found.items()
+        f"{folder}: {_what(*key)} is there more than once ({_names(paths)}); remove all but one."
+        for key, paths in found.items()
         if len(paths) > 1
     ]
     if not found:
@@ -156,41 +104,48 @@ def _volumes(folder: Path, name: str) -> dict[str, Path]:
         )
     if problems:
         raise UserError(problems)
-    return {case: paths[0] for case, paths in found.items()}
+    if "{organ}" not in name:
+        return {case: paths[0] for (case, _), paths in found.items()}
+    masks: dict[str, dict[str, Path]] = {}
+    for (case, organ), paths in found.items():
+        masks.setdefault(case, {})[organ] = paths[0]
+    return masks
 
 
-def _without_channel(mine: Mapping[str, Path], other: Mapping[str, Path]) -> dict[str, Path]:
+def _matches(folder: Path, name: str) -> Iterator[tuple[re.Match[str], Path]]:
+    """The volumes whose names fit, and what they say."""
+    pattern = _pattern(name)
+    for path in sorted(folder.glob("/".join("*" * (name.count("/") + 1)))):
+        ending = next((end for end in SUFFIXES if path.name.lower().endswith(end)), None)
+        if ending is None or path.name.startswith(".") or not path.is_file():
+            continue
+        relative = path.relative_to(folder).as_posix()[: -len(ending)]
+        if match := pattern.fullmatch(relative):
+            yield match, path
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    text = ""
+    for part in re.split(r"(\{case\}|\{organ\})", name):
+        if part == "{organ}":
+            text += r"(?P<organ>[^/]+)"
+        elif part == "{case}":
+            text += "(?P=case)" if "(?P<case>" in text else r"(?P<case>[A-Za-z0-9][A-Za-z0-9_.-]*)"
+        else:
+            text += re.escape(part)
+    return re.compile(text)
+
+
+def _what(case: str, organ: str) -> str:
+    return f"case {case}" if not organ else f"{organ} of case {case}"
+
+
+def _without_channel(mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     result = {}
     for case, path in mine.items():
         short = case.removesuffix(CHANNEL)
         result[short if short in other and short not in mine else case] = path
     return result
-
-
-def _labels(path: Path, array: NDArray) -> NDArray:
-    """Whole numbers from 0 to LARGEST, of an unsigned integer type."""
-    # by hashing: sorting the voxels of a whole CT takes many seconds
-    values = np.sort(pd.unique(array.ravel("K")))
-    odd = values[~np.isfinite(values) | (values != np.rint(values))]
-    if odd.size:
-        raise UserError(
-            f"{path}: expected whole numbers as labels, found {_some(odd)}; probabilities must be "
-            "turned into labels first."
-        )
-    if values[0] < 0 or values[-1] > LARGEST:
-        raise UserError(
-            f"{path}: expected labels from 0 to {LARGEST}, found {values[0]:g} to {values[-1]:g}."
-        )
-    return np.ascontiguousarray(array, np.uint8 if values[-1] <= 255 else np.uint16)
-
-
-def _some(values: Iterable[float], most: int = 4) -> str:
-    values = list(values)
-    return ", ".join(f"{v:g}" for v in values[:most]) + (", ..." if len(values) > most else "")
-
-
-def _by(sides: Iterable[float]) -> str:
-    return " x ".join(f"{side:.5g}" for side in sides)
 
 
 def _names(paths: Iterable[Path]) -> str:
