@@ -30,6 +30,7 @@ from pipeline.probabilities import open_probabilities
 from pipeline.scan_intensity import Bounds, find_bounds
 from pipeline.scans import Scan, Source
 
+PROBABILITIES = "probabilities"  # folder
 REVIEW = ("slice", "source_slice", "organ", "disagreement", "differing_mm2")
 
 
@@ -234,7 +235,9 @@ def _label(
         bar = stack.enter_context(steps(name, -(-images.shape[0] // wanted.batch)))
         probabilities = None
         if wanted.probabilities:
-            path, geometry = out / f"{name}_probabilities.nii.gz", images.scan.volume.geometry
+            # beside the label maps a reader of the folder would take them for one
+            path = out / PROBABILITIES / f"{name}.nii.gz"
+            geometry = images.scan.volume.geometry
             probabilities = stack.enter_context(
                 open_probabilities(path, predictor.model.classes, images.shape, geometry)
             )

@@ -55,11 +55,12 @@ def open_probabilities(
     """Collect the probabilities of a volume; the file appears when the block ends without error.
 
     Args:
-        path: ends in .nii.gz.
+        path: ends in .nii.gz; its folder is made.
         classes: background included.
         shape: (slices, rows, columns) of the prepared slices.
         geometry: of the source.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent) as store:
         found = Probabilities(np.memmap(store, np.uint8, "w+", shape=(classes, *shape)), geometry)
         yield found

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 import hsam
 from hsam import Segmentation, SegmentationModel
-from pipeline import evaluate, predict_scans, scans, split, volumes
+from pipeline import evaluate, predict_scans, scans, score, split, volumes
 from pipeline.errors import UserError
 from pipeline.params import Percentile, Window
 from pipeline.predict_scans import Predictor, Wanted, predict_scan
@@ -137,9 +137,9 @@ def test_what_is_written_beside_the_label_map(trained, phantom_params, tmp_path)
     wanted = Wanted(overlay=True, probabilities=True)
     assert predict_scans.run([image], trained / "train", tmp_path, wanted, None, "cpu")
     name = image.name.removesuffix(".nii.gz")
-    ends = (".nii.gz", ".json", "_review.csv", "_overlay.png", "_probabilities.nii.gz")
-    tables = {"labels_itksnap.txt", "labels_slicer.ctbl"}
-    assert {path.name for path in tmp_path.iterdir()} == {name + end for end in ends} | tables
+    ends = (".nii.gz", ".json", "_review.csv", "_overlay.png")
+    others = {"labels_itksnap.txt", "labels_slicer.ctbl", "probabilities"}
+    assert {path.name for path in tmp_path.iterdir()} == {name + end for end in ends} | others
     record = json.loads((tmp_path / f"{name}.json").read_text())
     labels = volumes.read(tmp_path / f"{name}.nii.gz")
     assert record["labels"]["liver"] == 5
@@ -156,7 +156,7 @@ def test_probabilities_lie_on_the_same_grid_and_their_largest_is_the_label(train
     path = save_nifti(tmp_path / "a.nii.gz", tiny_image((20, 24, 6)))
     predictor = Predictor.load(trained, None, "cpu")
     predict(path, tmp_path / "out", predictor, stage="mean", probabilities=True)
-    shares = nib.load(tmp_path / "out" / "a_probabilities.nii.gz")
+    shares = nib.load(tmp_path / "out" / "probabilities" / "a.nii.gz")
     labels = nib.load(tmp_path / "out" / "a.nii.gz")
     assert shares.shape == (20, 24, 6, 9)
     np.testing.assert_allclose(shares.affine, labels.affine, atol=1e-5)
@@ -164,6 +164,22 @@ def test_probabilities_lie_on_the_same_grid_and_their_largest_is_the_label(train
     np.testing.assert_allclose(values.sum(-1), 1, atol=0.02)
     chosen = np.take_along_axis(values, np.asarray(labels.dataobj)[..., None].astype(int), -1)
     assert (chosen[..., 0] >= values.max(-1) - 1e-9).all()
+
+
+def test_a_folder_with_everything_in_it_is_scored_as_it_is(trained, tmp_path):
+    array = tiny_image((24, 24, 5))
+    write_series(tmp_path / "scans" / "series", array.transpose())
+    everything = Wanted(probabilities=True, overlay=True, dicom_seg=True)
+    assert predict_scans.run(
+        [tmp_path / "scans"], trained, tmp_path / "out", everything, None, "cpu"
+    )
+    assert (tmp_path / "out" / "series.seg.dcm").is_file()
+    (tmp_path / "truth").mkdir()
+    shutil.copy(tmp_path / "out" / "series.nii.gz", tmp_path / "truth")
+    model = trained / "train" / "model.json"
+    score.run(tmp_path / "truth", tmp_path / "out", model, tmp_path / "scores", convention="strict")
+    metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert metrics["cases"] == 1 and metrics["mean_dice"] == 1
 
 
 def test_the_runs_spacing_is_applied_and_undone(tmp_path):
