@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.misc import is_dicom
 
+from pipeline.dicom_frames import PER_FRAME, SHARED, frame_headers, has_frames
+from pipeline.dicom_pixels import PixelReader
 from pipeline.errors import UserError
 from pipeline.volumes import LPS_TO_RAS, Geometry, Volume
 
@@ -36,6 +37,8 @@ TAGS = [
     "PixelSpacing",
     "SliceThickness",
     "SpacingBetweenSlices",
+    SHARED,
+    PER_FRAME,
 ]
 NO_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "DOC")
 SAME_PLACE_MM = 0.01
@@ -44,14 +47,23 @@ TOLERANCE = 0.1  # of the slice distance, or of a pixel, by which slices may lie
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """One file of a series: its path and what of its header is used."""
+    """One image of a series.
+
+    Attributes:
+        path: its file.
+        header: what of its header is used.
+        frame: index from 0 in a multi-frame file, None in another.
+    """
 
     path: Path
     header: Dataset
+    frame: int | None = None
 
     @property
     def name(self) -> str:
-        """For messages: the instance number where there is one, and the file's name."""
+        """For messages: the file's name, and its frame or instance number."""
+        if self.frame is not None:
+            return f"{self.path.name} (frame {self.frame + 1})"
         number = self.header.get("InstanceNumber")
         return self.path.name if number is None else f"{self.path.name} (instance {number})"
 
@@ -75,7 +87,7 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """The image files of one series in a folder."""
+    """The images of one series in a folder."""
 
     folder: Path
     images: tuple[Image, ...]
@@ -100,11 +112,6 @@ class Series:
         """Such as CT or MR."""
         return str(self.images[0].header.get("Modality", "") or "")
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Of the images, in the order of the volume's slices once it is read."""
-        return tuple(image.path for image in self.images)
-
     def text(self) -> str:
         """The series in words, for a choice."""
         words = f"{self.number or 'no number'}: {self.description or 'no description'}"
@@ -117,6 +124,11 @@ def dicom_files(folder: Path) -> list[Path]:
     return [path for path in files if path.suffix.lower() in (".dcm", ".ima") or is_dicom(path)]
 
 
+def has_images(folder: Path) -> bool:
+    """Whether a folder itself holds an image; one that can't be read counts."""
+    return any(_may_be_image(path) for path in dicom_files(folder))
+
+
 def find_series(folder: Path) -> list[Series]:
     """The image series that lie directly in a folder, by series number and description.
 
@@ -125,8 +137,7 @@ def find_series(folder: Path) -> list[Series]:
     """
     groups: dict[str, list[Image]] = {}
     for path in dicom_files(folder):
-        image = _image(path)
-        if image is not None:
+        for image in _images(path):
             groups.setdefault(str(image.header.get("SeriesInstanceUID", "")), []).append(image)
     series = [Series(folder, tuple(images)) for images in groups.values()]
     return sorted(series, key=lambda item: (item.number.zfill(8), item.description, item.uid))
@@ -143,9 +154,13 @@ def choose(series: Sequence[Series], wanted: str | None, folder: Path) -> Series
     fits = [s for s in series if wanted in (None, s.number, s.description, s.uid)]
     if len(fits) == 1:
         return fits[0]
-    listed = "; ".join(item.text() for item in series)
+    names = [(item.number, item.description) for item in series]
+    listed = "; ".join(
+        item.text() if names.count(name) == 1 else f"{item.text()}, UID {item.uid}"
+        for item, name in zip(series, names, strict=True)
+    )
     if wanted is None:
-        found = f"found {len(series)} series; choose one by number or description with --series"
+        found = f"found {len(series)} series; choose by number, description or UID with --series"
     else:
         found = f"--series {wanted} fits {len(fits) or 'none'} of {len(series)}"
     raise UserError(f"{folder}: {found}: {listed}.")
@@ -159,16 +174,17 @@ def read_series(series: Series) -> tuple[Volume, Series, list[str]]:
         of, in the order of its slices; warnings, one sentence each.
 
     Raises:
-        UserError: RGB or multi-frame images, slices that are missing, lie twice with different
-            content or at uneven distances, several orientations or sizes, no geometry, or damaged
-            voxels.
+        UserError: RGB images, frames without a position, slices that are missing, lie twice with
+            different content or at uneven distances, several orientations or sizes, no geometry,
+            or damaged voxels.
     """
     _check_headers(series)
     images, warnings = _without_localizers(series)
     images = _sorted(images)
-    images, doubled = _without_twins(series, images)
-    step, tilted = _step(series, images)
-    array = _voxels(series, images)
+    with PixelReader() as pixels:
+        images, doubled = _without_twins(series, images, pixels)
+        step, tilted = _step(series, images)
+        array = _voxels(images, pixels)
     spacing = [float(side) for side in images[0].header.PixelSpacing]
     affine = np.eye(4)
     # along a row the column index grows
@@ -179,11 +195,22 @@ def read_series(series: Series) -> tuple[Volume, Series, list[str]]:
     return volume, Series(series.folder, tuple(images)), warnings + doubled + tilted
 
 
-def _image(path: Path) -> Image | None:
+def _may_be_image(path: Path) -> bool:
+    try:
+        return bool(_images(path))
+    except UserError:
+        return True
+
+
+def _images(path: Path) -> list[Image]:
+    """The images of a file: one, none, or its frames."""
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
-        wanted = "Rows" in header and header.get("Modality") not in NO_IMAGES
-        return Image(path, header) if wanted else None
+        if "Rows" not in header or header.get("Modality") in NO_IMAGES:
+            return []
+        if not has_frames(header):
+            return [Image(path, header)]
+        return [Image(path, own, index) for index, own in enumerate(frame_headers(header))]
     except (OSError, EOFError, InvalidDicomError, ValueError, KeyError) as error:
         raise UserError(f"{path}: can't be read as DICOM ({error}); get it again.") from None
 
@@ -195,8 +222,8 @@ def _check_headers(series: Series) -> None:
         frames, samples = header.get("NumberOfFrames"), header.get("SamplesPerPixel", 1)
         if frames is not None and int(frames) > 1:
             problems.append(
-                f"{image.path}: expected one slice a file, found {frames} frames; convert the "
-                "series to NIfTI or to single-frame DICOM."
+                f"{image.path}: expected frames that say where they lie, found {frames} without "
+                "functional groups: a film or screenshots? Convert the series to NIfTI."
             )
         elif int(samples) != 1:
             problems.append(f"{image.path}: expected one value a pixel, found {samples} (RGB).")
@@ -204,7 +231,8 @@ def _check_headers(series: Series) -> None:
             needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
             if lacking := [tag for tag in needed if not header.get(tag)]:
                 problems.append(
-                    f"{image.path}: expected a slice of a volume, found no {' or '.join(lacking)}: "
+                    f"{_place(image)}: expected a slice of a volume, found no "
+                    f"{' or '.join(lacking)}: "
                     "a screenshot or scanned document?"
                 )
     if problems:
@@ -251,13 +279,15 @@ def _height(image: Image) -> float:
     return float(_normal(image) @ image.position)
 
 
-def _without_twins(series: Series, images: list[Image]) -> tuple[list[Image], list[str]]:
+def _without_twins(
+    series: Series, images: list[Image], pixels: PixelReader
+) -> tuple[list[Image], list[str]]:
     """Each place once: a slice that is there twice with the same content is dropped."""
     kept, twins, others = [images[0]], [], []
     for image in images[1:]:
         if np.abs(image.position - kept[-1].position).max() >= SAME_PLACE_MM:
             kept.append(image)
-        elif np.array_equal(_pixels(image.path), _pixels(kept[-1].path)):
+        elif np.array_equal(_read(pixels, image), _read(pixels, kept[-1])):
             twins.append(image.name)
         else:
             others.append(f"{kept[-1].name} and {image.name} at {_height(image):.2f} mm")
@@ -318,15 +348,15 @@ def _only_step(image: Image) -> tuple[NDArray[np.float64], list[str]]:
     ]
 
 
-def _voxels(series: Series, images: Sequence[Image]) -> NDArray[Any]:
+def _voxels(images: Sequence[Image], reader: PixelReader) -> NDArray[Any]:
     """(column, row, slice), each slice rescaled by its own slope and intercept."""
-    first = _pixels(images[0].path)
+    first = _read(reader, images[0])
     stack = np.empty((len(images), *first.shape), first.dtype)
     for index, image in enumerate(images):
-        pixels = _pixels(image.path)
+        pixels = _read(reader, image)
         if pixels.shape != first.shape:
             raise UserError(
-                f"{image.path}: expected {first.shape[0]} x {first.shape[1]} pixels, found "
+                f"{_place(image)}: expected {first.shape[0]} x {first.shape[1]} pixels, found "
                 f"{' x '.join(map(str, pixels.shape))}; damaged?"
             )
         if (wider := np.result_type(stack, pixels)) != stack.dtype:
@@ -335,24 +365,13 @@ def _voxels(series: Series, images: Sequence[Image]) -> NDArray[Any]:
     return stack.transpose(2, 1, 0)
 
 
-def _pixels(path: Path) -> NDArray[Any]:
-    """(rows, columns) of one file, in the units that its rescaling gives."""
-    try:
-        _check_length(pydicom.dcmread(path))
-        return sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))[0]
-    except (RuntimeError, ValueError, EOFError, AttributeError):
-        raise UserError(
-            f"{path}: its voxels can't be read, damaged or truncated?; get it again."
-        ) from None
+def _read(reader: PixelReader, image: Image) -> NDArray[Any]:
+    return reader.read(image.path, image.header, image.frame)
 
 
-def _check_length(image: Dataset) -> None:
-    """Refuse too few bytes of plain voxels: the decoder makes up the rest."""
-    if image.file_meta.TransferSyntaxUID.is_encapsulated:
-        return
-    needed = image.Rows * image.Columns * image.BitsAllocated // 8
-    if len(image.PixelData) < needed:
-        raise ValueError(f"expected {needed} bytes of voxels, found {len(image.PixelData)}")
+def _place(image: Image) -> str:
+    """The image's file and frame, for messages."""
+    return f"{image.path}" if image.frame is None else f"{image.path}: frame {image.frame + 1}"
 
 
 def _some(items: Sequence[str], number: int = 5) -> str:

@@ -38,6 +38,19 @@ ORGANS = {
 SIDES = {"right": codes.SCT.Right, "left": codes.SCT.Left}
 
 
+def obstacle(labels: NDArray[np.uint8], series: Series) -> str | None:
+    """Why a Segmentation of these labels can't be written, in one sentence; None: it can."""
+    if not labels.any():
+        return "no organ was found, and a DICOM Segmentation without one can't be written."
+    paths = {image.path for image in series.images}
+    if series.images[0].frame is not None and len(paths) > 1:
+        return (
+            f"no DICOM Segmentation was written: it refers to one multi-frame file, and the series "
+            f"has {len(paths)}."
+        )
+    return None
+
+
 def write_dicom_seg(
     path: Path, labels: NDArray[np.uint8], series: Series, names: Sequence[str]
 ) -> None:
@@ -45,18 +58,19 @@ def write_dicom_seg(
 
     Args:
         path: the file.
-        labels: (column, row, slice), label k is `names[k - 1]`; not all background.
+        labels: (column, row, slice), label k is `names[k - 1]`; no `obstacle` with the series.
         series: the source, its images in the order of the slices.
         names: organs.
     """
-    sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in series.files]
+    paths = dict.fromkeys(image.path for image in series.images)
+    sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
     shown = [label for label in range(1, len(names) + 1) if (labels == label).any()]
     # segment numbers of a file have no gaps
     numbers = np.zeros(256, np.uint8)
     numbers[shown] = range(1, len(shown) + 1)
     segmentation = hd.seg.Segmentation(
         source_images=sources,
-        pixel_array=numbers[labels.transpose(2, 1, 0)],
+        pixel_array=_in_order(numbers[labels.transpose(2, 1, 0)], series, sources[0]),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
             _segment(number, names[label - 1], organ_colour(label - 1))
@@ -74,6 +88,16 @@ def write_dicom_seg(
     )
     with atomic_path(path) as temporary:
         segmentation.save_as(temporary)
+
+
+def _in_order(slices: NDArray[np.uint8], series: Series, source: Dataset) -> NDArray[np.uint8]:
+    """Slices in the order of the source's images: of a multi-frame file all frames as stored."""
+    frames = [image.frame for image in series.images]
+    if None in frames:
+        return slices
+    stored = np.zeros((int(source.NumberOfFrames), *slices.shape[1:]), np.uint8)
+    stored[frames] = slices
+    return stored
 
 
 def organ_code(name: str) -> tuple[Code, Code | None]:

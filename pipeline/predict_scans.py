@@ -292,12 +292,11 @@ def _write_seg(
     out: Path, source: Source, scan: Scan, labels: NDArray[np.uint8], names: Sequence[str]
 ) -> list[str]:
     """Write the DICOM Segmentation, or say why there is none."""
-    if not labels.any():
-        warning = "no organ was found, and a DICOM Segmentation without one can't be written."
+    from pipeline.dicom_seg import obstacle, write_dicom_seg
+
+    if warning := obstacle(labels, scan.series):
         say(f"warning: {source.name}: {warning}")
         return [warning]
-    from pipeline.dicom_seg import write_dicom_seg
-
     write_dicom_seg(out / f"{source.name}.seg.dcm", labels, scan.series, names)
     return []
 

@@ -47,7 +47,8 @@ class Scan:
 def find(paths: Iterable[Path]) -> list[Source]:
     """The scans that files and folders hold; folders are searched to their bottom.
 
-    A folder that holds DICOM files is one scan; other files that aren't volumes are passed over.
+    A folder that holds DICOM images is one scan; other files that aren't volumes are passed over,
+    and so are DICOM reports, segmentations and directories.
 
     Raises:
         UserError: a path that isn't there, a folder without any scan, or two scans of one name.
@@ -109,7 +110,7 @@ def _in_folder(folder: Path) -> Iterable[Source]:
         inner = place.relative_to(folder).parts
         if any(part.startswith(".") for part in inner):
             continue
-        if dicom.dicom_files(place):
+        if dicom.has_images(place):
             yield Source(_name("_".join(inner) or folder.resolve().name), place)
         for path in sorted(place.iterdir()):
             if path.is_file() and volumes.suffix(path) and not path.name.startswith("."):

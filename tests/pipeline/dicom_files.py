@@ -5,8 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 # what must never be in a message or in any output but the DICOM Segmentation
 PATIENT = {"PatientName": "Doe^Jane", "PatientID": "SECRET-4711", "PatientBirthDate": "19620401"}
@@ -100,6 +105,62 @@ def image(
         setattr(dataset, keyword, value)
     dataset.PixelData = (pixels.astype(np.int32) + 1024).astype("<u2").tobytes()
     return dataset
+
+
+def write_enhanced(
+    path: Path,
+    array: np.ndarray,
+    *,
+    order: Sequence[int] | None = None,
+    slopes: Sequence[float] | None = None,
+    spacing: tuple[float, float] = (0.8, 0.7),
+    step: Sequence[float] = (0, 0, 3.0),
+    origin: Sequence[float] = (-10.0, -20.0, 30.0),
+) -> Path:
+    """Write an Enhanced CT image: one file, a frame a slice.
+
+    Args:
+        path: the file.
+        array: (slices, rows, columns) int16 HU; rounded down to a frame's slope.
+        order: the slice that each frame shows; none: as they are.
+        slopes: RescaleSlope of each frame.
+        spacing, step, origin: as for `write_series`.
+    """
+    order = range(len(array)) if order is None else order
+    slopes = [1.0] * len(order) if slopes is None else slopes
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tags = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
+    dataset = image(path, array[0], AXIAL, spacing, tags | {"FrameOfReferenceUID": generate_uid()})
+    for keyword in ("ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"):
+        delattr(dataset, keyword)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    dataset.InstanceNumber, dataset.NumberOfFrames = 1, len(order)
+    shared = Dataset()
+    shared.PlaneOrientationSequence = [_item(ImageOrientationPatient=list(AXIAL))]
+    shared.PixelMeasuresSequence = [_item(PixelSpacing=list(spacing), SliceThickness=3.0)]
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    frames, stored = [], []
+    for number, (index, slope) in enumerate(zip(order, slopes, strict=True), 1):
+        place = [float(o + index * s) for o, s in zip(origin, step, strict=True)]
+        frame = Dataset()
+        frame.PlanePositionSequence = [_item(ImagePositionPatient=place)]
+        frame.PixelValueTransformationSequence = [
+            _item(RescaleSlope=float(slope), RescaleIntercept=-1024.0, RescaleType="HU")
+        ]
+        frame.FrameContentSequence = [_item(FrameAcquisitionNumber=number)]
+        frames.append(frame)
+        stored.append(np.floor((array[index].astype(np.int32) + 1024) / slope))
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    dataset.PixelData = np.stack(stored).astype("<u2").tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _item(**values: object) -> Dataset:
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
 
 
 def changed(path: Path, **tags: object) -> None:

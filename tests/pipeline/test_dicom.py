@@ -1,5 +1,7 @@
 import shutil
+from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
@@ -7,8 +9,9 @@ import SimpleITK as sitk
 
 from pipeline import dicom
 from pipeline.errors import UserError
+from pipeline.volumes import LPS_TO_RAS
 from tests.pipeline.conftest import tiny_image
-from tests.pipeline.dicom_files import AXIAL, PATIENT, changed, write_series
+from tests.pipeline.dicom_files import AXIAL, PATIENT, changed, write_enhanced, write_series
 
 HU = tiny_image((6, 10, 12))  # slices, rows, columns
 
@@ -41,7 +44,7 @@ def test_voxels_in_hu_and_places_as_simpleitk_has_them(tmp_path):
     assert np.array_equal(sitk.GetArrayFromImage(image), HU)
     place = np.diag([-1, -1, 1]) @ image.TransformIndexToPhysicalPoint((3, 4, 5))
     np.testing.assert_allclose((volume.affine @ [3, 4, 5, 1])[:3], place)
-    numbers = [pydicom.dcmread(path).InstanceNumber for path in used.files]
+    numbers = [pydicom.dcmread(image.path).InstanceNumber for image in used.images]
     assert numbers == [1, 2, 3, 4, 5, 6]
 
 
@@ -65,11 +68,58 @@ def test_each_slice_has_its_own_rescaling(tmp_path):
     assert np.array_equal(volume.array[..., 3], HU[3].T)
 
 
+def test_frames_are_placed_by_their_own_positions_and_rescaled_by_their_own_slopes(tmp_path):
+    slopes = [1, 2, 1, 0.5, 1, 4]
+    path = write_enhanced(tmp_path / "ct.dcm", HU, order=(4, 0, 5, 2, 1, 3), slopes=slopes)
+    volume, used, warnings = read(tmp_path)
+    assert warnings == []
+    np.testing.assert_allclose(volume.array, HU.transpose(2, 1, 0), atol=4)
+    assert [image.frame for image in used.images] == [1, 4, 3, 5, 0, 2]
+    # another reader: its axes are slice, row and column, LPS mm
+    other = hd.imread(path).get_volume(apply_modality_transform=True)
+    by_place = np.linalg.inv(LPS_TO_RAS @ volume.affine) @ other.affine
+    for index in ((0, 0, 0), (2, 3, 4), (5, 9, 11)):
+        x, y, z = (by_place @ [*index, 1])[:3].round(6).astype(int)
+        assert volume.array[x, y, z] == other.array[index]
+
+
+def test_a_converted_series_is_the_series(tmp_path):
+    plain = read(write_series(tmp_path / "plain", HU, step=(0, 0, -2.0))[0].parent)[0]
+    single = [pydicom.dcmread(path) for path in sorted((tmp_path / "plain").iterdir())]
+    uid = pydicom.uid.generate_uid
+    whole = hd.legacy.LegacyConvertedEnhancedCTImage(single, uid(), 9, uid(), 1)
+    (tmp_path / "whole").mkdir()
+    whole.save_as(tmp_path / "whole" / "ct.dcm")
+    volume, _, _ = read(tmp_path / "whole")
+    assert np.array_equal(volume.array, plain.array)
+    np.testing.assert_allclose(volume.affine, plain.affine, atol=1e-9)
+
+
+def test_compressed_frames_are_read(tmp_path):
+    path = write_enhanced(tmp_path / "ct.dcm", HU)
+    packed = pydicom.dcmread(path)
+    packed.compress(pydicom.uid.RLELossless)
+    packed.save_as(path)
+    assert np.array_equal(read(tmp_path)[0].array, HU.transpose(2, 1, 0))
+
+
+def test_what_is_wrong_with_frames_is_said_by_frame(tmp_path):
+    path = write_enhanced(tmp_path / "ct.dcm", HU, order=(0, 1, 4, 5))
+    assert "slices are missing: 2 between ct.dcm (frame 2) and ct.dcm (frame 3)" in refused(
+        tmp_path
+    )
+    write_enhanced(path, np.concatenate([HU, HU]), order=(0, 1, 2, 3, 4, 5, 6), step=(0, 0, 0.0))
+    assert "ct.dcm (frame 1) and ct.dcm (frame 2) at" in refused(tmp_path)
+    write_enhanced(path, HU)
+    changed(path, PixelData=pydicom.dcmread(path).PixelData[:-300])
+    assert "frame 5: its voxels can't be read, damaged or truncated" in refused(tmp_path)
+
+
 def test_several_series_are_listed_and_one_is_chosen(tmp_path):
     write_series(tmp_path, HU, prefix="a")
     write_series(tmp_path, HU[:3], prefix="b", SeriesNumber=3, SeriesDescription="arterial")
     message = refused(tmp_path)
-    assert "found 2 series; choose one by number or description with --series" in message
+    assert "found 2 series; choose by number, description or UID with --series" in message
     assert "2: portal venous (CT, 6 images); 3: arterial (CT, 3 images)" in message
     for wanted in ("3", "arterial"):
         assert read(tmp_path, wanted)[0].array.shape == (12, 10, 3)
@@ -152,7 +202,7 @@ def test_a_single_slice_takes_its_thickness(tmp_path):
     ("tags", "message"),
     [
         ({"SamplesPerPixel": 3}, "one value a pixel, found 3 .RGB"),
-        ({"NumberOfFrames": 4}, "one slice a file, found 4 frames"),
+        ({"NumberOfFrames": 4}, "frames that say where they lie, found 4 without"),
         ({"ImagePositionPatient": None}, "found no ImagePositionPatient"),
         ({"PixelData": b"12"}, "its voxels can't be read"),
     ],
@@ -169,6 +219,57 @@ def test_a_truncated_file_is_refused(tmp_path):
     paths = write_series(tmp_path, HU)
     paths[4].write_bytes(paths[4].read_bytes()[:-100])
     assert "its voxels can't be read, damaged or truncated" in refused(tmp_path)
+
+
+# files of scanners, which pydicom brings along
+SCANNERS = Path(pydicom.data.__file__).parent / "test_files"
+PACKED = ("RLE", "bigendian", "expb", "implicit", "jp2klossless", "jpeg_ls_lossless", "padded")
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_every_encoding_of_one_slice_is_the_same_volume(tmp_path, kind):
+    shutil.copy(SCANNERS / "MR_small.dcm", tmp_path / "a.dcm")
+    plain = read(tmp_path)[0]
+    shutil.copy(SCANNERS / f"MR_small_{kind}.dcm", tmp_path / "a.dcm")
+    volume, _, _ = read(tmp_path)
+    assert np.array_equal(volume.array, plain.array)
+    assert np.array_equal(volume.affine, plain.affine)
+
+
+def test_a_scanners_series(tmp_path):
+    folder = SCANNERS / "dicomdirtests" / "98892001" / "CT5N"
+    volume, used, warnings = read(folder)
+    assert (volume.array.shape, volume.geometry.orientation, warnings) == ((16, 16, 5), "LPS", [])
+    np.testing.assert_allclose(volume.spacing, (0.488281, 0.488281, 2.5), rtol=1e-5)
+    for index, image in enumerate(used.images):
+        source = pydicom.dcmread(image.path)
+        hu = pydicom.pixels.apply_modality_lut(source.pixel_array, source)
+        assert np.array_equal(volume.array[..., index], hu.T)
+        first = volume.affine @ [0, 0, index, 1]
+        np.testing.assert_allclose((LPS_TO_RAS @ first)[:3], source.ImagePositionPatient)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("77654033/CT2", "slices are missing: 161 between 17106 .instance 18. and 17136"),
+        ("98892001/CT2N", "the series has only localizers"),
+        ("77654033/CR1", "found no ImagePositionPatient .* a screenshot or scanned document"),
+        ("98892003/MR700", "one size and orientation, found 7 kinds"),
+    ],
+)
+def test_a_scanners_images_that_are_no_volume(place, message):
+    with pytest.raises(UserError, match=message):
+        read(SCANNERS / "dicomdirtests" / place)
+
+
+def test_series_that_only_their_uids_tell_apart_are_listed_with_them():
+    folder = SCANNERS / "dicomdirtests" / "98892003" / "MR1"
+    message = refused(folder)
+    found = dicom.find_series(folder)
+    assert len(found) == 3 and message.count("1: FAST LOCALIZER") == 3
+    assert all(f"UID {series.uid}" in message for series in found)
+    assert read(folder, found[1].uid)[1].uid == found[1].uid
 
 
 def test_other_files_and_objects_are_passed_over(tmp_path):

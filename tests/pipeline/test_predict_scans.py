@@ -23,7 +23,7 @@ from pipeline.predict_scans import Predictor, Wanted, predict_scan
 from pipeline.scans import Source
 from pipeline.shards import read_manifest
 from tests.pipeline.conftest import AFFINE, save_nifti, tiny_image
-from tests.pipeline.dicom_files import PATIENT, write_series
+from tests.pipeline.dicom_files import PATIENT, changed, write_enhanced, write_series
 from tests.pipeline.grids import ENDINGS, random_grid, write_scan
 
 WINDOW = Window(kind="window", low=-125.0, high=275.0)
@@ -229,6 +229,37 @@ def test_a_dicom_series_becomes_nifti_and_a_segmentation(tmp_path):
         assert np.array_equal(pixels[0, ..., 0], array[index] > 75)
     text = json.dumps(record)
     assert not any(value in text for value in PATIENT.values())
+
+
+def test_a_multi_frame_file_becomes_nifti_and_a_segmentation(tmp_path):
+    array = np.random.default_rng(2).integers(-1000, 1000, (5, SIDE, SIDE), np.int16)
+    write_enhanced(tmp_path / "ct" / "ct.dcm", array, order=(3, 0, 4, 1, 2))
+    predict(tmp_path / "ct", tmp_path / "out", dicom_seg=True)
+    found = volumes.read(tmp_path / "out" / "ct.nii.gz")
+    assert np.array_equal(found.array, (array > 75).transpose(2, 1, 0))
+    uid = pydicom.dcmread(tmp_path / "ct" / "ct.dcm").SOPInstanceUID
+    seg = hd.seg.segread(tmp_path / "out" / "ct.seg.dcm")
+    pixels = seg.get_pixels_by_source_frame(uid, [1, 2, 3, 4, 5], ignore_spatial_locations=True)
+    assert np.array_equal(pixels[..., 0], array[[3, 0, 4, 1, 2]] > 75)
+
+
+def test_frames_of_several_files_have_no_segmentation(tmp_path):
+    array = np.random.default_rng(2).integers(-1000, 1000, (4, SIDE, SIDE), np.int16)
+    for name, order in (("a", (0, 1)), ("b", (2, 3))):
+        path = write_enhanced(tmp_path / "ct" / f"{name}.dcm", array, order=order)
+        changed(path, SeriesInstanceUID="1.2.3")
+    record = predict(tmp_path / "ct", tmp_path / "out", dicom_seg=True)
+    assert any("refers to one multi-frame file" in warning for warning in record["warnings"])
+    found = volumes.read(tmp_path / "out" / "ct.nii.gz")
+    assert np.array_equal(found.array, (array > 75).transpose(2, 1, 0))
+    assert not (tmp_path / "out" / "ct.seg.dcm").exists()
+
+
+def test_dicom_without_images_is_no_scan(tmp_path):
+    write_series(tmp_path / "cd" / "ct", tiny_image((4, 20, 20)))
+    (report,) = write_series(tmp_path / "cd" / "report", tiny_image((1, 20, 20)))
+    changed(report, Modality="SR")
+    assert [source.name for source in scans.find([tmp_path / "cd"])] == ["ct"]
 
 
 def test_gantry_tilt_goes_through_with_a_warning(tmp_path):
