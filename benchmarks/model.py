@@ -18,8 +18,8 @@ import torch
 from measure import MATRIX_FLOPS, alone, fastest, machine, matrix_work, report
 from published_step import sams_encoder
 
+import hsam
 from hsam.backbones import PATCH, Backbone, get_backbone
-from hsam.encoder import ImageEncoder
 
 
 def encoder_flops(backbone: Backbone, image_size: int) -> int:
@@ -49,10 +49,11 @@ def linear_flops(encoder: torch.nn.Module, patches: int) -> tuple[Callable[[], N
 def encoder(name: str, image_size: int, batch: int, rounds: int) -> dict:
     """Forward of ours and of SAM's, as shares of both rates."""
     backbone = get_backbone(name)
-    ours = ImageEncoder(backbone, image_size).eval()
+    model = hsam.build_hsam(name, image_size=image_size)
+    ours = hsam.for_inference(model, batch=batch).image_encoder
     sams = sams_encoder(name, image_size).eval()
     image = torch.rand(batch, 3, image_size, image_size)
-    linear, own_flops = linear_flops(ours, batch * (image_size // PATCH) ** 2)
+    linear, own_flops = linear_flops(sams, batch * (image_size // PATCH) ** 2)
     flops = batch * encoder_flops(backbone, image_size)
     work = {
         "matrix": (matrix_work(), MATRIX_FLOPS),

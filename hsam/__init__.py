@@ -11,6 +11,7 @@ from hsam.lora import merge_lora, unmerge_lora
 from hsam.losses import dice_loss, resize_labels, stage_loss, two_stage_loss
 from hsam.model import SegmentationModel
 from hsam.output import Segmentation
+from hsam.packing import pack_linears
 from hsam.published_adapter import load_published_adapter
 from hsam.registry import MODELS, build
 from hsam.sam_checkpoint import LoadReport, load_sam_checkpoint
@@ -34,6 +35,7 @@ __all__ = [
     "load_sam_checkpoint",
     "lr_factor",
     "merge_lora",
+    "pack_linears",
     "read_record",
     "resize_labels",
     "save",

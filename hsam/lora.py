@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hsam.packing import PackableLinear
 
-class LoRA(nn.Linear):
+
+class LoRA(PackableLinear):
     """A fused q, k, v projection with a low-rank update of q and v.
 
     It keeps the name and shape of the weight and bias it takes over, so a checkpoint of the plain
@@ -39,9 +41,7 @@ class LoRA(nn.Linear):
         if qkv.out_features != 3 * dim:
             raise ValueError(f"qkv: expected {dim} -> {3 * dim}, got {dim} -> {qkv.out_features}")
         check_rank(rank, dim, lowest=1)
-        nn.Module.__init__(self)
-        self.in_features, self.out_features = dim, 3 * dim
-        self.weight, self.bias = qkv.weight, qkv.bias
+        super().__init__(qkv)
         self.rank, self.scale, self.merged = rank, scale, False
         self.register_buffer("_plain", None, persistent=False)  # the weight while merged
         self.a_q = nn.Parameter(qkv.weight.new_empty(rank, dim))
@@ -53,7 +53,7 @@ class LoRA(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., 3 dim)."""
-        qkv = F.linear(x, self.weight, self.bias)
+        qkv = self.product(x)
         if self.merged:
             return qkv
         low = F.linear(x, torch.cat([self.a_q, self.a_v]))  # ... x 2 rank

@@ -98,13 +98,22 @@ class Trainer:
 
     @classmethod
     def make(
-        cls, fabric: Fabric, model: hsam.SegmentationModel, settings: Train, seed: int
+        cls,
+        fabric: Fabric,
+        model: hsam.SegmentationModel,
+        settings: Train,
+        seed: int,
+        micro_batch: int,
     ) -> "Trainer":
         """Put the model on fabric's device and give it an optimizer.
+
+        A frozen encoder on the CPU is packed for passes of `micro_batch` slices.
 
         Source: paper, supplement A.1 and table 7 (AdamW).
         """
         model = model.to(fabric.device).train()
+        if fabric.device.type == "cpu" and not settings.compile:
+            hsam.pack_linears(model, micro_batch, backward=True)
         loss = fabric.setup_module(Loss(model, settings, fabric.world_size))
         optimizer = torch.optim.AdamW(
             model.trainable_parameters(),
