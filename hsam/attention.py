@@ -45,8 +45,8 @@ class RelativePositionAttention(sam.EncoderAttention):
         qkv = self.qkv(x).reshape(batch, height, width, 3, self.num_heads, -1)
         # whole windows, windows over an edge, the one over the corner: at most four kinds
         strips = [
-            _cat([self._attend(qkv[:, row, column], side) for column in _spans(width, side)], dim=2)
-            for row in _spans(height, side)
+            _cat([self._attend(part, side) for part in _split(strip, side, dim=2)], dim=2)
+            for strip in _split(qkv, side, dim=1)
         ]
         return self.proj(_cat(strips, dim=1))
 
@@ -109,10 +109,11 @@ def _lengthen(x: Tensor, padding: Tensor) -> Tensor:
     return torch.cat([x, padding.expand(x.shape[0], -1, -1, -1)], dim=2)
 
 
-def _spans(length: int, side: int) -> list[slice]:
-    """The part of a side that whole windows cover, and the rest of it."""
-    whole = length // side * side
-    return [s for s in (slice(0, whole), slice(whole, length)) if s.start < s.stop]
+def _split(x: Tensor, side: int, dim: int) -> tuple[Tensor, ...]:
+    """The part of an axis that whole windows cover, and the rest of it."""
+    length = x.shape[dim]
+    # not slices: each of them would get a gradient of the whole's size
+    return x.split([part for part in (length // side * side, length % side) if part], dim)
 
 
 def _cat(parts: list[Tensor], dim: int) -> Tensor:
