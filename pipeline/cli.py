@@ -387,6 +387,7 @@ def main() -> None:
         name = signal.Signals(stopped.signal).name
         print(f"{stopped}, on {name}; the same command goes on from here", file=sys.stderr)
         sys.exit(128 + stopped.signal)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 128 + signal.SIGINT:  # what Typer makes of a KeyboardInterrupt
+            print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise

@@ -122,20 +122,23 @@ def fit(
             if not (validates or last or asked or progress.step % settings.log_every == 0):
                 continue
             done = _look(pending, progress.history, slices, fabric, folder)
+            clock.note(done)
             if validates:
                 _validate(trainer, validate, progress)
             if log is not None:
                 log.update(progress.history)
-            bar.advance(clock.note(progress.history, rate, done), len(done))
+            bar.advance(clock.told(progress.history, rate, done), len(done))
             number = _agreed(fabric, stop)
             if store is not None and fabric.is_global_zero:
                 if validates or last or number or clock.due():
                     store.save(progress.step, _state(trainer, progress, batches))
                     clock.saved()
                 clock.estimate(title, progress.step, batches.total_steps)
+            clock.go_on()
             if number:
                 raise Stopped(f"{title}: stopped after step {progress.step:,}", number)
     if log is not None:
+        log.update(progress.history)  # killed after its last step, no step is left
         log.end()
     if trainer.average is not None:
         trainer.average.keep()
@@ -172,6 +175,7 @@ class Clock:
         self._saved = self._looked = time.monotonic()
         self._timed = 0.0
         self._steps = 0
+        self._speed = math.nan
         self._told = False
 
     def due(self) -> bool:
@@ -182,15 +186,22 @@ class Clock:
         """A checkpoint was written."""
         self._saved = time.monotonic()
 
-    def note(self, history: History, rate: float, done: list[Step]) -> str:
-        """What the progress display says after some more steps."""
-        now = time.monotonic()
-        seconds, self._looked = now - self._looked, now
+    def note(self, done: list[Step]) -> None:
+        """Some more steps are done; what comes before `go_on` isn't counted as theirs."""
+        seconds = time.monotonic() - self._looked
         self._timed += seconds
         self._steps += len(done)
-        speed = sum(len(step.indices) for step in done) / seconds
+        self._speed = sum(len(step.indices) for step in done) / seconds
+
+    def go_on(self) -> None:
+        """The next steps begin."""
+        self._looked = time.monotonic()
+
+    def told(self, history: History, rate: float, done: list[Step]) -> str:
+        """What the progress display says after these steps."""
         text = (
-            f"epoch {done[-1].epoch}  loss {history.loss:.4f}  lr {rate:.2e}  {speed:.1f} slices/s"
+            f"epoch {done[-1].epoch}  loss {history.loss:.4f}  lr {rate:.2e}  "
+            f"{self._speed:.1f} slices/s"
         )
         last = history.epochs[-1] if history.epochs else {}
         if done[-1].ends_epoch and last["validation_dice"] is not None:

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ from pipeline.params import overlay, read_yaml, render, validate
 ROOT = Path(__file__).resolve().parents[2]
 
 
+COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+
+
 def hsam(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    return subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -71,3 +74,14 @@ def test_comments_come_back_only_under_dvc_exp_run(folder, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "a-run")
     hsam("split", cwd=folder)
     assert (folder / "params.yaml").read_text() == text
+
+
+def test_ctrl_c_is_one_sentence(tmp_path):
+    command = [*COMMAND, "phantom", "--out", "raw", "--cases", "900", "--size", "64"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        process.stderr.readline()  # the first phantom is made
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert "Traceback" not in said

@@ -127,6 +127,21 @@ def test_the_history_of_a_resumed_training_is_the_same(slices, tmp_path):
     assert [line.split("\t")[0] for line in written.splitlines()] == ["step", "0", "1", "2"]
 
 
+def test_killed_after_its_last_step_a_training_still_has_its_logs(slices, tmp_path):
+    folder, log = tmp_path, tmp_path / "dvclive"
+    _, first = run(slices, settings(), folder, steady)
+    written = {path: path.read_bytes() for path in log.rglob("*") if path.is_file()}
+    _, again = run(slices, settings(), folder, steady)
+    assert again.history == first.history
+    assert any("train_loss" in path.name for path in written)
+
+    def rows(text: bytes) -> list[list[bytes]]:  # without the column of times
+        return [line.split(b"\t")[::2] for line in text.splitlines()]
+
+    for path, content in written.items():
+        assert rows(path.read_bytes()) == rows(content)
+
+
 def test_loss_falls_and_history_has_a_row_an_epoch(slices):
     chosen = settings(epochs=12, learning_rate=0.003, validate_every=4, log_every=100)
     _, progress = run(slices, chosen, None, steady)
