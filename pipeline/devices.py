@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> No
 
     Raises:
         UserError, Stopped: as the function raised it, in whichever process.
+        UserError: a process was killed.
     """
     if fabric.world_size == 1:
         fabric.launch()
@@ -104,8 +106,15 @@ def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> No
         message = Path(folder, "message.json")
         threads = max(1, torch.get_num_threads() // fabric.world_size)
         try:
-            fabric.launch(_in_process, function, message, threads, *arguments)
-        except (ProcessExitedException, ProcessRaisedException):
+            # bound, for Fabric looks into the arguments that it is given, and refuses some types
+            fabric.launch(partial(_in_process, function, message, threads, arguments))
+        except (ProcessExitedException, ProcessRaisedException) as error:
+            killed = isinstance(error, ProcessExitedException) and error.signal_name
+            if killed and not message.exists():
+                raise UserError(
+                    f"a device's process was killed ({killed}), most likely for want of memory; "
+                    "lower train.micro_batch or train.cache_mib, or let the same command go on."
+                ) from None
             if not message.exists():
                 raise
         if message.exists():
@@ -113,7 +122,11 @@ def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> No
 
 
 def _in_process(
-    fabric: Fabric, function: Callable[..., None], message: Path, threads: int, *arguments: Any
+    function: Callable[..., None],
+    message: Path,
+    threads: int,
+    arguments: tuple[Any, ...],
+    fabric: Fabric,
 ) -> None:
     torch.set_num_threads(threads)
     try:

@@ -113,6 +113,17 @@ def test_a_mistake_that_one_process_finds_is_one_sentence():
     assert caught.value.problems == ["shard: damaged."]
 
 
+def dies(fabric) -> None:
+    if fabric.global_rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fabric.barrier()
+
+
+def test_a_killed_process_is_one_sentence():
+    with pytest.raises(UserError, match=r"a device's process was killed \(SIGKILL\)"):
+        launch(make_fabric(settings(devices=2), "cpu"), dies)
+
+
 def test_more_gpus_than_there_are_are_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(UserError, match=r"train\.devices: 2 GPUs are wanted, 1 can be used"):

@@ -70,6 +70,21 @@ def test_a_rival_goes_the_same_way_to_its_scores(work, tmp_path, model):
     assert 0 <= metrics["mean_dice"] <= 1
 
 
+def test_two_devices_have_the_losses_of_one(work, tmp_path):
+    params, prepared, folder = work
+    losses = {}
+    for devices in (1, 2):
+        changes = {"model": "samed", "devices": devices, "learning_rate": 1e-4}
+        wanted = params.model_copy(update={"train": params.train.model_copy(update=changes)})
+        stages = [prepared, folder / "split", folder / "search"]
+        out = tmp_path / f"on {devices}"
+        train.run(wanted, *stages, out, tmp_path / "runs", device="cpu")
+        rows = csv.DictReader((out / "history.csv").open())
+        losses[devices] = [float(row["train_loss"]) for row in rows]
+    assert len(losses[2]) == 2
+    assert losses[2] == pytest.approx(losses[1], rel=2e-3)
+
+
 def test_validations_are_published_organ_by_organ(work):
     run(work)
     rows = list(csv.DictReader((work[2] / "train" / "validation.csv").open()))
