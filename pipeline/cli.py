@@ -322,8 +322,7 @@ def import_checkpoint(
     """Turn a published checkpoint into a run folder."""
     from pipeline import import_checkpoint as importing
 
-    loaded = _load([*params, importing.preset_file(preset)])
-    importing.run(adapter, sam, loaded, out)
+    importing.run(adapter, sam, _load(importing.with_preset(params, preset)), out)
 
 
 @app.command()

@@ -6,6 +6,7 @@ pipeline must know of it: model, organs, intensity rule. Writes what the train s
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import hsam
@@ -32,6 +33,11 @@ def preset_file(preset: str) -> Path:
     if preset not in known:
         raise UserError(f"--preset {preset}: expected one of {', '.join(known)}.")
     return known[preset]
+
+
+def with_preset(params: Sequence[Path], preset: str) -> list[Path]:
+    """Parameter files with a preset's overlay behind the first; what comes after changes it."""
+    return [*params[:1], preset_file(preset), *params[1:]]
 
 
 def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:

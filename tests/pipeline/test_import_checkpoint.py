@@ -113,6 +113,13 @@ def test_files_that_are_not_there_or_not_what_they_should_be(published, tmp_path
         import_checkpoint.run(adapter, sam, params(), tmp_path)
 
 
+def test_a_preset_can_be_changed_for_a_checkpoint_at_another_size(tmp_path):
+    (tmp_path / "mine.yaml").write_text("train: {image_size: 224}")
+    files = [ROOT / "params.yaml", tmp_path / "mine.yaml"]
+    found = load(import_checkpoint.with_preset(files, "synapse-10pct"))
+    assert (found.train.image_size, found.train.backbone) == (224, "vit_b")
+
+
 def test_presets_are_listed():
     assert load([ROOT / "params.yaml", import_checkpoint.preset_file("synapse-10pct")])
     with pytest.raises(UserError, match="expected one of la-4, phantom"):
