@@ -47,6 +47,12 @@ def make_fabric(settings: Train, device: str) -> Fabric:
             f"train.devices: {settings.devices} GPUs are wanted, {torch.cuda.device_count()} can "
             "be used; lower it, or give the job more (--gpus, --resources gpu=N)."
         )
+    cores = os.cpu_count() or 1
+    if device == "cpu" and settings.devices > cores:
+        raise UserError(
+            f"train.devices: {settings.devices} are wanted, there is no GPU, and the CPU has "
+            f"{cores} cores; lower it, or give the job GPUs (--gpus, --resources gpu=N)."
+        )
     strategy: Any = "auto"
     if settings.devices > 1:
         strategy = DDPStrategy(

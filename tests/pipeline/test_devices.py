@@ -130,6 +130,12 @@ def test_more_gpus_than_there_are_are_refused(monkeypatch):
         make_fabric(settings(devices=2), "cuda")
 
 
+def test_more_processes_than_cores_are_refused(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with pytest.raises(UserError, match=r"train\.devices: 3 are wanted.*the CPU has 2 cores"):
+        make_fabric(settings(devices=3), "cpu")
+
+
 def test_precision_follows_the_device(monkeypatch):
     assert precision("auto", "cpu") == "fp32"
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
