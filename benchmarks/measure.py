@@ -6,7 +6,9 @@ import multiprocessing
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,53 @@ def fastest(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
         for name, run in work.items():
             times[name].append(seconds(run))
     return {name: min(values[1:]) for name, values in times.items()}
+
+
+def fastest_apart(
+    makers: Mapping[str, tuple[Callable[..., Callable[[], object]], tuple[object, ...]]],
+    threads: int,
+    rounds: int,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """As `fastest`, but each piece of work has a process of its own, whose memory is told as well.
+
+    Args:
+        makers: of each name, what makes the work, and its arguments; both can be pickled.
+        threads: of PyTorch, in each process.
+        rounds: repetitions of each.
+
+    Returns:
+        seconds, and peak memory in GiB: of the GPU, or of the process on the CPU.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        pools = {
+            name: stack.enter_context(context.Pool(1, torch.set_num_threads, (threads,)))
+            for name in makers
+        }
+        for name, (make, arguments) in makers.items():
+            pools[name].apply(_make, (make, arguments))
+        run = {name: partial(pool.apply, _seconds_here) for name, pool in pools.items()}
+        times: dict[str, list[float]] = {name: [] for name in makers}
+        for _ in range(rounds + 1):  # the first is the warm-up
+            for name, one in run.items():
+                times[name].append(one())
+        peaks = {name: pool.apply(_peak_here) for name, pool in pools.items()}
+    return {name: min(values[1:]) for name, values in times.items()}, peaks
+
+
+_here: list[Callable[[], object]] = []  # the work of a process
+
+
+def _make(make: Callable[..., Callable[[], object]], arguments: tuple[object, ...]) -> None:
+    _here.append(make(*arguments))
+
+
+def _seconds_here() -> float:
+    return seconds(_here[0])
+
+
+def _peak_here() -> float:
+    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else peak_gib()
 
 
 def matrix_work(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Callable[[], object]:

@@ -7,7 +7,7 @@ Both steps start from the same decoded slices of 512 x 512 pixels in memory and 
 weights; `published_step.py` says what the other one includes. FLOPs are useful ones of forward and
 backward: products of linear layers, convolutions and attention for real patches, frozen weights
 without a gradient. The rate they are a share of is that of a large matrix product in the same
-precision. Steps are measured in turn in one process, memory in a fresh process for each.
+precision. Each has a process of its own, for ours keeps freed memory; they take turns.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import MATRIX_FLOPS, alone, fastest, machine, matrix_work, peak_gib, report, seconds
+from measure import MATRIX_FLOPS, fastest_apart, machine, matrix_work, report
 from model import encoder_flops
 from published_step import PublishedStep
 from slices import SIDE
@@ -86,11 +86,14 @@ def step_flops(backbone: str, image_size: int, batch: int) -> float:
     return batch * (encoder + counter.get_total_flops())
 
 
-def speed(backbone: str, image_size: int, batch: int, device: str, rounds: int) -> dict:
+def speed(
+    backbone: str, image_size: int, batch: int, device: str, threads: int, rounds: int
+) -> dict:
     """Both steps and the matrix product, in turn."""
-    steps = {name: make(backbone, image_size, batch, device) for name, make in STEPS.items()}
+    case = (backbone, image_size, batch, device)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    times = fastest({**steps, "matrix": matrix_work(device, dtype)}, rounds)
+    work = {name: (make, case) for name, make in STEPS.items()}
+    times, peaks = fastest_apart(work | {"matrix": (matrix_work, (device, dtype))}, threads, rounds)
     rate = MATRIX_FLOPS / times["matrix"]
     return {
         "backbone": backbone,
@@ -102,15 +105,9 @@ def speed(backbone: str, image_size: int, batch: int, device: str, rounds: int) 
         "matrix, GFLOP/s": rate / 1e9,
         "here / matrix": step_flops(backbone, image_size, batch) / times["ours"] / rate,
         "paper's 10% run, min": PAPER_SLICES * times["ours"] / batch / 60,
+        "published, GiB": peaks["published"],
+        "here, GiB": peaks["ours"],
     }
-
-
-def memory(name: str, backbone: str, image_size: int, batch: int, device: str) -> float:
-    """Peak memory of two steps, GiB: of the GPU, or of the process on the CPU."""
-    step = STEPS[name](backbone, image_size, batch, device)
-    for _ in range(2):
-        seconds(step)
-    return torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else peak_gib()
 
 
 def main() -> None:
@@ -122,13 +119,9 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tiny, small, large = (32, 32, 16) if device == "cuda" else (16, 2, 1)
     cases = (("vit_tiny", 128, tiny), ("vit_b", 224, small), ("vit_b", 512, large))
-    rows = []
-    for case in cases:
-        row = alone(speed, arguments.threads, *case, device, arguments.rounds)
-        for name in STEPS:
-            row[f"{name}, GiB"] = alone(memory, arguments.threads, name, *case, device)
-        rows.append(row)
-    report({"machine": machine(arguments.threads), "Training step": rows}, arguments.json)
+    threads, rounds = arguments.threads, arguments.rounds
+    rows = [speed(*case, device, threads, rounds) for case in cases]
+    report({"machine": machine(threads), "Training step": rows}, arguments.json)
 
 
 if __name__ == "__main__":

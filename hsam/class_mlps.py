@@ -42,5 +42,10 @@ class ClassMLPs(nn.Module):
 def class_masks(weights: Tensor, features: Tensor) -> Tensor:
     """Logits of each class: its weights (B, C, K) times features (B, K, H, W) -> (B, C, H, W)."""
     height, width = features.shape[-2:]
-    # B x C x K @ B x K x HW -> B x C x H x W
-    return (weights @ features.flatten(2)).unflatten(2, (height, width))
+    if not features.is_contiguous(memory_format=torch.channels_last):
+        # B x C x K @ B x K x HW -> B x C x HW
+        masks = weights @ features.flatten(2)
+    else:  # as the norms leave them: the gradient has to lie like the features it goes back to
+        pixels = features.permute(0, 2, 3, 1).flatten(1, 2)  # B x K x H x W -> B x HW x K
+        masks = (pixels @ weights.transpose(1, 2)).transpose(1, 2).contiguous()
+    return masks.unflatten(2, (height, width))

@@ -53,12 +53,13 @@ class LoRA(PackableLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., 3 dim)."""
-        qkv = self.product(x)
         if self.merged:
-            return qkv
-        low = F.linear(x, torch.cat([self.a_q, self.a_v]))  # ... x 2 rank
-        update = torch.addmm(qkv.flatten(0, -2), low.flatten(0, -2), self._up().T)
-        return update.view_as(qkv)
+            return self.product(x)
+        rows = x.flatten(0, -2)
+        qkv = self.product(rows)
+        low = F.linear(rows, torch.cat([self.a_q, self.a_v]))  # rows x 2 rank
+        qkv.addmm_(low, self._up().T.to(qkv.dtype))
+        return qkv.unflatten(0, x.shape[:-1])
 
     def _up(self) -> Tensor:
         """B_q and B_v in one (3 dim, 2 rank) matrix: q from the first ranks, v from the others."""

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 import hsam
+from pipeline.allocator import keep_freed_memory
 from pipeline.augment import augment, sample_seeds
 from pipeline.batches import Pass, Step
 from pipeline.ema import Average
@@ -107,13 +108,16 @@ class Trainer:
     ) -> "Trainer":
         """Put the model on fabric's device and give it an optimizer.
 
-        A frozen encoder on the CPU is packed for passes of `micro_batch` slices.
+        On the CPU a frozen encoder is packed for passes of `micro_batch` slices, and memory that
+        one step frees is kept for the next.
 
         Source: paper, supplement A.1 and table 7 (AdamW).
         """
         model = model.to(fabric.device).train()
-        if fabric.device.type == "cpu" and not settings.compile:
-            hsam.pack_linears(model, micro_batch, backward=True)
+        if fabric.device.type == "cpu":
+            keep_freed_memory()
+            if not settings.compile:
+                hsam.pack_linears(model, micro_batch, backward=True)
         loss = fabric.setup_module(Loss(model, settings, fabric.world_size))
         optimizer = torch.optim.AdamW(
             model.trainable_parameters(),
