@@ -1,5 +1,6 @@
-"""What the benchmarks share: clocks, memory, the machine's matrix rate, fresh processes, tables."""
+"""What the benchmarks share: options, clocks, the matrix rate, fresh processes, tables."""
 
+import argparse
 import importlib.metadata
 import json
 import multiprocessing
@@ -15,6 +16,23 @@ from typing import Any
 import torch
 
 SIDE = 2048  # of the matrices that the rate is measured with
+
+
+def options(doc: str, rounds: int, threads: int, **numbers: tuple[int, str]) -> argparse.Namespace:
+    """The options of a benchmark's command line.
+
+    Args:
+        doc: the script's docstring.
+        rounds, threads: defaults.
+        numbers: default and help of further options.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds, help="repetitions of each")
+    parser.add_argument("--threads", type=int, default=threads, help="CPU threads of PyTorch")
+    parser.add_argument("--json", type=Path, help="file to write the numbers to")
+    for name, (default, text) in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=text)
+    return parser.parse_args()
 
 
 def seconds(work: Callable[[], object]) -> float:

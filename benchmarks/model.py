@@ -10,12 +10,10 @@ attention for real patches, none for padding. Every measurement has a process
 of its own.
 """
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from measure import MATRIX_FLOPS, alone, fastest, machine, matrix_work, report
+from measure import MATRIX_FLOPS, alone, fastest, machine, matrix_work, options, report
 from published_step import sams_encoder
 
 import hsam
@@ -81,11 +79,7 @@ def encoder(name: str, image_size: int, batch: int, rounds: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10, help="repetitions of each measurement")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of PyTorch")
-    parser.add_argument("--json", type=Path, help="file to write the numbers to")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=10, threads=2)
     rounds, threads = arguments.rounds, arguments.threads
     result = {
         "machine": machine(threads),

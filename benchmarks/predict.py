@@ -12,13 +12,11 @@ as `hsam predict` needs them for its review list. Weights are random, the same i
 ways are measured in turn in one process.
 """
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from measure import alone, fastest, machine, report
+from measure import alone, fastest, machine, options, report
 from numpy.typing import NDArray
 from published_step import sams_encoder
 from scipy import ndimage
@@ -104,11 +102,7 @@ def speed(backbone: str, image_size: int, batch: int, device: str, rounds: int) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="repetitions of each way")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of PyTorch")
-    parser.add_argument("--json", type=Path, help="file to write the numbers to")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=5, threads=2)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tiny, small, large = (64, 32, 16) if device == "cuda" else (16, 4, 2)
     cases = (("vit_tiny", 128, tiny), ("vit_b", 224, small), ("vit_b", 512, large))

@@ -9,11 +9,8 @@ masks, once in voxels and once in mm; it runs once, ours several times, of which
 Both work on one thread, in turn.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
-from measure import alone, fastest, machine, peak_gib, report, seconds
+from measure import alone, fastest, machine, options, peak_gib, report, seconds
 from medpy.metric import binary
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -85,14 +82,11 @@ def measure(shape: tuple[int, int, int], rounds: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="repetitions of ours")
-    parser.add_argument("--slices", type=int, default=150)
-    parser.add_argument("--side", type=int, default=512, help="rows and columns")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    shape = (options.slices, options.side, options.side)
-    result = alone(measure, 1, shape, options.rounds)
+    arguments = options(
+        __doc__, rounds=3, threads=1, slices=(150, "slices"), side=(512, "rows and columns")
+    )
+    shape = (arguments.slices, arguments.side, arguments.side)
+    result = alone(measure, arguments.threads, shape, arguments.rounds)
     ours = result["times"]["ours"]
     rows = [
         {"way": name, "seconds": time, "times ours": time / ours}
@@ -103,7 +97,10 @@ def main() -> None:
     title = f"{len(BODIES)} organs in {' x '.join(map(str, shape[::-1]))} voxels"
     memory = [{"way": "ours, with the volumes", "peak GiB": result["peak_gib"]}]
     packages = ("numpy", "scipy", "medpy")
-    report({"machine": machine(1, *packages), title: rows, "memory": memory}, options.json)
+    report(
+        {"machine": machine(arguments.threads, *packages), title: rows, "memory": memory},
+        arguments.json,
+    )
 
 
 if __name__ == "__main__":

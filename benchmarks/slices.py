@@ -19,7 +19,6 @@ bound to as many cores as threads. The forms take turns, and the fastest round o
 a GPU, `augment` runs on it as well, in rows of its own.
 """
 
-import argparse
 import itertools
 import math
 import os
@@ -29,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import alone, fastest, machine, report
+from measure import alone, fastest, machine, options, report
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
@@ -249,12 +248,7 @@ def transforms(file: Path, rounds: int, threads: int) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--slices", type=int, default=48, help="slices an epoch")
-    parser.add_argument("--rounds", type=int, default=5, help="epochs measured of each form")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads and cores")
-    parser.add_argument("--json", type=Path, help="file to write the numbers to")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=5, threads=1, slices=(48, "slices an epoch"))
     rounds, threads = arguments.rounds, arguments.threads
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     with tempfile.TemporaryDirectory() as name:

@@ -10,13 +10,12 @@ without a gradient. The rate they are a share of is that of a large matrix produ
 precision. Each has a process of its own, for ours keeps freed memory; they take turns.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from measure import MATRIX_FLOPS, fastest_apart, machine, matrix_work, report
+from measure import MATRIX_FLOPS, fastest_apart, machine, matrix_work, options, report
 from model import encoder_flops
 from published_step import PublishedStep
 from slices import SIDE
@@ -111,11 +110,7 @@ def speed(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="repetitions of each step")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of PyTorch")
-    parser.add_argument("--json", type=Path, help="file to write the numbers to")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=5, threads=2)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tiny, small, large = (32, 32, 16) if device == "cuda" else (16, 2, 1)
     cases = (("vit_tiny", 128, tiny), ("vit_b", 224, small), ("vit_b", 512, large))

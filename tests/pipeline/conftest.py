@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline import phantom, prepare, shards
+from pipeline import phantom, prepare, search, shards, split
 from pipeline.params import Params, overlay, read_yaml, validate
 from pipeline.volumes import Geometry
 
@@ -93,3 +93,10 @@ def prepared_phantoms(phantom_params: Params, tmp_path_factory: pytest.TempPathF
     out = tmp_path_factory.mktemp("prepared")
     prepare.run(phantom_params, out / "prepare", out / "runs")
     return out / "prepare"
+
+
+def split_and_search(params: Params, prepared: Path, folder: Path) -> None:
+    """Publish the stages split and search to `folder`, whose runs lie in `folder`/runs."""
+    split.run(params, prepared, folder / "split")
+    inputs = prepared, folder / "split", folder / "search", folder / "runs"
+    search.run(params, *inputs, device="cpu")

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import search, split
 from pipeline.files import write_text
 from pipeline.params import render
-from tests.pipeline.conftest import ROOT, make_params
+from tests.pipeline.conftest import ROOT, make_params, split_and_search
 
 TINY = {
     "image_size": 32,
@@ -37,15 +36,7 @@ def results(prepared_phantoms, phantom_params, tmp_path_factory) -> Path:
     write_text(folder.parent / "params.yaml", render(params))
     folder.mkdir()
     (folder / "prepare").symlink_to(prepared_phantoms)
-    split.run(params, prepared_phantoms, folder / "split")
-    search.run(
-        params,
-        prepared_phantoms,
-        folder / "split",
-        folder / "search",
-        folder / "runs",
-        device="cpu",
-    )
+    split_and_search(params, prepared_phantoms, folder)
     return folder
 
 

@@ -4,9 +4,9 @@ import json
 import pytest
 
 import hsam
-from pipeline import evaluate, search, split, train
+from pipeline import evaluate, train
 from pipeline.errors import UserError
-from tests.pipeline.conftest import make_params
+from tests.pipeline.conftest import make_params, split_and_search
 
 TINY = {"image_size": 32, "epochs": 2, "batch_size": 8, "validate_every": 2}
 
@@ -17,15 +17,7 @@ def work(prepared_phantoms, phantom_params, tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     dataset = phantom_params.dataset.model_dump()
     params = make_params(dataset=dataset, train=TINY, search={"trials": 0})
-    split.run(params, prepared_phantoms, folder / "split")
-    search.run(
-        params,
-        prepared_phantoms,
-        folder / "split",
-        folder / "search",
-        folder / "runs",
-        device="cpu",
-    )
+    split_and_search(params, prepared_phantoms, folder)
     return params, prepared_phantoms, folder
 
 
