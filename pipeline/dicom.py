@@ -12,7 +12,6 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.misc import is_dicom
 
 from pipeline.dicom_frames import PER_FRAME, SHARED, frame_headers, has_frames
@@ -40,6 +39,18 @@ TAGS = [
     SHARED,
     PER_FRAME,
 ]
+# numbers that these have where they stand
+COUNTS = {
+    "ImagePositionPatient": 3,
+    "ImageOrientationPatient": 6,
+    "PixelSpacing": 2,
+    "Rows": 1,
+    "Columns": 1,
+    "SamplesPerPixel": 1,
+    "NumberOfFrames": 1,
+    "SliceThickness": 1,
+    "SpacingBetweenSlices": 1,
+}
 NO_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "DOC")
 SAME_PLACE_MM = 0.01
 TOLERANCE = 0.1  # of the slice distance, or of a pixel, by which slices may lie off a regular grid
@@ -208,11 +219,26 @@ def _images(path: Path) -> list[Image]:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
         if "Rows" not in header or header.get("Modality") in NO_IMAGES:
             return []
-        if not has_frames(header):
-            return [Image(path, header)]
-        return [Image(path, own, index) for index, own in enumerate(frame_headers(header))]
-    except (OSError, EOFError, InvalidDicomError, ValueError, KeyError) as error:
+        images = [Image(path, header)]
+        if has_frames(header):
+            frames = enumerate(frame_headers(header))
+            images = [Image(path, own, index) for index, own in frames]
+        for image in images:
+            _check_values(image.header)
+        return images
+    except Exception as error:  # a damaged header fails anywhere, as late as a value is looked at
         raise UserError(f"{path}: can't be read as DICOM ({error}); get it again.") from None
+
+
+def _check_values(header: Dataset) -> None:
+    """Raise an error unless every value can be decoded, and numbers are as many as they should."""
+    for element in header:
+        count = COUNTS.get(element.keyword)
+        if count is None or element.is_empty:
+            continue
+        numbers = np.atleast_1d(np.array(element.value, float))
+        if len(numbers) != count or not np.isfinite(numbers).all():
+            raise ValueError(f"{element.keyword}: expected {count} numbers, found {element.value}")
 
 
 def _check_headers(series: Series) -> None:
@@ -228,7 +254,7 @@ def _check_headers(series: Series) -> None:
         elif int(samples) != 1:
             problems.append(f"{image.path}: expected one value a pixel, found {samples} (RGB).")
         else:
-            needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+            needed = ("Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
             if lacking := [tag for tag in needed if not header.get(tag)]:
                 problems.append(
                     f"{_place(image)}: expected a slice of a volume, found no "

@@ -65,7 +65,7 @@ class PixelReader:
                 _check_length(pydicom.dcmread(path))
                 return _decode(path)
             return self._frame(path, header, frame)
-        except (RuntimeError, ValueError, EOFError, AttributeError, OSError, IndexError):
+        except Exception:  # the decoders' and pydicom's are of many kinds
             where = f"{path}" if frame is None else f"{path}: frame {frame + 1}"
             raise UserError(
                 f"{where}: its voxels can't be read, damaged or truncated?; get it again."

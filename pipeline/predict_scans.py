@@ -161,12 +161,11 @@ def run(
     if wanted.stage not in predictor.stages:
         known = " or ".join(predictor.stages)
         raise UserError(f"--stage: this model has no {wanted.stage} stage; choose {known}.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_label_files(out, predictor.names)
     failed: dict[str, str] = {}
     for source in sources:
         try:
             predict_scan(source, predictor, out, wanted, run)
+            write_label_files(out, predictor.names)
         except UserError as error:
             if len(sources) == 1:
                 raise
@@ -197,6 +196,7 @@ def predict_scan(
     warnings = [*scan.warnings, *_shape_hints(scan), *bounds.warnings]
     for warning in warnings:
         say(f"warning: {source.name}: {warning}")
+    out.mkdir(parents=True, exist_ok=True)
     labels = _label(source.name, images, predictor, out, wanted)
     geometry, chosen = scan.volume.geometry, labels[wanted.stage]
     restored = volumes.restore_labels(chosen, geometry)

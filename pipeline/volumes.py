@@ -7,7 +7,8 @@ left. Volumes are turned by whole axes to the nearest such order, never resample
 """
 
 import gzip
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,8 +18,6 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from nibabel import orientations
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
@@ -286,16 +285,13 @@ def _source_axes(affine: NDArray[np.float64]) -> list[int]:
 
 
 def _read_nifti(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    try:
-        with _open(path) as file:
-            image = _nifti_kind(file).from_stream(file)
-            array = np.asanyarray(image.dataobj)
-            # to the end: gzip compares its checksum there
-            while file.read(1 << 20):
-                pass
-    except (OSError, EOFError, zlib.error, ImageFileError, HeaderDataError, ValueError) as error:
-        raise _unreadable(path, error) from None
-    unit = image.header.get_xyzt_units()[0]
+    with _refusing_damage(path), _open(path) as file:
+        image = _nifti_kind(file).from_stream(file)
+        array = np.asanyarray(image.dataobj)
+        # to the end: gzip compares its checksum there
+        while file.read(1 << 20):
+            pass
+        unit = image.header.get_xyzt_units()[0]
     scale = {"meter": 1000.0, "micron": 0.001}.get(unit, 1.0)
     return array, np.diag([scale, scale, scale, 1.0]) @ image.affine
 
@@ -317,23 +313,18 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _read_hdf5(path: Path, key: str | None) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    try:
-        with h5py.File(path, "r") as file:
-            if key not in file:
-                names = ", ".join(sorted(file)) or "none"
-                raise UserError(f"{path}: expected an HDF5 data set {key!r}, found {names}.")
-            array = np.array(file[key])
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise _unreadable(path, error) from None
+    with _refusing_damage(path), h5py.File(path, "r") as file:
+        if key not in file:
+            names = ", ".join(sorted(file)) or "none"
+            raise UserError(f"{path}: expected an HDF5 data set {key!r}, found {names}.")
+        array = np.array(file[key])
     side = HDF5_SPACING_MM
     return array, np.diag([-side, -side, side, 1.0])
 
 
 def _read_itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    try:
+    with _refusing_damage(path):
         image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise _unreadable(path, error) from None
     components = image.GetNumberOfComponentsPerPixel()
     if components != 1:
         raise UserError(f"{path}: expected one value a voxel, found {components} (RGB or vectors).")
@@ -347,12 +338,21 @@ def _read_itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     return array, LPS_TO_RAS @ affine
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    # ITK puts the reason last, after the place in its own source
-    reason = lines[-1].strip() if lines else type(error).__name__
-    reason = reason.replace(str(path), path.name).rstrip(".")
-    return UserError(f"{path}: can't be read, damaged or truncated? ({reason}); get it again.")
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    """Whatever a file's reader stumbles over is the file's fault, and said in one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        # ITK puts the reason last, after the place in its own source
+        reason = lines[-1].strip() if lines else type(error).__name__
+        reason = reason.replace(str(path), path.name).rstrip(".")
+        raise UserError(
+            f"{path}: can't be read, damaged or truncated? ({reason}); get it again."
+        ) from None
 
 
 def _check_array(path: Path, array: NDArray[Any]) -> None:
