@@ -68,7 +68,7 @@ class PixelReader:
         except Exception:  # the decoders' and pydicom's are of many kinds
             where = f"{path}" if frame is None else f"{path}: frame {frame + 1}"
             raise UserError(
-                f"{where}: its voxels can't be read, damaged or truncated?; get it again."
+                f"{where}: its voxels can't be read, they are damaged or truncated; get it again."
             ) from None
 
     def _frame(self, path: Path, header: Dataset, frame: int) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from pipeline.params import Percentile, Window
 from pipeline.scans import Scan
 
 NARROW = 0.125  # a range below this share of the window can't show its organs
+CT_VALUES = (-4096.0, 64511.0)  # HU that no scanner stores lie outside; padding may
 FEW_VALUES = 20  # whole numbers from 0: rather labels than intensities
 
 
@@ -59,7 +60,7 @@ def find_bounds(name: str, scan: Scan, rule: Window | Percentile) -> Bounds:
         )
     if bad:
         _fill(array, lower)
-        warnings.append(f"{bad} voxels are NaN or infinite; they were taken as {lower:g}.")
+        warnings.append(f"voxels that are NaN or infinite: {bad}; they were taken as {lower:g}.")
     return Bounds(lower, upper, tuple(warnings))
 
 
@@ -103,7 +104,14 @@ def _window_hints(
             f"{name}: expected values around the run's window {wanted}, found {found}; in CT that "
             "range is impossible. Was the scan rescaled? Give it in Hounsfield units."
         )
-    if rule.low < 0 <= low:
+    if rule.low >= 0:
+        return []
+    if low < CT_VALUES[0] or high > CT_VALUES[1]:
+        return [
+            f"{found}, which CT can't have: padding, or a wrong rescale slope? Values outside "
+            f"of the run's window {wanted} HU were taken as its ends."
+        ]
+    if low >= 0:
         return [
             f"{found} where the run's window is {wanted} HU and air is -1000: if this is CT, its "
             "rescale intercept is missing or air was cut off."

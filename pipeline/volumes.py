@@ -346,9 +346,10 @@ def _refusing_damage(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        lines = lines or [type(error).__name__]
         # ITK puts the reason last, after the place in its own source
-        reason = lines[-1].strip() if lines else type(error).__name__
+        reason = lines[-1] if isinstance(error, RuntimeError) else lines[0]
         reason = reason.replace(str(path), path.name).rstrip(".")
         raise UserError(
             f"{path}: can't be read, damaged or truncated? ({reason}); get it again."

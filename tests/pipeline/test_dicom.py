@@ -112,7 +112,7 @@ def test_what_is_wrong_with_frames_is_said_by_frame(tmp_path):
     assert "ct.dcm (frame 1) and ct.dcm (frame 2) at" in refused(tmp_path)
     write_enhanced(path, HU)
     changed(path, PixelData=pydicom.dcmread(path).PixelData[:-300])
-    assert "frame 5: its voxels can't be read, damaged or truncated" in refused(tmp_path)
+    assert "frame 5: its voxels can't be read, they are damaged or truncated" in refused(tmp_path)
 
 
 def test_several_series_are_listed_and_one_is_chosen(tmp_path):
@@ -218,7 +218,7 @@ def test_images_that_are_no_slices(tmp_path, tags, message):
 def test_a_truncated_file_is_refused(tmp_path):
     paths = write_series(tmp_path, HU)
     paths[4].write_bytes(paths[4].read_bytes()[:-100])
-    assert "its voxels can't be read, damaged or truncated" in refused(tmp_path)
+    assert "its voxels can't be read, they are damaged or truncated" in refused(tmp_path)
 
 
 # files of scanners, which pydicom brings along

@@ -327,7 +327,7 @@ def test_a_truncated_file_is_named(tmp_path):
 
 def test_nan_voxels_are_told_and_taken_as_the_lower_bound(tmp_path):
     record = predict(save_nifti(tmp_path / "a.nii.gz", with_nan()), tmp_path / "out")
-    assert "3 voxels are NaN or infinite; they were taken as -125." in record["warnings"]
+    assert "voxels that are NaN or infinite: 3; they were taken as -125." in record["warnings"]
     found = volumes.read(tmp_path / "out" / "a.nii.gz").array
     assert found[3, 2, 1] == found[0, 0, 0] == 0
 
@@ -345,6 +345,7 @@ def test_percentiles_are_those_of_the_finite_voxels(tmp_path):
     [
         (tiny_image((40, 50, 1)), "one axial slice"),
         ((tiny_image() + np.int16(1000)).astype(np.uint16), "rescale intercept is missing"),
+        (tiny_image().astype(np.int32) * 100, "which CT can't have"),
         ((tiny_image() // 500 + 2).astype(np.int64) * 30, "a label map?"),
     ],
 )
