@@ -24,7 +24,7 @@ from typing import Any
 from pipeline import code, files
 from pipeline.errors import UserError
 
-DONE, KEY = "done.json", "key.json"
+DONE, KEY, LOCK = "done.json", "key.json", ".lock"
 PROVENANCE = "provenance.json"
 IMPORT = "import-checkpoint"  # the stage in the provenance of an imported model
 LIBRARIES = ("numpy", "torch", "segment-anything", "pyarrow", "nibabel", "SimpleITK", "optuna")
@@ -100,7 +100,7 @@ def open_run(
     }
     path = Path(runs) / f"{data_set}-{stage}-{files.digest(key)[:12]}"
     (path / "out").mkdir(parents=True, exist_ok=True)
-    lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,7 +109,11 @@ def open_run(
                 f"{path}: another process is working here; wait for it or stop it first."
             ) from None
         _claim(path, key)
-        yield RunFolder(path, key)
+        try:
+            yield RunFolder(path, key)
+        except UserError:
+            _forget_if_untouched(path)
+            raise
     finally:
         os.close(lock)
 
@@ -143,6 +147,13 @@ def _claim(path: Path, key: Mapping[str, Any]) -> None:
             f"{path}: belongs to another run, with other {_differences(found, key)}; move it away "
             "or work in another folder (--runs)."
         )
+
+
+def _forget_if_untouched(path: Path) -> None:
+    """Remove a run folder in which nothing was done: what was refused leaves nothing behind."""
+    nothing = {KEY, LOCK, "out"}
+    if {entry.name for entry in path.iterdir()} <= nothing and not any((path / "out").iterdir()):
+        shutil.rmtree(path)
 
 
 def _differences(found: Any, key: Mapping[str, Any]) -> str:

@@ -47,8 +47,10 @@ def refused(monkeypatch, capsys, *options: str, **changes) -> str:
     Path("changes.json").write_text(json.dumps({"train": changes}))
     files = ["--params", "params.yaml", "--params", "changes.json"]
     monkeypatch.setattr("sys.argv", ["hsam", "train", *files, *(options or ("--gpus", "0"))])
+    runs = set(Path().glob("runs/*"))
     with pytest.raises(SystemExit) as caught:
         cli.main()
+    assert set(Path().glob("runs/*")) == runs
     assert caught.value.code == 2
     assert Path("results/train/model.json").read_text() == "earlier"
     assert [path.name for path in Path("results/train").iterdir()] == ["model.json"]
