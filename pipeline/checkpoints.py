@@ -42,10 +42,14 @@ class Checkpoints:
     def mend(self) -> None:
         """Remove what a killed process left half written, and whatever was damaged since."""
         (self.folder / PART).unlink(missing_ok=True)
+        damaged = False
         for path in self._newest_first():
             if files.sha256(path) != NAME.fullmatch(path.name)[2]:
                 say(f"warning: {path} is damaged; the checkpoint before it is used instead")
                 path.unlink()
+                damaged = True
+        if damaged and not self._newest_first():
+            say("warning: there is no checkpoint before it; the training begins anew")
 
     def load(self, device: str | torch.device = "cpu") -> dict[str, Any] | None:
         """The newest state; None without one. Call `mend` first, in one process."""

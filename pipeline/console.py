@@ -15,9 +15,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 console = Console(stderr=True)
+WORDS = 110  # columns that a training's line takes without its bar
 
 
 class Steps:
@@ -61,12 +62,14 @@ def steps(
     if not shown or not console.is_terminal:
         yield Steps(title, total, done, None, pause if shown else math.inf)
         return
+    # on a narrow terminal the words take a second line, and no number is cut off
+    whole = Column(no_wrap=True)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}", table_column=Column()),
+        BarColumn(min(40, max(8, console.width - WORDS)), table_column=whole),
+        MofNCompleteColumn(table_column=whole),
+        TimeElapsedColumn(table_column=whole),
+        TimeRemainingColumn(table_column=whole),
     )
     with Progress(*columns, console=console) as bar:
         yield Steps(title, total, done, bar, pause)

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.errors import UserError
 from pipeline.shards import ShardReader
 from pipeline.slice_cache import SliceCache
+from pipeline.stopping import follow_parent
 
 READERS = 16  # open shards a process
 MIB = 2**20
@@ -124,6 +125,7 @@ class SliceLoader:
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             multiprocessing_context=start_method if workers else None,
+            worker_init_fn=follow_parent,
             generator=torch.Generator(),  # else it takes a number from the model's
         )
 

@@ -1,5 +1,6 @@
 """Trainings that are killed and started again, as processes of their own."""
 
+import os
 import random
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.files import write_text
@@ -22,6 +24,8 @@ TINY = {
     "validate_every": 2,
     "keep": "best",
     "checkpoint_minutes": 0.0,
+    "workers": 1,
+    "cache_mib": 0,
 }
 COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()", "train", "--gpus", "0"]
 WEIGHTS = Path("train", "model.safetensors")
@@ -43,7 +47,11 @@ def results(prepared_phantoms, phantom_params, tmp_path_factory) -> Path:
 def start(results: Path, runs: Path) -> subprocess.Popen:
     options = ["--params", results.parent / "params.yaml", "--results", results, "--runs", runs]
     return subprocess.Popen(
-        [*COMMAND, *map(str, options)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *map(str, options)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -97,10 +105,11 @@ def test_killed_at_random_steps_it_ends_with_the_same_bytes(results, whole, tmp_
     assert (results / WEIGHTS).read_bytes() == weights
 
 
-def test_asked_to_stop_it_ends_its_step_and_says_so(results, whole, tmp_path):
+@pytest.mark.parametrize("send", [os.kill, os.killpg])  # to the training, or to its workers too
+def test_asked_to_stop_it_ends_its_step_and_says_so(results, whole, tmp_path, send):
     process = start(results, tmp_path)
     wait_for_step(process, tmp_path, 3)
-    process.terminate()
+    send(process.pid, signal.SIGTERM)
     _, said = process.communicate()
     assert process.returncode == 143
     step = newest(tmp_path)
@@ -108,6 +117,17 @@ def test_asked_to_stop_it_ends_its_step_and_says_so(results, whole, tmp_path):
         f"train: stopped after step {step}, on SIGTERM; the same command goes on from here"
     )
     assert finished(results, tmp_path) == whole[0]
+
+
+def test_workers_do_not_outlive_a_killed_training(results, tmp_path):
+    process = start(results, tmp_path)
+    wait_for_step(process, tmp_path, 2)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    assert workers
+    _, left = psutil.wait_procs(workers, timeout=4)  # PyTorch's own watch takes 5 s
+    assert not left
 
 
 def test_a_finished_training_says_so_and_does_nothing(results, whole):
