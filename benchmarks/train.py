@@ -31,6 +31,10 @@ from pipeline.training_step import Trainer, training_step
 CLASSES = 9
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 RECIPE = Path(__file__).parents[1] / "workflow" / "presets" / "synapse-10pct.yaml"
+CASES = {  # backbone, image size, batch
+    "cuda": (("vit_tiny", 128, 32), ("vit_b", 224, 32), ("vit_b", 512, 16)),
+    "cpu": (("vit_tiny", 128, 16), ("vit_b", 224, 2), ("vit_b", 512, 1), ("vit_b", 512, 2)),
+}
 PAPER_SLICES = 300 * 221  # epochs x slices of the paper's run on 10% of Synapse
 
 Step = Callable[[], object]
@@ -112,10 +116,8 @@ def speed(
 def main() -> None:
     arguments = options(__doc__, rounds=5, threads=2)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tiny, small, large = (32, 32, 16) if device == "cuda" else (16, 2, 1)
-    cases = (("vit_tiny", 128, tiny), ("vit_b", 224, small), ("vit_b", 512, large))
     threads, rounds = arguments.threads, arguments.rounds
-    rows = [speed(*case, device, threads, rounds) for case in cases]
+    rows = [speed(*case, device, threads, rounds) for case in CASES[device]]
     report({"machine": machine(threads), "Training step": rows}, arguments.json)
 
 

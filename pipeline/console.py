@@ -92,6 +92,13 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def duration(seconds: float) -> str:
+    """A length of time in the unit that suits it: "40 seconds", "2.5 minutes", "12.0 hours"."""
+    if seconds < 60:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.1f} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -15,7 +15,7 @@ import hsam
 from pipeline import files, preflight
 from pipeline.batches import Batches, Step
 from pipeline.checkpoints import Checkpoints
-from pipeline.console import say, show_table, steps
+from pipeline.console import duration, say, show_table, steps
 from pipeline.devices import set_tf32
 from pipeline.errors import Stopped, UserError
 from pipeline.history import History, LiveLog, Pending
@@ -211,8 +211,8 @@ class Clock:
     def estimate(self, title: str, step: int, total: int) -> None:
         """Say once, after the first steps, how long all of them take."""
         if not self._told and self._steps >= self.FIRST and step < total:
-            hours = self._timed / self._steps * (total - step) / 3600
-            say(f"{title}: about {hours:.2f} hours for the {total - step:,} steps that are left")
+            left = duration(self._timed / self._steps * (total - step))
+            say(f"{title}: about {left} for the {total - step:,} steps that are left")
             self._told = True
 
 

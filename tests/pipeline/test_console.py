@@ -18,3 +18,11 @@ def test_no_number_is_cut_off_on_a_narrow_terminal(monkeypatch, width):
     assert "1000/2100" in shown.getvalue()
     assert "…" not in shown.getvalue()
     assert set(NOTE.split()) <= set(shown.getvalue().split())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 seconds"), (59, "59 seconds"), (90, "1.5 minutes"), (45000, "12.5 hours")],
+)
+def test_lengths_of_time_have_a_unit_that_suits_them(seconds, text):
+    assert console.duration(seconds) == text
