@@ -247,14 +247,14 @@ def test_tiny_encoder_is_trained_whole_by_default():
 
 
 def test_compiles_without_breaks(toy):
-    model, image = toy().eval(), seeded_image(1, 64)
+    model, image = toy().eval().double(), seeded_image(1, 64).double()
     with torch.no_grad():
         compiled = torch.compile(model, backend="eager", fullgraph=True)(image)
         torch.testing.assert_close(compiled.fine_logits, model(image).fine_logits)
 
 
 def test_exports_to_a_file_for_any_batch(toy, batch, tmp_path):
-    model, (image, _) = toy().eval(), batch
+    model, image = toy().eval().double(), batch[0].double()
     count = torch.export.Dim("count", min=1, max=16)
     with torch.no_grad():
         exported = torch.export.export(model, (image,), dynamic_shapes=({0: count},))
