@@ -9,14 +9,16 @@ enlarged, 0.85 of the rest deformed, from the same seeds.
 - shards: `SliceLoader` over parquet shards, then `augment` on whole batches; decoded anew for every
   epoch, or kept decoded.
 - npz: one uncompressed .npz a slice (float32 image, float32 label), read with `np.load` and
-  transformed on its own with SciPy: `rotate`, `zoom` and `map_coordinates`, the image with cubic
-  splines, the label to the nearest pixel; a deformation is white noise under a Gaussian filter.
-  Then `zoom` brings it to the model's side.
+  transformed on its own with SciPy, in the published code's orders of interpolation: `rotate` to the
+  nearest pixel, `zoom` with cubic splines for the image and to the nearest pixel for the label,
+  `map_coordinates` bilinearly for both; a deformation is white noise under a Gaussian filter. Then
+  `zoom` brings it to the model's side.
   Low-resolution copies of the label and colour channels, which some codes make here, are left out.
 
 With more than one thread both read in that many worker processes. The process and its workers are
-bound to as many cores as threads. The forms take turns, and the fastest round of each is kept. With
-a GPU, `augment` runs on it as well, in rows of its own.
+bound to as many cores as threads, and keeps freed memory as a training on the CPU does, for both
+forms. They take turns, and the fastest round of each is kept. With a GPU, `augment` runs on it as
+well, in rows of its own.
 """
 
 import itertools
@@ -34,6 +36,7 @@ from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline import phantom, prepare
+from pipeline.allocator import keep_freed_memory
 from pipeline.augment import Draw, augment, draw, sample_seeds
 from pipeline.params import Augment, Params, load, overlay, validate
 from pipeline.shards import ShardReader
@@ -75,11 +78,7 @@ def npz_augment(pair: Pair, one: Draw, settings: Augment) -> Pair:
         return deformed(pair, settings)
     if one.matrix[1, 0]:
         angle = math.degrees(math.asin(one.matrix[1, 0]))
-        turn = {"angle": angle, "reshape": False}
-        return tuple(
-            ndimage.rotate(each, order=order, **turn)
-            for each, order in zip(pair, (3, 0), strict=True)
-        )
+        return tuple(ndimage.rotate(each, angle, reshape=False, order=0) for each in pair)
     if one.matrix[0, 0] < 1:
         return cropped(pair, one)
     return pair
@@ -113,10 +112,7 @@ def deformed(pair: Pair, settings: Augment) -> Pair:
     ]
     rows, columns = np.mgrid[:SIDE, :SIDE]
     places = (rows + shifts[0], columns + shifts[1])
-    return tuple(
-        ndimage.map_coordinates(each, places, order=order)
-        for each, order in zip(pair, (3, 0), strict=True)
-    )
+    return tuple(ndimage.map_coordinates(each, places, order=1) for each in pair)
 
 
 def parameters(folder: Path, cases: int) -> Params:
@@ -191,6 +187,7 @@ def epochs(
 ) -> list[dict]:
     """Slices a second of each form at each of the model's sides."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    keep_freed_memory()
     workers = threads if threads > 1 else 0
     work = {
         (size, form): run

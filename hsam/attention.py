@@ -4,7 +4,7 @@ SAM writes out all N x N scores and adds a decomposed relative-position bias,
 bias(i, j) = q_i . Rh[h_i - h_j] + q_i . Rw[w_i - w_j]. Here q is extended by its products with all
 rows' and all columns' tables, and k by the one-hot codes of its own row and column: the plain dot
 product of the longer vectors is score + bias, so any fused kernel computes it and no N x N tensor
-is stored.
+is stored. On the CPU, with frozen weights, `cpu_attention` has a faster way to the same numbers.
 
 Windows that reach over the edge cost what they are worth: SAM pads the map with zeros, whose query,
 key and value are the projection's bias. So only real patches are projected and ask; the padding is
@@ -52,8 +52,8 @@ class RelativePositionAttention(sam.EncoderAttention):
                 )
         qkv = self.qkv(x).reshape(batch, height, width, 3, self.num_heads, -1)
         padding = self._padding(qkv.dtype)
-        few_passes = cpu_attention.fits(qkv, *tables, padding)
-        attend = cpu_attention.attend if few_passes else _attend
+        written_out = cpu_attention.fits(qkv, *tables, padding)
+        attend = cpu_attention.attend if written_out else _attend
         return self.proj(attend(qkv, *tables, padding, side, self.scale))
 
     def _padding(self, dtype: torch.dtype) -> Tensor:

@@ -58,19 +58,22 @@ class LoRA(PackableLinear):
         rows = x.flatten(0, -2)
         qkv = self.product(rows)
         low = F.linear(rows, torch.cat([self.a_q, self.a_v]))  # rows x 2 rank
-        qkv.addmm_(low, self._up().T.to(qkv.dtype))
+        qkv.addmm_(low, self._up().to(qkv.dtype))
         return qkv.unflatten(0, x.shape[:-1])
 
     def _up(self) -> Tensor:
-        """B_q and B_v in one (3 dim, 2 rank) matrix: q from the first ranks, v from the others."""
+        """B_q and B_v in one (2 rank, 3 dim) matrix: q from the first ranks, v from the others.
+
+        Not its transpose, which products forward and back would read column by column.
+        """
         dim, rank = self.in_features, self.rank
-        q = F.pad(self.b_q, (0, rank, 0, 2 * dim))
-        v = F.pad(self.b_v, (rank, 0, 2 * dim, 0))
+        q = F.pad(self.b_q.T, (0, 2 * dim, 0, rank))
+        v = F.pad(self.b_v.T, (2 * dim, 0, rank, 0))
         return self.scale * (q + v)
 
     def delta(self) -> Tensor:
         """The update as a (3 dim, dim) matrix: scale * (B_q A_q, 0, B_v A_v)."""
-        return self._up() @ torch.cat([self.a_q, self.a_v])
+        return self._up().T @ torch.cat([self.a_q, self.a_v])
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -26,7 +26,7 @@ from pipeline.slices import resize_images, resize_labels
 # nodes of a deformation's noise beyond the border, in sigmas; a Gaussian is 0.01 there
 MARGIN = 3
 CPU_PIECE = 4  # samples
-SPACING = 1.1  # pixels of a slice, at most, between two points where its image is read
+SPACING = 1.15  # pixels of a slice, at most, between two points where its image is read
 
 
 @dataclass(frozen=True)

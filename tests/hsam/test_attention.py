@@ -1,4 +1,4 @@
-"""The fused attention against SAM's own, which writes out all scores."""
+"""Both forms of the encoder's attention against SAM's own, which writes out all scores."""
 
 import pytest
 import torch
@@ -75,6 +75,7 @@ def test_table_of_another_size_is_refused():
         small(torch.zeros(1, 5, 5, 8))
 
 
+@pytest.mark.parametrize("kept", [0, 1024], ids="weights of {} keys kept".format)
 @pytest.mark.parametrize("queries", [1, 7, 256], ids="{} queries at a time".format)
 @pytest.mark.parametrize("scores", [1, 500, 2**18], ids="{} scores at a time".format)
 @pytest.mark.parametrize(
@@ -87,9 +88,10 @@ def test_table_of_another_size_is_refused():
         pytest.param(2, 3, 4, id="smaller than a window"),
     ],
 )
-def test_fewer_passes_give_the_same_values_and_gradients(
-    monkeypatch, height, width, side, scores, queries
+def test_written_out_attention_gives_the_same_values_and_gradients(
+    monkeypatch, height, width, side, scores, queries, kept
 ):
+    monkeypatch.setattr(cpu_attention, "KEPT", kept)
     monkeypatch.setattr(cpu_attention, "QUERIES", queries)
     monkeypatch.setattr(cpu_attention, "SCORES", scores)
     generator = torch.Generator().manual_seed(0)
@@ -108,7 +110,25 @@ def test_fewer_passes_give_the_same_values_and_gradients(
     torch.testing.assert_close(*found, atol=1e-12, rtol=0)
 
 
-def test_fewer_passes_only_where_they_are_right():
+def test_weights_are_kept_for_a_gradient_alone():
+    def saved(keys: int, trained: bool) -> int:
+        sizes = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda x: sizes.append(x.numel()), lambda x: x
+        )
+        side = round(keys**0.5)
+        qkv = torch.zeros(1, side, side, 3, 1, 2, requires_grad=trained)
+        weights = torch.zeros(2 * side - 1, 2), torch.zeros(2 * side - 1, 2), torch.zeros(2, 1, 2)
+        with hooks:
+            cpu_attention.attend(qkv, *weights, side, 1.0)
+        return sum(sizes)
+
+    assert saved(1024, trained=True) > 1024 * 1024
+    assert saved(33**2, trained=True) < 33**2 * 20
+    assert saved(1024, trained=False) == 0
+
+
+def test_written_out_attention_only_where_it_is_right():
     qkv = torch.zeros(1, 2, 2, 3, 1, 4, requires_grad=True)
     frozen, trained = torch.zeros(3, 4), torch.zeros(3, 4, requires_grad=True)
     assert cpu_attention.fits(qkv, frozen)
