@@ -2,8 +2,8 @@
 
 It includes, as the published code does them:
 
-- augmentation of one slice after the other on the CPU (`slices.py`), its resizing from 512 pixels to
-  the model's side, and a copy of its label for the coarse stage;
+- augmentation of one slice after the other on the CPU (`slices.py`), its resizing from 512 pixels
+  to the model's side, and a copy of its label for the coarse stage;
 - a batch of noisy images that nothing reads, made on the CPU in bytes: Gaussian noise on half of
   them, a new value for three pixels in ten on nine of ten;
 - SAM's own encoder (windows padded up to whole ones, attention scores written out), q and v updated

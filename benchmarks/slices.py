@@ -9,10 +9,10 @@ enlarged, 0.85 of the rest deformed, from the same seeds.
 - shards: `SliceLoader` over parquet shards, then `augment` on whole batches; decoded anew for every
   epoch, or kept decoded.
 - npz: one uncompressed .npz a slice (float32 image, float32 label), read with `np.load` and
-  transformed on its own with SciPy, in the published code's orders of interpolation: `rotate` to the
-  nearest pixel, `zoom` with cubic splines for the image and to the nearest pixel for the label,
-  `map_coordinates` bilinearly for both; a deformation is white noise under a Gaussian filter. Then
-  `zoom` brings it to the model's side.
+  transformed on its own with SciPy, in the published code's orders of interpolation: `rotate` to
+  the nearest pixel, `zoom` with cubic splines for the image and to the nearest pixel for the
+  label, `map_coordinates` bilinearly for both; a deformation is white noise under a Gaussian
+  filter. Then `zoom` brings it to the model's side.
   Low-resolution copies of the label and colour channels, which some codes make here, are left out.
 
 With more than one thread both read in that many worker processes. The process and its workers are
