@@ -120,7 +120,7 @@ class SliceLoader:
         self._loader = DataLoader(
             _Guarded(dataset),
             batch_sampler=self._chosen,
-            collate_fn=_collate,
+            collate_fn=_joined if workers or pin_memory else _listed,
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
@@ -148,7 +148,9 @@ class SliceLoader:
             if isinstance(batch, UserError):
                 raise batch
             images, labels, indices, sizes = batch
-            yield _cut(images, sizes), _cut(labels, sizes), indices
+            if sizes is not None:
+                images, labels = _cut(images, sizes), _cut(labels, sizes)
+            yield images, labels, indices
 
 
 @contextmanager
@@ -194,16 +196,26 @@ class _Guarded(Dataset):
             return error
 
 
-def _collate(items: list[Item] | UserError) -> tuple[Tensor, Tensor, Tensor, list] | UserError:
+def _listed(
+    items: list[Item] | UserError,
+) -> tuple[list[Tensor], list[Tensor], Tensor, None] | UserError:
+    """Images, labels and indices."""
+    if isinstance(items, UserError):
+        return items
+    images, labels, indices = (list(each) for each in zip(*items, strict=True))
+    return images, labels, torch.tensor(indices), None
+
+
+def _joined(items: list[Item] | UserError) -> tuple[Tensor, Tensor, Tensor, list] | UserError:
     """Pixels of all images in one tensor, those of the labels in another; indices; H and W each.
 
-    Two tensors of a batch go from process to process at the price of two, whatever the sizes are.
+    Two tensors of a batch go from process to process, or to a GPU, at the price of two.
     """
     if isinstance(items, UserError):
         return items
-    images, labels, indices = zip(*items, strict=True)
+    images, labels, indices, _ = _listed(items)
     pixels = (torch.cat([each.reshape(-1) for each in kind]) for kind in (images, labels))
-    return *pixels, torch.tensor(indices), [tuple(image.shape) for image in images]
+    return *pixels, indices, [tuple(image.shape) for image in images]
 
 
 def _cut(pixels: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
