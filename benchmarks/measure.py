@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -61,20 +62,20 @@ def fastest(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
     return {name: min(values[1:]) for name, values in times.items()}
 
 
-def fastest_apart(
+def rounds_apart(
     makers: Mapping[str, tuple[Callable[..., Callable[[], object]], tuple[object, ...]]],
     threads: int,
     rounds: int,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """As `fastest`, but each piece of work has a process of its own, whose memory is told as well.
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Pieces of work measured in turn, each in a process of its own, whose memory is told as well.
 
     Args:
         makers: of each name, what makes the work, and its arguments; both can be pickled.
         threads: of PyTorch, in each process.
-        rounds: repetitions of each.
+        rounds: repetitions of each, after a warm-up.
 
     Returns:
-        seconds, and peak memory in GiB: of the GPU, or of the process on the CPU.
+        seconds of every round, and peak memory in GiB: of the GPU, or of the process on the CPU.
     """
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
@@ -90,7 +91,12 @@ def fastest_apart(
             for name, one in run.items():
                 times[name].append(one())
         peaks = {name: pool.apply(_peak_here) for name, pool in pools.items()}
-    return {name: min(values[1:]) for name, values in times.items()}, peaks
+    return {name: values[1:] for name, values in times.items()}, peaks
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """How many times faster: the median over the rounds, for both were measured side by side."""
+    return median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 _here: list[Callable[[], object]] = []  # the work of a process

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from pipeline.batches import Batches
 from pipeline.devices import make_fabric
@@ -43,6 +45,26 @@ def test_passes_with_equal_losses_give_the_gradient_of_their_mean():
     gradients = [[p.grad for p in x.model.trainable_parameters()] for x in (one, two)]
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["fp32", "scaled fp16"])
+def test_the_gradient_has_no_larger_norm_than_the_bound(monkeypatch, scaled):
+    def fabric(*_):
+        plugins = [MixedPrecision("16-mixed", "cpu")] if scaled else []
+        return Fabric(accelerator="cpu", plugins=plugins)
+
+    def norm(bound: float) -> float:
+        one = trainer("cpu", model="unet", clip_norm=bound, **STILL)
+        before = [p.detach().clone() for p in one.model.trainable_parameters()]
+        list(steps(one, 1))
+        after = one.model.trainable_parameters()
+        assert any((a != b).any() for a, b in zip(before, after, strict=True))
+        return torch.nn.utils.get_total_norm([p.grad for p in after]).item()
+
+    monkeypatch.setattr("tests.pipeline.test_training_step.make_fabric", fabric)
+    free = norm(1e6)
+    assert norm(free / 2) == pytest.approx(free / 2, rel=1e-3)
+    assert norm(free * 2) == pytest.approx(free, rel=1e-3)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
