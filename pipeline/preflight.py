@@ -43,7 +43,8 @@ def micro_batch(fabric: Fabric, model: hsam.SegmentationModel, settings: Train, 
     size = most if auto else min(settings.micro_batch, most)
     model = model.to(fabric.device).train()
     loss = Loss(model, settings.model_copy(update={"compile": False}))
-    measure = _needed_on_gpu if fabric.device.type == "cuda" else _Estimate(fabric, loss)
+    on_gpu = fabric.device.type == "cuda"
+    measure = _needed_on_gpu if on_gpu else _Estimate(fabric, loss, packs=not settings.compile)
     while True:
         free = free_bytes(fabric.device)
         if fabric.device.type == "cpu":
@@ -98,7 +99,7 @@ def _needed_on_gpu(fabric: Fabric, loss: Loss, size: int) -> float:
 class _Estimate:
     """Bytes of a pass of any size on the CPU, from what one of a single slice keeps."""
 
-    def __init__(self, fabric: Fabric, loss: Loss) -> None:
+    def __init__(self, fabric: Fabric, loss: Loss, packs: bool) -> None:
         own = {p.untyped_storage().data_ptr() for p in loss.parameters()}
         kept: dict[int, int] = {}
 
@@ -113,10 +114,12 @@ class _Estimate:
             values = loss(*_zeros(loss, 1, fabric.device), 0.5, 1)
         del values
         self.a_slice = sum(kept.values())
+        # nearly all that is frozen is linear layers, packed forward and back
+        self.packed = 2 * _bytes(loss, trained=False) if packs else 0
 
     def __call__(self, fabric: Fabric, loss: Loss, size: int) -> float:
-        trained = sum(p.numel() for p in loss.parameters() if p.requires_grad)
-        return MARGIN * size * self.a_slice + 4 * trained + _state_bytes(loss)
+        own = self.packed + _bytes(loss, trained=True) + _state_bytes(loss)
+        return MARGIN * size * self.a_slice + own
 
 
 def _zeros(loss: Loss, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -127,7 +130,12 @@ def _zeros(loss: Loss, size: int, device: torch.device) -> tuple[Tensor, Tensor]
 
 def _state_bytes(loss: Loss) -> int:
     """AdamW's two moments and the moving average, float32."""
-    return 12 * sum(p.numel() for p in loss.parameters() if p.requires_grad)
+    return 3 * _bytes(loss, trained=True)
+
+
+def _bytes(loss: Loss, trained: bool) -> int:
+    """Float32 weights that training moves, or those that it doesn't."""
+    return 4 * sum(p.numel() for p in loss.parameters() if p.requires_grad == trained)
 
 
 def _gib(size: float) -> str:
