@@ -182,12 +182,17 @@ def forms(
     return {"npz": read_npz, "shards": shards(0), "shards, kept decoded": shards(2**14)}
 
 
+def _settle(threads: int) -> None:
+    """Bind this process to so many cores, with its memory as in a training on the CPU."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    keep_freed_memory()
+
+
 def epochs(
     folder: Path, names: list, files: list[Path], rounds: int, threads: int, device: str
 ) -> list[dict]:
     """Slices a second of each form at each of the model's sides."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    keep_freed_memory()
+    _settle(threads)
     workers = threads if threads > 1 else 0
     work = {
         (size, form): run
@@ -210,7 +215,7 @@ def epochs(
 
 def transforms(file: Path, rounds: int, threads: int) -> list[dict]:
     """Milliseconds a slice of each transform at each side, without reading; ours in batches."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    _settle(threads)
     settings = recipe()
     with np.load(file) as data:
         pair = data["image"], data["label"]

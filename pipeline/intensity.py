@@ -42,8 +42,7 @@ def clip(images: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
 
 def to_unit(images: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
     """Images within [low, high] -> [0, 1]."""
-    scaled = images.astype(np.float32)
-    scaled -= np.float32(low)
+    scaled = np.subtract(images, np.float32(low), dtype=np.float32)
     scaled /= np.float32(high - low)
     # rounding may pass 1 by the last bit
     return np.clip(scaled, 0, 1, out=scaled)

@@ -29,6 +29,7 @@ from pipeline.volumes import Geometry
 VERSION = 1
 KEY = b"hsam"
 IMAGE_TYPES = ("<i2", "<f4")
+_PIXELS = ["rows", "columns", "image", "label"]
 
 _SHARD_FIELDS = pa.schema(
     [
@@ -276,13 +277,13 @@ class ShardReader:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(slices, rows, columns)."""
-        first = self._rows(0, ["rows", "columns"])[0]
-        return len(self), first["rows"], first["columns"]
+        table = self._table(0, ["rows", "columns"])
+        return len(self), _first(table, "rows"), _first(table, "columns")
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel sides along slice, row and column."""
-        return tuple(self._rows(0, ["spacing_mm"])[0]["spacing_mm"])
+        return tuple(_first(self._table(0, ["spacing_mm"]), "spacing_mm"))
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -295,14 +296,15 @@ class ShardReader:
         """One slice, the image mapped to [0, 1]."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: slice {index} of {len(self)}")
-        row = self._rows(index)[0]
-        image, label = self._decode(row)
+        table = self._table(index, ["case", "spacing_mm", *_PIXELS])
+        image, label = self._decode(table)
         unit = to_unit(image, *self.bounds)
-        return Slice(row["case"], index, unit, label, tuple(row["spacing_mm"]))
+        case, spacing = (_first(table, name) for name in ("case", "spacing_mm"))
+        return Slice(case, index, unit, label, tuple(spacing))
 
     def read_stored(self, index: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Image (H, W) in source units, in `image_type`, read-only, and label (H, W)."""
-        return self._decode(self._rows(index)[0])
+        return self._decode(self._table(index, _PIXELS))
 
     def read_volume(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Images (Z, H, W) float32 in [0, 1] and labels (Z, H, W) uint8."""
@@ -316,9 +318,10 @@ class ShardReader:
             UserError: a slice isn't what was written.
         """
         for index in range(len(self)):
-            row = self._rows(index)[0]
-            image, label = self._decode(row)
-            if row["slice"] != index or row["content"] != _content(image, label):
+            table = self._table(index)
+            image, label = self._decode(table)
+            place, content = (_first(table, name) for name in ("slice", "content"))
+            if place != index or content != _content(image, label):
                 raise _damaged(self.path, f"slice {index} has changed")
 
     @property
@@ -341,18 +344,25 @@ class ShardReader:
             self._opened = (os.getpid(), file, about)
         return self._opened
 
-    def _rows(self, index: int, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    def _table(self, index: int, columns: list[str] | None = None) -> pa.Table:
+        """The row of a slice; no columns named: all."""
         with _reading(self.path):
             # without Arrow's threads, which would cost a slice as much as they save
-            return self._file.read_row_group(index, columns=columns, use_threads=False).to_pylist()
+            return self._file.read_row_group(index, columns=columns, use_threads=False)
 
-    def _decode(self, row: Mapping[str, Any]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Image (H, W) in source units, read-only, and label (H, W)."""
-        shape = (row["rows"], row["columns"])
+    def _decode(self, table: pa.Table) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Image (H, W) in source units, read-only, and label (H, W), of a row with _PIXELS."""
         with _reading(self.path):
-            image = np.frombuffer(row["image"], self.image_type).reshape(shape)
-            label = np.frombuffer(row["label"], np.uint8).reshape(shape)
+            shape = (_first(table, "rows"), _first(table, "columns"))
+            # Arrow's own memory: a Python value would be a copy
+            image, label = (table.column(name)[0].as_buffer() for name in ("image", "label"))
+            image = np.frombuffer(image, self.image_type).reshape(shape)
+            label = np.frombuffer(label, np.uint8).reshape(shape)
         return image, label.copy()
+
+
+def _first(table: pa.Table, column: str) -> Any:
+    return table.column(column)[0].as_py()
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
