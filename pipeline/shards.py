@@ -277,13 +277,13 @@ class ShardReader:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(slices, rows, columns)."""
-        table = self._table(0, ["rows", "columns"])
-        return len(self), _first(table, "rows"), _first(table, "columns")
+        return len(self), *self._values(self._table(0, ["rows", "columns"]), "rows", "columns")
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel sides along slice, row and column."""
-        return tuple(_first(self._table(0, ["spacing_mm"]), "spacing_mm"))
+        (spacing,) = self._values(self._table(0, ["spacing_mm"]), "spacing_mm")
+        return tuple(spacing)
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -299,7 +299,7 @@ class ShardReader:
         table = self._table(index, ["case", "spacing_mm", *_PIXELS])
         image, label = self._decode(table)
         unit = to_unit(image, *self.bounds)
-        case, spacing = (_first(table, name) for name in ("case", "spacing_mm"))
+        case, spacing = self._values(table, "case", "spacing_mm")
         return Slice(case, index, unit, label, tuple(spacing))
 
     def read_stored(self, index: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
@@ -320,7 +320,7 @@ class ShardReader:
         for index in range(len(self)):
             table = self._table(index)
             image, label = self._decode(table)
-            place, content = (_first(table, name) for name in ("slice", "content"))
+            place, content = self._values(table, "slice", "content")
             if place != index or content != _content(image, label):
                 raise _damaged(self.path, f"slice {index} has changed")
 
@@ -350,19 +350,20 @@ class ShardReader:
             # without Arrow's threads, which would cost a slice as much as they save
             return self._file.read_row_group(index, columns=columns, use_threads=False)
 
+    def _values(self, table: pa.Table, *columns: str) -> tuple[Any, ...]:
+        """Some columns of one row."""
+        with _reading(self.path):
+            return tuple(table.column(name)[0].as_py() for name in columns)
+
     def _decode(self, table: pa.Table) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Image (H, W) in source units, read-only, and label (H, W), of a row with _PIXELS."""
+        shape = self._values(table, "rows", "columns")
         with _reading(self.path):
-            shape = (_first(table, "rows"), _first(table, "columns"))
             # Arrow's own memory: a Python value would be a copy
             image, label = (table.column(name)[0].as_buffer() for name in ("image", "label"))
             image = np.frombuffer(image, self.image_type).reshape(shape)
             label = np.frombuffer(label, np.uint8).reshape(shape)
         return image, label.copy()
-
-
-def _first(table: pa.Table, column: str) -> Any:
-    return table.column(column)[0].as_py()
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
