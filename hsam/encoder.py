@@ -15,7 +15,7 @@ from hsam.backbones import PATCH, Backbone
 
 
 class EncoderBlock(sam.EncoderBlock):
-    """Pre-norm transformer block with fused attention, in windows or over the whole grid.
+    """Pre-norm transformer block whose attention is in windows or over the whole grid.
 
     Source: segment_anything/modeling/image_encoder.py, `Block`.
     """
