@@ -6,10 +6,10 @@ On a GPU when there is one, else on the CPU. Both ways start from the same slice
 pixels in memory and end with a label map of that size, of the mean of the two stages. "Plain" is
 one slice a call: cubic spline to the model's side (SciPy), SAM's own encoder with unmerged LoRA in
 float32, the largest logit, nearest label back to 512 pixels (SciPy). "Here" is
-`pipeline.predict.predict_volume` with a model of `hsam.for_inference`: batches, LoRA merged, on
-CUDA the encoder in bfloat16. "Three stages" are the labels of mean, coarse and fine from one pass,
-as `hsam predict` needs them for its review list. Weights are random, the same in both models. The
-ways are measured in turn in one process.
+`pipeline.inference.volume.predict_volume` with a model of `hsam.for_inference`: batches, LoRA
+merged, on CUDA the encoder in bfloat16. "Three stages" are the labels of mean, coarse and fine from
+one pass, as `hsam predict` needs them for its review list. Weights are random, the same in both
+models. The ways are measured in turn in one process.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from scipy import ndimage
 import hsam
 from hsam.lora import add_lora
 from hsam.output import STAGES
-from pipeline.predict import predict_stages, predict_volume
+from pipeline.inference.volume import predict_stages, predict_volume
 
 SIDE = 512  # of the scan's slices, pixels
 CLASSES = 9

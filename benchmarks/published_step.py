@@ -32,7 +32,7 @@ from hsam import sam
 from hsam.backbones import get_backbone
 from hsam.class_mlps import ClassMLPs
 from hsam.norm import LayerNorm2d
-from pipeline.augment import draw
+from pipeline.training.augment import draw
 
 
 class ApartLoRA(nn.Module):

@@ -15,7 +15,7 @@ from medpy.metric import binary
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.measures import measure_organs
+from pipeline.scoring.measures import measure_organs
 
 SPACING = (3.0, 0.76, 0.76)
 # organ: centre (slice, row, column) and half axes, as shares of the volume

@@ -35,12 +35,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import phantom, prepare
-from pipeline.allocator import keep_freed_memory
-from pipeline.augment import Draw, augment, draw, sample_seeds
-from pipeline.params import Augment, Params, load, overlay, validate
-from pipeline.shards import ShardReader
-from pipeline.slice_dataset import SliceDataset, SliceLoader
+from pipeline.core.params.blocks import Augment, Params, load, overlay, validate
+from pipeline.shards.case import ShardReader
+from pipeline.stages import phantom, prepare
+from pipeline.training.allocator import keep_freed_memory
+from pipeline.training.augment import Draw, augment, draw, sample_seeds
+from pipeline.training.slices import SliceDataset, SliceLoader
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE, BATCH, SEED = 512, 16, 0

@@ -24,10 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import hsam
 from hsam.backbones import get_backbone
-from pipeline.batches import Batches
-from pipeline.devices import make_fabric, set_tf32
-from pipeline.params import load
-from pipeline.training_step import Trainer, training_step
+from pipeline.core.params.blocks import load
+from pipeline.training.batches import Batches
+from pipeline.training.devices import make_fabric, set_tf32
+from pipeline.training.step import Trainer, training_step
 
 CLASSES = 9
 PARAMS = Path(__file__).parents[1] / "params.yaml"

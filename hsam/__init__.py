@@ -12,12 +12,12 @@ from hsam.losses import dice_loss, resize_labels, stage_loss, two_stage_loss
 from hsam.model import SegmentationModel
 from hsam.output import Segmentation
 from hsam.packing import pack_linears
-from hsam.published_adapter import load_published_adapter
 from hsam.registry import MODELS, build
-from hsam.sam_checkpoint import LoadReport, load_sam_checkpoint
 from hsam.schedules import lr_factor, stage_weight
-from hsam.storage import load, read_record, save
 from hsam.version import __version__
+from hsam.weights.published_adapter import load_published_adapter
+from hsam.weights.sam_checkpoint import LoadReport, load_sam_checkpoint
+from hsam.weights.storage import load, read_record, save
 
 __all__ = [
     "MODELS",

@@ -11,8 +11,8 @@ from hsam.fine_decoder import FineDecoder
 from hsam.lora import add_lora, check_rank
 from hsam.model import HSAM, SegmentationModel
 from hsam.prompt import PromptEncoder
-from hsam.sam_checkpoint import load_sam_checkpoint
 from hsam.two_way import CrossFirstTransformer, MaskedTransformer
+from hsam.weights.sam_checkpoint import load_sam_checkpoint
 
 Model = TypeVar("Model", bound=SegmentationModel)
 

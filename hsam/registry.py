@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from hsam.autosam import build_autosam
 from hsam.builders import build_hsam
 from hsam.model import SegmentationModel
-from hsam.sam_adapter import build_sam_adapter
-from hsam.samed import build_samed
-from hsam.unet import build_unet
+from hsam.rivals.autosam import build_autosam
+from hsam.rivals.sam_adapter import build_sam_adapter
+from hsam.rivals.samed import build_samed
+from hsam.rivals.unet import build_unet
 
 MODELS: dict[str, Callable[..., SegmentationModel]] = {
     "hsam": build_hsam,

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline import params as parameters
-from pipeline.errors import Stopped, UserError
+from pipeline.core.errors import Stopped, UserError
+from pipeline.core.params import blocks as parameters
 
 app = typer.Typer(
     add_completion=False,
@@ -56,7 +56,7 @@ def phantom(
     size: Annotated[int, typer.Option(min=32, max=512, help="In-plane side, voxels.")] = 128,
 ) -> None:
     """Make the phantom data set: abdominal CT volumes with eight organs."""
-    from pipeline import phantom as stage
+    from pipeline.stages import phantom as stage
 
     stage.run(out, cases, seed, size)
 
@@ -64,7 +64,7 @@ def phantom(
 @app.command()
 def check(params: ParamsOption = PARAMS, jobs: JobsOption = 1) -> None:
     """Validate the raw volumes of a data set and print a fingerprint of each case."""
-    from pipeline import check as checks
+    from pipeline.datasets import check as checks
 
     report = checks.check_data_set(_load(params), jobs=jobs)
     report.print()
@@ -81,7 +81,7 @@ def prepare(
     runs: RunsOption = RUNS,
 ) -> None:
     """Raw volumes to parquet shards, one a case, and a manifest."""
-    from pipeline import prepare as stage
+    from pipeline.stages import prepare as stage
 
     stage.run(_load(params), results / "prepare", runs, case=case, jobs=jobs)
 
@@ -89,7 +89,7 @@ def prepare(
 @app.command()
 def split(params: ParamsOption = PARAMS, results: ResultsOption = RESULTS) -> None:
     """Give every slice a role: train, validation, test or unused."""
-    from pipeline import split as stage
+    from pipeline.stages import split as stage
 
     stage.run(_load(params), results / "prepare", results / "split")
 
@@ -103,7 +103,7 @@ def search(
 ) -> None:
     """Optuna's search over LoRA rank, Dice weight and the start of lambda."""
     loaded, device = _load(params), _device(gpus)
-    from pipeline import search as stage
+    from pipeline.stages import search as stage
 
     stage.run(
         loaded, results / "prepare", results / "split", results / "search", runs, device=device
@@ -119,7 +119,7 @@ def train(
 ) -> None:
     """Train the model on the training slices; an interrupted training goes on."""
     loaded, device = _load(params), _device(gpus)
-    from pipeline import train as stage
+    from pipeline.stages import train as stage
 
     stage.run(
         loaded,
@@ -142,7 +142,7 @@ def evaluate(
 ) -> None:
     """Predict the test cases and score them, organ by organ."""
     loaded, device = _load(params), _device(gpus)
-    from pipeline import evaluate as stage
+    from pipeline.stages import evaluate as stage
 
     stage.run(
         loaded,
@@ -164,13 +164,13 @@ def report(
     run: TrainedOption = None,
 ) -> None:
     """Write the HTML report and record the run as a row of `dvc exp show`."""
-    from pipeline import experiments
-    from pipeline import report as stage
+    from pipeline.reporting import experiments
+    from pipeline.stages import report as stage
 
     loaded = _load(params)
     folders = {name: results / name for name in ("prepare", "split", "train", "search", "evaluate")}
     if run is not None:
-        from pipeline import trained
+        from pipeline.inference import trained
 
         folders["train"] = trained.model_folder(run)
     stage.run(loaded, *folders.values(), reports, runs)
@@ -180,7 +180,7 @@ def report(
 @app.command()
 def summary(results: ResultsOption = RESULTS, reports: Path = REPORTS) -> None:
     """Print the Dice table of the last run and the path of its report."""
-    from pipeline import report as stage
+    from pipeline.stages import report as stage
 
     stage.print_summary(results / "evaluate", reports / "report.html")
 
@@ -213,7 +213,7 @@ def score(
     jobs: JobsOption = 1,
 ) -> None:
     """Score label volumes of any tool against the truth, case by case."""
-    from pipeline import score as scoring
+    from pipeline.commands import score as scoring
 
     scoring.run(
         truth,
@@ -244,7 +244,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for table and plot.")] = REPORTS / "comparison",
 ) -> None:
     """Compare runs on the same test cases, case by case; the first is the one to compare with."""
-    from pipeline import compare as comparing
+    from pipeline.commands import compare as comparing
 
     comparing.run(runs, out, names=name or (), score=score)
 
@@ -284,7 +284,7 @@ def predict(
     chosen = "cpu" if device is Device.cpu else _device(1)
     if device is Device.cuda and chosen != "cuda":
         raise UserError("--device cuda: no GPU can be seen; use --device cpu.")
-    from pipeline import predict_scans
+    from pipeline.commands import predict as predict_scans
 
     ending = None if format is None else f".{format.value}"
     wanted = predict_scans.Wanted(
@@ -306,7 +306,7 @@ def figures(
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = REPORTS / "figures",
 ) -> None:
     """Draw the paper's figures from one evaluated run or several, as PNG and SVG."""
-    from pipeline import paper_figures
+    from pipeline.commands import figures as paper_figures
 
     paper_figures.run(runs, prepared, out, names=name or (), slices=slices, seed=seed)
 
@@ -320,7 +320,7 @@ def import_checkpoint(
     params: ParamsOption = PARAMS,
 ) -> None:
     """Turn a published checkpoint into a run folder."""
-    from pipeline import import_checkpoint as importing
+    from pipeline.commands import import_checkpoint as importing
 
     importing.run(adapter, sam, _load(importing.with_preset(params, preset)), out)
 
@@ -335,7 +335,7 @@ def export(
     checkpoint: CheckpointOption = None,
 ) -> None:
     """Write a run's model as one file for other programs, checked against the run."""
-    from pipeline import export as exporting
+    from pipeline.commands import export as exporting
 
     exporting.run(run, out, format.value, stage.value, batch, checkpoint)
 
@@ -353,7 +353,7 @@ def show_params(
     if write is None:
         typer.echo(text, nl=False)
     else:
-        from pipeline import files
+        from pipeline.core import files
 
         files.write_text(write, text)
 
@@ -367,7 +367,7 @@ def _load(paths: list[Path]) -> parameters.Params:
 
 def _device(gpus: int) -> str:
     """Lease GPUs and count cores before PyTorch looks for them; the device to work on."""
-    from pipeline import gpu
+    from pipeline.core import gpu
 
     # as many threads as Snakemake sets with --cores all, for the last bit depends on their number
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))

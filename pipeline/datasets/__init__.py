@@ -1,5 +1,6 @@
 """The registry of data sets: a new one is a module here and a line in `_ALL`."""
 
+from pipeline.core.params.blocks import Dataset
 from pipeline.datasets import la, nnunet, phantom, promise12, synapse
 from pipeline.datasets.base import (
     CanonicalSplit,
@@ -8,7 +9,6 @@ from pipeline.datasets.base import (
     RawCase,
     Scan,
 )
-from pipeline.params import Dataset
 
 __all__ = [
     "REGISTRY",

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
-from pipeline.params import Dataset, Percentile, Window
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Dataset, Percentile, Window
 
 # [-125, 275] HU is what the literature on Synapse uses; abdominal soft tissue lies within.
 CT_WINDOW = Window(kind="window", low=-125.0, high=275.0)

@@ -7,6 +7,7 @@ growing to the patient's left, back and head; spacing is 0.625 mm on each.
 
 from pathlib import Path
 
+from pipeline.core.params.blocks import Dataset, Percentile
 from pipeline.datasets.base import (
     MR_PERCENTILES,
     CanonicalSplit,
@@ -15,7 +16,6 @@ from pipeline.datasets.base import (
     RawCase,
     Scan,
 )
-from pipeline.params import Dataset, Percentile
 
 HDF5, IMAGE, LABEL = "mri_norm2.h5", "lgemri.nrrd", "laendo.nrrd"
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.errors import UserError
+from pipeline.core.files import read_json
+from pipeline.core.params.blocks import Dataset, Percentile, Window
 from pipeline.datasets.base import (
     CT_WINDOW,
     MR_PERCENTILES,
@@ -19,9 +22,6 @@ from pipeline.datasets.base import (
     file_cases,
     pair,
 )
-from pipeline.errors import UserError
-from pipeline.files import read_json
-from pipeline.params import Dataset, Percentile, Window
 
 JSON = "dataset.json"
 # formats whose files hold header and voxels together

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Dataset
+from pipeline.core.params.blocks import Phantom as PhantomParams
 from pipeline.datasets.base import CanonicalSplit, RawCase, Scan, chosen
 from pipeline.datasets.synapse import Synapse, case_id, image_path, label_path
-from pipeline.errors import UserError
-from pipeline.params import Dataset
-from pipeline.params import Phantom as PhantomParams
 
 TEST_SHARE = 0.3
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.core.params.blocks import Dataset, Percentile
 from pipeline.datasets.base import (
     MR_PERCENTILES,
     CanonicalSplit,
@@ -14,7 +15,6 @@ from pipeline.datasets.base import (
     file_cases,
     pair,
 )
-from pipeline.params import Dataset, Percentile
 
 # The test set that H-SAM and the few-shot work before it report on.
 TEST = (16, 35, 34, 49, 23, 12, 28, 43, 20, 13)

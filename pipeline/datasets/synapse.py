@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from pipeline.core.params.blocks import Dataset
 from pipeline.datasets.base import CanonicalSplit, DataSet, LabelMap, Scan, file_cases, pair
-from pipeline.params import Dataset
 
 IMAGES, LABELS = Path("Training", "img"), Path("Training", "label")
 # The classes of TransUNet's evaluation, in its order, with BTCV's raw numbers.

@@ -48,7 +48,7 @@ def test_trainable_counts_are_those_stated(name, count):
     with torch.device("meta"):
         model = hsam.build(name, **sizes)
     assert model.count_trainable() == count
-    module = __import__(f"hsam.{name}", fromlist=["x"])
+    module = __import__(hsam.MODELS[name].__module__, fromlist=["x"])
     assert f"{count:,}" in module.__doc__
 
 

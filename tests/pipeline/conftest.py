@@ -8,9 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline import phantom, prepare, search, shards, split
-from pipeline.params import Params, overlay, read_yaml, validate
-from pipeline.volumes import Geometry
+from pipeline.core.params.blocks import Params, overlay, read_yaml, validate
+from pipeline.imaging.volumes import Geometry
+from pipeline.shards import case as shards
+from pipeline.stages import phantom, prepare, search, split
 
 ROOT = Path(__file__).resolve().parents[2]
 # LAS, as BTCV stores its volumes, and anisotropic

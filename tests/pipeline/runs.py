@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import files, scores
-from pipeline.measures import Measures, measure
+from pipeline.core import files
+from pipeline.scoring import tables
+from pipeline.scoring.measures import Measures, measure
 from tests.pipeline.masks import SPACING, blob
 
 ORGANS = ["liver", "spleen"]
@@ -26,7 +27,7 @@ def measured(shift: int, cases: list[str] = CASES) -> dict[str, dict[str, Measur
 
 def write_run(folder: Path, found: dict[str, dict[str, Measures]], convention="strict") -> Path:
     """A folder as `hsam score` writes it."""
-    rows = scores.write_scores(folder, found, ORGANS, convention)
+    rows = tables.write_scores(folder, found, ORGANS, convention)
     about = {"cases": len(found), "convention": convention}
-    files.write_json(folder / "metrics.json", scores.summary(rows, found, convention) | about)
+    files.write_json(folder / "metrics.json", tables.summary(rows, found, convention) | about)
     return folder

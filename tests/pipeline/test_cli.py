@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.params import overlay, read_yaml, render, validate
+from pipeline.core.params.blocks import overlay, read_yaml, render, validate
 
 ROOT = Path(__file__).resolve().parents[2]
 

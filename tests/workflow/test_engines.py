@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.params import load, overlay, read_yaml, render, validate
+from pipeline.core.params.blocks import load, overlay, read_yaml, render, validate
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -109,7 +109,7 @@ def test_a_changed_parameter_reruns_what_reads_it(repository, tmp_path, changes,
 
 
 def test_changed_code_reruns_its_stage(repository):
-    path = repository / "pipeline" / "split.py"
+    path = repository / "pipeline" / "stages" / "split.py"
     text, times = path.read_text(), path.stat()
     path.write_text(text + "\nEXTRA = 1\n")
     try:

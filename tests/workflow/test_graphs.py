@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from pipeline import code
-from pipeline.params import READS
+from pipeline.core import sources
+from pipeline.core.params.blocks import READS
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = list(READS)
@@ -96,7 +96,7 @@ def test_both_engines_run_the_same_command_on_the_same_files(stage, snakemake_ru
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_code_and_parameters_it_uses(stage, dvc_stages):
-    used = {path.as_posix() for path in code.stage_files(stage)}
+    used = {path.as_posix() for path in sources.stage_files(stage)}
     named = {path for path in dvc_stages[stage]["deps"] if path.startswith(("pipeline/", "hsam/"))}
     assert named == used, "dvc.yaml: list these under the stage's deps"
     assert dvc_stages[stage]["params"] == set(READS[stage])

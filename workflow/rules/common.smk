@@ -10,8 +10,10 @@ from snakemake.exceptions import WorkflowError
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 sys.path.insert(0, workflow.basedir)
 
-from pipeline import code, datasets, files, params as parameters
-from pipeline.errors import UserError
+from pipeline import datasets
+from pipeline.core import files, sources as code
+from pipeline.core.errors import UserError
+from pipeline.core.params import blocks as parameters
 
 
 def checked(function, *arguments):

@@ -3,9 +3,9 @@ from typing import get_args
 import pytest
 
 from pipeline import datasets
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Dataset
 from pipeline.datasets.base import RawCase, Scan
-from pipeline.errors import UserError
-from pipeline.params import Dataset
 from tests.pipeline.conftest import make_params
 
 NAMES = sorted(datasets.REGISTRY)

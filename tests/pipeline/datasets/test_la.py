@@ -2,8 +2,9 @@ import h5py
 import numpy as np
 import SimpleITK as sitk
 
-from pipeline import datasets, volumes
+from pipeline import datasets
 from pipeline.datasets import la
+from pipeline.imaging import volumes
 from tests.pipeline.conftest import make_params, tiny_image, tiny_label
 
 

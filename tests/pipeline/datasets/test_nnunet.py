@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pipeline import datasets
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from tests.pipeline.conftest import make_params, save_nifti, tiny_image, tiny_label
 
 DESCRIPTION = {

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import datasets
+from pipeline.core.errors import UserError
 from pipeline.datasets import phantom
-from pipeline.errors import UserError
 from tests.pipeline.conftest import make_params
 
 

@@ -1,8 +1,8 @@
 import pytest
 
 from pipeline import datasets
+from pipeline.core.errors import UserError
 from pipeline.datasets import synapse
-from pipeline.errors import UserError
 from tests.pipeline.conftest import save_nifti, tiny_label
 
 

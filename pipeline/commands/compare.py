@@ -1,0 +1,149 @@
+"""`hsam compare`: paired differences between runs on the same test cases.
+
+The first run is the one the others are compared with. Output: comparison.csv (every score) and a
+plot of one score as PNG and SVG. Definitions: docs/evaluation.md.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from scipy import stats
+
+from pipeline.core import files
+from pipeline.core.console import say
+from pipeline.core.errors import UserError
+from pipeline.reporting import plots
+from pipeline.scoring import tables
+from pipeline.scoring.conventions import SCORES
+from pipeline.scoring.runs import ScoredRun, read_runs
+from pipeline.scoring.tables import OVERALL
+
+PRINTED = ("dice", "hd95_mm")
+
+
+def run(
+    folders: Sequence[Path], out: Path, *, names: Sequence[str] = (), score: str = "dice"
+) -> None:
+    """Compare two or more runs; write the table and the plot of `score`, print Dice and HD95.
+
+    Args:
+        folders, names: see `scored_runs.read_runs`.
+        out: folder to write to; other files in it stay.
+        score: one of `conventions.SCORES`.
+
+    Raises:
+        UserError: fewer than two runs, an unknown score, or runs that can't be compared.
+    """
+    if score not in SCORES:
+        raise UserError(f"--score: expected one of {', '.join(SCORES)}, got {score}.")
+    if len(folders) < 2:
+        raise UserError("compare: expected two runs or more.")
+    runs = read_runs(folders, names)
+    rows = comparison(runs)
+    table = pd.DataFrame(rows)
+    files.write_text(out / "comparison.csv", table.to_csv(index=False, lineterminator="\n"))
+    shown = [row for row in rows if row["score"] == score]
+    plots.save(plots.difference_plot(shown, score), out / f"comparison-{score}")
+    for other in runs[1:]:
+        for name in PRINTED:
+            own = [row for row in rows if (row["run"], row["score"]) == (other.name, name)]
+            _print(own, f"{plots.UNITS[name]}: {other.name} minus {runs[0].name}")
+    say(f"compare: {out / 'comparison.csv'}, comparison-{score}.png and .svg")
+
+
+def comparison(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
+    """One row for each run after the first, score and organ, and for the mean over organs.
+
+    Returns:
+        run, baseline, score, organ, `difference` (run - baseline, mean over cases) with its 95%
+        bootstrap interval `low` and `high`, `p` (Wilcoxon's signed-rank test, two-sided), `p_holm`
+        (Holm's correction over the organs; of the mean over organs, p itself), `cases` that count
+        in both. None where nothing counts.
+    """
+    first, rows = runs[0], []
+    cases, organs = first.case_ids, first.organs
+    for other in runs[1:]:
+        differences = other.values(cases, organs) - first.values(cases, organs)
+        bounds = tables.intervals(differences)
+        for column, score in enumerate(SCORES):
+            by_organ = [differences[:, place, column] for place in range(len(organs))]
+            by_organ.append(tables.nanmean(differences[:, :, column], 1))
+            p = [signed_rank(values) for values in by_organ]
+            corrected = [*holm(p[:-1]), p[-1]]
+            for place, organ in enumerate([*organs, OVERALL]):
+                mean, low, high = (part[place, column] for part in bounds)
+                rows.append(
+                    {
+                        "run": other.name,
+                        "baseline": first.name,
+                        "score": score,
+                        "organ": organ,
+                        "difference": _none(mean),
+                        "low": _none(low),
+                        "high": _none(high),
+                        "p": _none(p[place]),
+                        "p_holm": _none(corrected[place]),
+                        "cases": int((~np.isnan(by_organ[place])).sum()),
+                    }
+                )
+    return rows
+
+
+def signed_rank(differences: NDArray[np.float64]) -> float:
+    """p of Wilcoxon's two-sided signed-rank test; 1 when nothing differs, NaN for no case.
+
+    Exact up to 50 cases without ties; differences of 0 are left out, as Wilcoxon did.
+    """
+    kept = differences[~np.isnan(differences)]
+    if not kept.size:
+        return math.nan
+    return float(stats.wilcoxon(kept).pvalue) if kept.any() else 1.0
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction over the values that are not NaN."""
+    known = sorted((value, place) for place, value in enumerate(p) if not math.isnan(value))
+    corrected, highest = [math.nan] * len(p), 0.0
+    for rank, (value, place) in enumerate(known):
+        highest = max(highest, min(1.0, value * (len(known) - rank)))
+        corrected[place] = highest
+    return corrected
+
+
+def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    # Text, since names may look like markup
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column("organ")
+    for name in ("difference", "95% interval", "p", "p, Holm", "cases"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        interval = "–" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
+        last = row["organ"] == OVERALL
+        if last:
+            table.add_section()
+        table.add_row(
+            Text(row["organ"]),
+            "–" if row["difference"] is None else f"{row['difference']:+.3f}",
+            interval,
+            _p(row["p"]),
+            "" if last else _p(row["p_holm"]),
+            str(row["cases"]),
+            style="bold" if last else None,
+        )
+    Console().print(table)
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,178 @@
+"""`hsam export`: a run's whole model as one file for other programs, and the proof that it agrees.
+
+LoRA is merged, the size and the batch are fixed, the weights are float32. Beside the file lies
+FILE.json: what goes in and out, and how far the exported model's answers are from the run's.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import hsam
+from pipeline.core.console import say
+from pipeline.core.errors import UserError
+from pipeline.core.files import atomic_path, sha256, write_json
+from pipeline.inference import trained
+from pipeline.inference.volume import model_stages
+
+Format = Literal["onnx", "torch-export"]
+SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
+# the lowest that the exporter translates to by itself, so that older runtimes read the file
+OPSET = 18
+PARITY_IMAGES = 4
+TOLERANCE = 1e-3  # largest difference of a logit; labels then differ where two classes tie
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch-export": ()}
+
+# images (B, 1, S, S) -> logits (B, C, S, S)
+Answer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+class Logits(nn.Module):
+    """A model whose answer is the logits of one stage."""
+
+    def __init__(self, model: hsam.SegmentationModel, stage: str) -> None:
+        super().__init__()
+        self.model, self.stage = model, stage
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 1, S, S) in [0, 1] -> (B, C, S, S)."""
+        return self.model(image).logits(self.stage)
+
+
+def run(
+    run_path: Path, out: Path, format: Format, stage: str, batch: int, checkpoint: Path | None
+) -> None:
+    """Export a run's model, read the file again and compare; then the file appears.
+
+    Args:
+        run_path: a run folder of training, results/train or an imported one.
+        out: folder for `model.onnx` or `model.pt2` and its JSON record.
+        format: "onnx" or "torch-export".
+        stage: "mean", "coarse" or "fine": which logits it gives.
+        batch: slices that it takes at a time.
+        checkpoint: SAM's file for a model with a frozen encoder; None: the recorded one.
+
+    Raises:
+        UserError: a package that isn't installed, no model, a stage that it doesn't have, or an
+            exported model that doesn't agree with the run's.
+    """
+    _check_packages(format)
+    folder = trained.model_folder(run_path)
+    record = trained.read_record(folder)
+    loaded = trained.load_model(folder, checkpoint, "cpu")
+    model = hsam.for_inference(loaded)
+    known = model_stages(model)
+    if stage not in known:
+        raise UserError(f"--stage: this model has no {stage} stage; choose {' or '.join(known)}.")
+    network = Logits(model, stage).eval().requires_grad_(False)
+    images = torch.from_numpy(parity_images(batch, model.image_size))
+    path = out / f"model{SUFFIXES[format]}"
+    with atomic_path(path) as temporary:
+        write = _write_onnx if format == "onnx" else _write_torch
+        write(network, images[:batch], temporary)
+        parity = compare(network, _reader(format, temporary), images, batch)
+        if parity["largest_difference"] > TOLERANCE:
+            raise UserError(
+                f"{path}: the exported model's logits differ from the run's by up to "
+                f"{parity['largest_difference']:.3g}, more than {TOLERANCE:g}; nothing was written."
+            )
+        digest = sha256(temporary)
+    side = model.image_size
+    about = {
+        "file": path.name,
+        "sha256": digest,
+        "format": format,
+        "opset": OPSET if format == "onnx" else None,
+        "stage": stage,
+        "input": {"name": "image", "shape": [batch, 1, side, side], "range": [0, 1]},
+        "output": {"name": "logits", "shape": [batch, model.classes, side, side]},
+        "class_names": record["class_names"],
+        "intensity": record["intensity"],
+        "preparation": record["preparation"],
+        "torch": torch.__version__,
+        "parity": parity,
+    }
+    write_json(path.with_name(path.name + ".json"), about)
+    say(
+        f"export: {path}, largest difference {parity['largest_difference']:.2g}, "
+        f"labels equal at {100 * parity['label_agreement']:.4f}% of the pixels"
+    )
+
+
+def parity_images(batch: int, side: int) -> NDArray[np.float32]:
+    """(N, 1, S, S) in [0, 1], whole batches: noise, and smooth fields as scans have them."""
+    number = -(-PARITY_IMAGES // batch) * batch
+    random = np.random.Generator(np.random.Philox(key=1))
+    coarse = torch.from_numpy(random.random((number, 1, 8, 8), np.float32))
+    smooth = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
+    images = smooth.numpy()
+    images[::2] = random.random(images[::2].shape, np.float32)
+    return images
+
+
+@torch.inference_mode()
+def compare(network: nn.Module, answer: Answer, images: Tensor, batch: int) -> dict[str, Any]:
+    """How far an exported model is from the original on some images.
+
+    Returns:
+        images: their number; largest_difference of a logit; label_agreement: share of the pixels
+        where both give the same class.
+    """
+    largest, equal, pixels = 0.0, 0, 0
+    for part in images.split(batch):
+        expected, found = network(part).numpy(), answer(part.numpy())
+        largest = max(largest, float(np.abs(expected - found).max()))
+        same = expected.argmax(1) == found.argmax(1)
+        equal, pixels = equal + int(same.sum()), pixels + same.size
+    return {
+        "images": len(images),
+        "largest_difference": largest,
+        "label_agreement": equal / pixels,
+    }
+
+
+def _check_packages(format: Format) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in NEEDED[format] if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"--format {format} needs {', '.join(missing)}; install them with "
+            "pip install 'hsam[export]'."
+        )
+
+
+def _write_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
+    program = torch.onnx.export(
+        network,
+        (images,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=["logits"],
+        external_data=False,
+        verbose=False,
+    )
+    program.save(path, external_data=False)
+
+
+def _write_torch(network: nn.Module, images: Tensor, path: Path) -> None:
+    torch.export.save(torch.export.export(network, (images,)), path)
+
+
+def _reader(format: Format, path: Path) -> Answer:
+    """What a program that opens the file gets."""
+    if format == "onnx":
+        import onnx
+        import onnxruntime
+
+        onnx.checker.check_model(path)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return lambda images: session.run(["logits"], {"image": images})[0]
+    program = torch.export.load(path).module()
+    return lambda images: program(torch.from_numpy(images)).numpy()

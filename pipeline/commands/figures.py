@@ -1,0 +1,196 @@
+"""`hsam figures`: the paper's figures from one run or several, as PNG and SVG.
+
+`slices` (Figure 7): image, truth and what each run predicts. `stages-<run>` and
+`disagreement-<run>` (Figure 8): both stages, their mean and where they differ, on chosen slices and
+on those of the worst disagreement. `zoom` (Figure 6): the smallest organs enlarged, run beside run.
+`boxes-<score>`: scores of every case, by organ and run. The same seed chooses the same slices for
+every run.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pipeline.core.console import say
+from pipeline.reporting import panels as slice_figures
+from pipeline.reporting import plots
+from pipeline.reporting.figure_data import FigureData, read_figure_data
+from pipeline.reporting.panels import Box, Panel, Row
+from pipeline.reporting.pictures import choose_slices
+from pipeline.scoring import dice
+from pipeline.scoring.disagreement import TWO_STAGES
+from pipeline.scoring.runs import ScoredRun, read_runs
+from pipeline.shards.case import Slice
+
+BOXES = ("dice", "hd95_mm", "nsd_2mm")
+
+Chosen = Sequence[tuple[str, int]]
+
+
+def run(
+    folders: Sequence[Path],
+    prepared: Path,
+    out: Path,
+    *,
+    names: Sequence[str] = (),
+    slices: int = 4,
+    seed: int = 0,
+) -> None:
+    """Draw every figure and write it.
+
+    Args:
+        folders, names: see `scored_runs.read_runs`.
+        prepared: published folder of the prepare stage.
+        out: folder to write to; other files in it stay.
+        slices: rows of each figure of slices.
+        seed: chooses the slices.
+
+    Raises:
+        UserError: runs that can't be compared, have no predictions or saw other data.
+    """
+    data = read_figure_data(prepared, read_runs(folders, names))
+    figures = draw_all(data, slices, np.random.default_rng(seed))
+    for name, figure in figures.items():
+        plots.save(figure, out / name)
+    say(f"figures: {', '.join(figures)} as .png and .svg in {out}")
+
+
+def draw_all(data: FigureData, slices: int, random: np.random.Generator) -> dict[str, Figure]:
+    """File name to figure."""
+    cases = data.runs[0].case_ids
+    shown = {case: (data.counts(case) > 0).sum(axis=1) for case in cases}
+    chosen = sorted(choose_slices(shown, slices, random))
+    figures = {"slices": slice_grid(data, chosen), "zoom": zoom(data, slices, random)}
+    for run, name in zip(data.runs, _file_names(data.runs), strict=True):
+        if data.has_stages(run):
+            figures[f"stages-{name}"] = stages(data, run, chosen)
+            if worst := worst_slices(run, slices):
+                notes = [f"{organ}, disagreement {value:.2f}" for *_, organ, value in worst]
+                places = [(case, index) for case, index, *_ in worst]
+                figures[f"disagreement-{name}"] = stages(data, run, places, notes)
+    for score in BOXES:
+        figures[f"boxes-{score}"] = plots.box_plot(data.runs, score)
+    return figures
+
+
+def slice_grid(data: FigureData, chosen: Chosen) -> Figure:
+    """Image, truth and each run's prediction with its Dice over the slice's organs."""
+    rows = []
+    for case, index in chosen:
+        item = data.slice(case, index)
+        shown = [data.prediction(run, case, index) for run in data.runs]
+        panels = [_panel(data, item, None), _panel(data, item, item.label)]
+        panels += [_panel(data, item, labels, _dice(item.label, labels)) for labels in shown]
+        rows.append(Row(_row_name(case, index), panels))
+    return slice_figures.draw(rows, ["image", "truth", *_titles(data.runs)], data.organs)
+
+
+def stages(data: FigureData, run: ScoredRun, chosen: Chosen, notes: Sequence[str] = ()) -> Figure:
+    """Image, truth, stage 1, stage 2, what was scored, and where the stages differ.
+
+    Args:
+        notes: below the last panel of each row; none: nothing there.
+    """
+    rows = []
+    for place, (case, index) in enumerate(chosen):
+        item = data.slice(case, index)
+        pair = [data.stage(run, stage, case, index) for stage in TWO_STAGES]
+        labels = [*pair, data.prediction(run, case, index)]
+        panels = [_panel(data, item, None), _panel(data, item, item.label)]
+        panels += [_panel(data, item, each, _dice(item.label, each)) for each in labels]
+        note = notes[place] if notes else ""
+        panels.append(slice_figures.difference_panel(item.image, *pair, item.spacing_mm, note))
+        rows.append(Row(_row_name(case, index), panels))
+    scored = {"mean": "ensemble"}.get(run.metrics["stage"], f"scored ({run.metrics['stage']})")
+    titles = ["image", "truth", "stage 1", "stage 2", scored, "stages differ"]
+    return slice_figures.draw(rows, titles, data.organs)
+
+
+def worst_slices(run: ScoredRun, number: int) -> list[tuple[str, int, str, float]]:
+    """Case, slice, organ and disagreement of the worst slices of the review list, each once."""
+    review = pd.read_parquet(run.folder / "review.parquet")
+    review = review[review["disagreement"] > 0].drop_duplicates(["case", "slice"]).head(number)
+    columns = ["case", "slice", "organ", "disagreement"]
+    return list(review[columns].itertuples(index=False, name=None))
+
+
+def zoom(data: FigureData, number: int, random: np.random.Generator) -> Figure:
+    """A slice with a box on a small organ, and the box enlarged: truth and each run."""
+    rows = []
+    for case, index, organ in zoom_slices(data, number, random):
+        item = data.slice(case, index)
+        box = slice_figures.zoom_box(item.label == organ + 1, item.spacing_mm)
+        whole = slice_figures.framed(_panel(data, item, item.label), box, item.image.shape)
+        panels = [whole, _panel(data, item, None, box=box), _panel(data, item, item.label, box=box)]
+        for run in data.runs:
+            labels = data.prediction(run, case, index)
+            value = dice.dice(item.label == organ + 1, labels == organ + 1)
+            panels.append(
+                _panel(data, item, labels, f"{data.organs[organ]}: Dice {value:.2f}", box=box)
+            )
+        rows.append(Row(_row_name(case, index), panels))
+    titles = ["truth", "image", "truth", *_titles(data.runs)]
+    return slice_figures.draw(rows, titles, data.organs)
+
+
+def zoom_slices(
+    data: FigureData, number: int, random: np.random.Generator
+) -> list[tuple[str, int, int]]:
+    """Case, slice and organ to zoom in on: cases in random order, each with the smallest organ not
+    yet shown as often as others, on the slice that shows most of it."""
+    cases = data.runs[0].case_ids
+    counts = {case: data.counts(case) for case in cases}
+    sizes = np.stack([counts[case].sum(0) for case in cases]).astype(float)
+    mean = np.where(sizes > 0, sizes, np.nan)
+    order = np.argsort(np.nan_to_num(np.nanmedian(mean, 0), nan=np.inf))
+    # the smaller half of the organs takes turns
+    small = [int(organ) for organ in order[: max(1, len(order) // 2)] if sizes[:, organ].any()]
+    shuffled = [str(case) for case in random.permutation(cases)]
+    found = []
+    for turn in range(number * len(small)):
+        organ, case = small[turn % len(small)], shuffled[turn % len(shuffled)]
+        if counts[case][:, organ].any():
+            place = (case, int(counts[case][:, organ].argmax()), organ)
+            if place not in found:
+                found.append(place)
+    return found[:number]
+
+
+def _panel(
+    data: FigureData,
+    item: Slice,
+    labels: NDArray[np.uint8] | None,
+    note: str = "",
+    *,
+    box: Box | None = None,
+) -> Panel:
+    return slice_figures.panel(
+        item.image, labels, item.spacing_mm, len(data.organs), box=box, note=note
+    )
+
+
+def _dice(truth: NDArray[np.uint8], labels: NDArray[np.uint8]) -> str:
+    """Mean over the organs that either shows."""
+    shown = np.union1d(truth, labels)
+    values = [dice.dice(truth == label, labels == label) for label in shown[shown > 0]]
+    return f"Dice {dice.mean(values):.2f}" if values else ""
+
+
+def _titles(runs: Sequence[ScoredRun]) -> list[str]:
+    return ["prediction"] if len(runs) == 1 else [run.name for run in runs]
+
+
+def _row_name(case: str, index: int) -> str:
+    return f"{case}, slice {index}"
+
+
+def _file_names(runs: Sequence[ScoredRun]) -> list[str]:
+    """Names that can stand in a file name, each different."""
+    plain = [re.sub(r"[^A-Za-z0-9_.-]+", "-", run.name).strip("-.") or "run" for run in runs]
+    different = len(set(plain)) == len(plain)
+    return plain if different else [f"{index + 1}-{name}" for index, name in enumerate(plain)]

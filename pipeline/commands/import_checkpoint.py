@@ -1,0 +1,99 @@
+"""`hsam import-checkpoint`: a checkpoint of the published H-SAM code as a run folder.
+
+Reads the adapter file and the SAM file it was trained on; the preset says what the rest of the
+pipeline must know of it: model, organs, intensity rule. Writes what the train stage would.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import hsam
+from pipeline import datasets
+from pipeline.core import files, sources
+from pipeline.core.console import say
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Params, stage_params
+from pipeline.core.run_folder import IMPORT, RunFolder
+from pipeline.imaging import volumes
+from pipeline.stages.prepare import Recipe
+from pipeline.training.build import build_model
+from pipeline.training.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
+from pipeline.training.sam_files import checked_sha256
+
+PRESETS = Path("workflow") / "presets"
+
+
+def preset_file(preset: str) -> Path:
+    """The overlay of a preset's name.
+
+    Raises:
+        UserError: there is none; the known ones are listed.
+    """
+    known = {path.stem: path for path in sorted((sources.ROOT / PRESETS).glob("*.yaml"))}
+    if preset not in known:
+        raise UserError(f"--preset {preset}: expected one of {', '.join(known)}.")
+    return known[preset]
+
+
+def with_preset(params: Sequence[Path], preset: str) -> list[Path]:
+    """Parameter files with a preset's overlay behind the first; what comes after changes it."""
+    return [*params[:1], preset_file(preset), *params[1:]]
+
+
+def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:
+    """Import a published checkpoint; `out` appears whole or not at all.
+
+    Args:
+        adapter: file of the published code: LoRA, prompt encoder and both decoders.
+        sam: Meta's SAM file that it was trained on.
+        params: `train` and `dataset` describe the model and its data.
+        out: the run folder to make; must not be there yet.
+
+    Raises:
+        UserError: files that are missing, that don't fit the preset or each other, or an `out`
+            that is there already.
+    """
+    if out.exists():
+        raise UserError(f"{out}: is there already; name a new folder with --out.")
+    if not adapter.is_file():
+        raise UserError(f"--adapter: there is no file {adapter}.")
+    settings = params.train.model_copy(update={"sam_checkpoint": str(sam), "train_encoder": False})
+    digest = checked_sha256(sam, settings.backbone)
+    recipe = Recipe.of(params)
+    names = list(datasets.get(params.dataset).labels(params.dataset).names)
+    model = build_model(settings, len(names), params.base.seed)
+    try:
+        report = hsam.load_published_adapter(model, adapter)
+    except ValueError as error:
+        raise UserError(f"--adapter: {error}; choose the --preset it was trained with.") from None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        imported = params.model_copy(update={"train": settings})
+        key = {
+            "stage": IMPORT,
+            "params": stage_params(imported, "train"),
+            "inputs": {"adapter": files.sha256(adapter), "sam_checkpoint": digest},
+            "code": sources.stage_digest("import_checkpoint"),
+        }
+        work = RunFolder(staging / out.name, key)
+        hsam.save(
+            model,
+            work.out,
+            class_names=names,
+            intensity=recipe.intensity.model_dump(),
+            preparation=volumes.preparation(recipe.spacing_mm),
+        )
+        # nothing is known of its training
+        files.write_text(work.out / "history.csv", table(EPOCH_COLUMNS, []))
+        files.write_text(work.out / "validation.csv", table(VALIDATION_COLUMNS, []))
+        work.finish()
+        files.replace_folder(work.path, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    say(
+        f"import-checkpoint: {len(report.loaded)} tensors of {adapter.name}, "
+        f"{settings.backbone} at {settings.image_size} px, {len(names)} organs, in {out}"
+    )

@@ -1,0 +1,369 @@
+"""`hsam predict`: label maps of a user's own scans, each on exactly the grid of its scan.
+
+For each scan, below the folder that is asked for: the label map, a JSON record of what was done, a
+review list where the model has two stages, and what was asked for besides. Memory: a scan's voxels
+as read, label maps of a byte a voxel, and one batch of slices.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+import hsam
+from pipeline.core.console import console, say, steps
+from pipeline.core.errors import UserError
+from pipeline.core.files import write_json, write_text
+from pipeline.core.params.blocks import Percentile, Window
+from pipeline.imaging import intensity, label_volumes, scans, volumes
+from pipeline.imaging.label_tables import write_label_files
+from pipeline.imaging.scan_intensity import Bounds, find_bounds
+from pipeline.imaging.scans import Scan, Source
+from pipeline.inference import trained
+from pipeline.inference import tta as views
+from pipeline.inference.probabilities import open_probabilities
+from pipeline.inference.volume import forward, model_stages, predict_slices, winner
+from pipeline.scoring import disagreement
+from pipeline.scoring.disagreement import TWO_STAGES
+
+PROBABILITIES = "probabilities"  # folder
+REVIEW = ("slice", "source_slice", "organ", "disagreement", "differing_mm2")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asks for.
+
+    Attributes:
+        stage: "mean", "coarse" or "fine".
+        tta: average over views of each slice (`pipeline.inference.tta`).
+        batch: slices per forward pass.
+        probabilities, overlay, dicom_seg: write these too.
+        ending: of the label maps, one of `label_volumes.FORMATS`; None: as the scan's.
+        series: which DICOM series, where a folder has several.
+    """
+
+    stage: str = "mean"
+    tta: bool = False
+    batch: int = 16
+    probabilities: bool = False
+    overlay: bool = False
+    dicom_seg: bool = False
+    ending: str | None = None
+    series: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A loaded run: its model, its organs, and how it wants its slices."""
+
+    model: hsam.SegmentationModel
+    names: list[str]
+    rule: Window | Percentile
+    spacing_mm: float | None
+    device: str
+    stages: tuple[str, ...]
+
+    @classmethod
+    def load(
+        cls, run: Path, checkpoint: Path | None, device: str, batch: int | None = None
+    ) -> "Predictor":
+        """Load a run's model, ready to predict; `batch` slices at a time is what it is made for.
+
+        Raises:
+            UserError: no model there, or one without what a new scan needs.
+        """
+        folder = trained.model_folder(run)
+        record = trained.read_record(folder)
+        try:
+            names = list(record["class_names"])
+            rule = intensity.rule(record["intensity"])
+            preparation = dict(record["preparation"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{folder / trained.MODEL_FILES[0]}: expected class names, intensity rule and "
+                "preparation, found none; the run can't be applied to a scan. Train it again."
+            ) from None
+        axes = "".join(volumes.CANONICAL)
+        if preparation.get("axes") != axes:
+            raise UserError(
+                f"{folder}: the model was trained on slices with axes {preparation.get('axes')}; "
+                f"expected {axes}."
+            )
+        model = trained.load_model(folder, checkpoint, "cpu")
+        model = hsam.for_inference(model, device, batch)
+        known = model_stages(model, device)
+        return cls(model, names, rule, preparation.get("spacing_mm"), device, known)
+
+
+@dataclass(frozen=True, eq=False)
+class ScanSlices:
+    """A scan's slices as the model wants them, made batch by batch: nothing is copied before.
+
+    Attributes:
+        scan: in source axes.
+        bounds: source units that become 0 and 1.
+        spacing_mm: in-plane spacing that the run's slices were resampled to, or None.
+    """
+
+    scan: Scan
+    bounds: Bounds
+    spacing_mm: float | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(slices, rows, columns)."""
+        geometry = self.scan.volume.geometry
+        size = volumes.resampled_size(geometry, self.spacing_mm)
+        return (geometry.canonical_shape[0], *size)
+
+    def __getitem__(self, index: slice) -> NDArray[np.float32]:
+        """(B, rows, columns) in [0, 1]; the steps are those of prepare, in its order."""
+        volume = self.scan.volume
+        part = volumes.canonical_view(volume.array, volume.geometry)[index]
+        if self.spacing_mm is not None:
+            part = volumes.resample_images(part, self.shape[1:])
+        low, high = self.bounds.low, self.bounds.high
+        return intensity.to_unit(intensity.clip(part, low, high), low, high)
+
+
+def run(
+    paths: Sequence[Path],
+    run: Path,
+    out: Path,
+    wanted: Wanted,
+    checkpoint: Path | None,
+    device: str,
+) -> bool:
+    """Predict scans, one after the other; a bad one among several doesn't stop the others.
+
+    Args:
+        paths: scan files, folders of them, folders of DICOM series.
+        run: a run folder of training, results/train or an imported one.
+        out: folder to write to.
+        wanted: what to write, and how to predict.
+        checkpoint: SAM's file for a model with a frozen encoder; None: the recorded one.
+        device: "cpu" or "cuda".
+
+    Returns:
+        Whether every scan was predicted; those that weren't are listed with the reason.
+
+    Raises:
+        UserError: no scan, no model, a stage that it doesn't have, or the only scan is bad.
+    """
+    sources = scans.find(paths)
+    _check_targets(sources, out, wanted)
+    predictor = Predictor.load(run, checkpoint, device, wanted.batch)
+    if wanted.stage not in predictor.stages:
+        known = " or ".join(predictor.stages)
+        raise UserError(f"--stage: this model has no {wanted.stage} stage; choose {known}.")
+    failed: dict[str, str] = {}
+    for source in sources:
+        try:
+            predict_scan(source, predictor, out, wanted, run)
+            write_label_files(out, predictor.names)
+        except UserError as error:
+            if len(sources) == 1:
+                raise
+            failed[source.name] = " ".join(error.problems)
+            say(f"{source.name}: failed")
+    if len(sources) > 1:
+        say(f"predict: {len(sources) - len(failed)} of {len(sources)} scans, in {out}")
+    _print_failed(failed)
+    return not failed
+
+
+def predict_scan(
+    source: Source, predictor: Predictor, out: Path, wanted: Wanted, run: Path
+) -> NDArray[np.uint8]:
+    """Predict one scan and write everything that is asked for.
+
+    Returns:
+        The labels in the scan's own axes.
+
+    Raises:
+        UserError: a scan that can't be read or that isn't what the run was trained on.
+    """
+    scan = scans.read(source, wanted.series)
+    if wanted.dicom_seg and scan.series is None:
+        raise UserError(f"{source.path}: --dicom-seg needs a DICOM series, this is none.")
+    bounds = find_bounds(source.name, scan, predictor.rule)
+    images = ScanSlices(scan, bounds, predictor.spacing_mm)
+    warnings = [*scan.warnings, *_shape_hints(scan), *bounds.warnings]
+    for warning in warnings:
+        say(f"warning: {source.name}: {warning}")
+    out.mkdir(parents=True, exist_ok=True)
+    labels = _label(source.name, images, predictor, out, wanted)
+    geometry, chosen = scan.volume.geometry, labels[wanted.stage]
+    restored = volumes.restore_labels(chosen, geometry)
+    target = out / f"{source.name}{_ending(source, wanted)}"
+    label_volumes.write_labels(target, restored, geometry, scan.like)
+    if wanted.overlay:
+        # drawing takes longer to import than predicting a slice
+        from pipeline.reporting.overlay import write_overlay
+
+        write_overlay(
+            out / f"{source.name}_overlay.png", images, chosen, predictor.names, _spacing(images)
+        )
+    if wanted.dicom_seg:
+        warnings += _write_seg(out, source, scan, restored, predictor.names)
+    if set(TWO_STAGES) <= labels.keys():
+        _write_review(out / f"{source.name}_review.csv", labels, images, predictor.names)
+    record = _record(source, scan, bounds, restored, predictor, wanted, warnings)
+    write_json(out / f"{source.name}.json", record | {"run": str(run), "label_map": target.name})
+    return restored
+
+
+def _label(
+    name: str, images: ScanSlices, predictor: Predictor, out: Path, wanted: Wanted
+) -> dict[str, NDArray[np.uint8]]:
+    """Stage to (slices, rows, columns); besides the wanted stage those that the review needs."""
+    two = set(TWO_STAGES) <= set(predictor.stages)
+    stages = tuple(dict.fromkeys((wanted.stage, *(TWO_STAGES if two else ()))))
+    labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
+    found = predict_slices(
+        predictor.model,
+        images,
+        stages,
+        batch_size=wanted.batch,
+        device=predictor.device,
+        forward=views.averaged if wanted.tta else forward,
+    )
+    with ExitStack() as stack:
+        bar = stack.enter_context(steps(name, -(-images.shape[0] // wanted.batch)))
+        probabilities = None
+        if wanted.probabilities:
+            # beside the label maps a reader of the folder would take them for one
+            path = out / PROBABILITIES / f"{name}.nii.gz"
+            geometry = images.scan.volume.geometry
+            probabilities = stack.enter_context(
+                open_probabilities(path, predictor.model.classes, images.shape, geometry)
+            )
+        for index, stage, logits in found:
+            labels[stage][index] = winner(logits)
+            if probabilities is not None and stage == wanted.stage:
+                probabilities.add(index, logits)
+            done = index + 1
+            if stage == stages[-1] and (done % wanted.batch == 0 or done == images.shape[0]):
+                bar.advance(f"{done} slices")
+    return labels
+
+
+def _check_targets(sources: Sequence[Source], out: Path, wanted: Wanted) -> None:
+    """No label map may take the place of a scan."""
+    taken = {source.path.resolve() for source in sources}
+    problems = [
+        f"{source.path}: its label map would replace a scan; choose another --out than {out}."
+        for source in sources
+        if (out / f"{source.name}{_ending(source, wanted)}").resolve() in taken
+    ]
+    if problems:
+        raise UserError(problems)
+
+
+def _ending(source: Source, wanted: Wanted) -> str:
+    like = None if source.path.is_dir() else source.path
+    return wanted.ending or label_volumes.format_for(like)
+
+
+def _shape_hints(scan: Scan) -> list[str]:
+    slices, rows, columns = scan.volume.geometry.canonical_shape
+    hints = []
+    if slices == 1 and scan.series is None:
+        hints.append("the volume has one axial slice; it was predicted by itself.")
+    if min(rows, columns) < 16:
+        hints.append(
+            f"axial slices of {rows} x {columns} voxels are too few to show organs; was the "
+            "volume acquired in another plane?"
+        )
+    return hints
+
+
+def _spacing(images: ScanSlices) -> tuple[float, float, float]:
+    """Voxel sides along slice, row and column of the prepared slices."""
+    geometry = images.scan.volume.geometry
+    sides = zip(geometry.canonical_spacing, geometry.canonical_shape, images.shape, strict=True)
+    return tuple(mm * old / new for mm, old, new in sides)
+
+
+def _write_seg(
+    out: Path, source: Source, scan: Scan, labels: NDArray[np.uint8], names: Sequence[str]
+) -> list[str]:
+    """Write the DICOM Segmentation, or say why there is none."""
+    from pipeline.imaging.dicom.segmentation import obstacle, write_dicom_seg
+
+    if warning := obstacle(labels, scan.series):
+        say(f"warning: {source.name}: {warning}")
+        return [warning]
+    write_dicom_seg(out / f"{source.name}.seg.dcm", labels, scan.series, names)
+    return []
+
+
+def _write_review(
+    path: Path, labels: dict[str, NDArray[np.uint8]], images: ScanSlices, names: Sequence[str]
+) -> None:
+    """The slices and organs on which the two stages differ, worst first, as CSV."""
+    _, row_mm, column_mm = _spacing(images)
+    found = disagreement.stage_disagreement(
+        labels["coarse"], labels["fine"], names, row_mm * column_mm
+    )
+    geometry = images.scan.volume.geometry
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(REVIEW)
+    for item in found:
+        place = volumes.source_slice(geometry, item.slice)
+        writer.writerow(
+            (item.slice, place, item.organ, f"{item.disagreement:.4f}", f"{item.differing_mm2:.1f}")
+        )
+    write_text(path, text.getvalue())
+
+
+def _record(
+    source: Source,
+    scan: Scan,
+    bounds: Bounds,
+    labels: NDArray[np.uint8],
+    predictor: Predictor,
+    wanted: Wanted,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    geometry = scan.volume.geometry
+    classes = len(predictor.names) + 1
+    # slice by slice: bincount makes a copy of eight bytes a voxel
+    counts = sum(np.bincount(one.ravel(), minlength=classes) for one in labels).tolist()
+    voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
+    return {
+        "scan": source.name,
+        "shape": list(geometry.shape),
+        "spacing_mm": list(geometry.spacing),
+        "orientation": geometry.orientation,
+        "low": bounds.low,
+        "high": bounds.high,
+        "stage": wanted.stage,
+        "tta": wanted.tta,
+        "labels": {name: index for index, name in enumerate(predictor.names, 1)},
+        "voxels": dict(zip(predictor.names, counts[1:], strict=True)),
+        "millilitres": {
+            name: round(count * voxel_ml, 3)
+            for name, count in zip(predictor.names, counts[1:], strict=True)
+        },
+        "warnings": list(warnings),
+    }
+
+
+def _print_failed(failed: dict[str, str]) -> None:
+    if not failed:
+        return
+    table = Table("scan", "what failed and why", box=None, header_style="bold")
+    for name, reason in failed.items():
+        table.add_row(name, reason)
+    # a log file has no width to fit into
+    console.print(table, width=None if console.is_terminal else 10_000, soft_wrap=True)

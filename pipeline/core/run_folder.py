@@ -1,0 +1,195 @@
+"""Content-addressed folders where a stage does its work: `runs/<data set>-<stage>-<hash>/`.
+
+The hash covers the parameters that the stage reads, its inputs and its code, so a folder is
+either the right one or not found. An interrupted run goes on in its folder; either workflow
+engine finds there what the other has made. The folder's outputs are published to the place
+that the engines know by renaming.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.core import files, sources
+from pipeline.core.errors import UserError
+
+DONE, KEY, LOCK = "done.json", "key.json", ".lock"
+PROVENANCE = "provenance.json"
+IMPORT = "import-checkpoint"  # the stage in the provenance of an imported model
+LIBRARIES = ("numpy", "torch", "segment-anything", "pyarrow", "nibabel", "SimpleITK", "optuna")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One stage's working folder.
+
+    Attributes:
+        path: the folder; what is written to `path / "out"` is what the stage publishes.
+        key: what the hash covers: stage, params, inputs (name to SHA-256), code digest.
+    """
+
+    path: Path
+    key: Mapping[str, Any]
+
+    @property
+    def out(self) -> Path:
+        """The folder of the files to publish."""
+        return self.path / "out"
+
+    def is_done(self) -> bool:
+        """Whether the stage has finished here and every output still has its recorded hash."""
+        try:
+            recorded = files.read_json(self.path / DONE)["outputs"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
+        return recorded == _hashes(self.out)
+
+    def finish(self) -> None:
+        """Write the provenance beside the outputs and mark the folder as done."""
+        files.write_json(self.out / PROVENANCE, provenance(self.key))
+        files.write_json(self.path / DONE, {"outputs": _hashes(self.out)})
+
+    def publish(self, target: Path) -> None:
+        """Put a copy of the outputs at `target` in one rename; what stood there goes away."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-new-", dir=target.parent))
+        try:
+            shutil.copytree(self.out, staging / target.name, copy_function=shutil.copyfile)
+            files.replace_folder(staging / target.name, target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def open_run(
+    runs: Path,
+    data_set: str,
+    stage: str,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> Iterator[RunFolder]:
+    """The run folder for these parameters and inputs, created if new, locked while in use.
+
+    Args:
+        runs: folder of all run folders, on a local disk.
+        data_set: the data set's name, for people.
+        stage: the stage's name; its code is part of the hash.
+        params: what the stage reads (`params.stage_params`).
+        inputs: name to SHA-256 of each input.
+
+    Raises:
+        UserError: another process is at work in the same folder, or the folder belongs to another
+            run.
+    """
+    key = {
+        "stage": stage,
+        "params": dict(params),
+        "inputs": dict(inputs),
+        "code": sources.stage_digest(stage),
+    }
+    path = Path(runs) / f"{data_set}-{stage}-{files.digest(key)[:12]}"
+    (path / "out").mkdir(parents=True, exist_ok=True)
+    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{path}: another process is working here; wait for it or stop it first."
+            ) from None
+        _claim(path, key)
+        try:
+            yield RunFolder(path, key)
+        except UserError:
+            _forget_if_untouched(path)
+            raise
+    finally:
+        os.close(lock)
+
+
+def provenance(key: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage's provenance.json holds: the key, the commit and the libraries' versions."""
+    return {**key, **_environment()}
+
+
+def read_provenance(folder: Path) -> Mapping[str, Any]:
+    """What provenance.json beside a stage's outputs says; empty where there is none to be read."""
+    try:
+        found = files.read_json(folder / PROVENANCE)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _claim(path: Path, key: Mapping[str, Any]) -> None:
+    """Write what the folder belongs to, or compare it: a renamed or copied folder isn't ours."""
+    try:
+        found = files.read_json(path / KEY)
+    except FileNotFoundError:
+        files.write_json(path / KEY, key)
+        return
+    except ValueError:
+        found = None
+    # through JSON, as the other one went
+    if found != json.loads(json.dumps(key)):
+        raise UserError(
+            f"{path}: belongs to another run, with other {_differences(found, key)}; move it away "
+            "or work in another folder (--runs)."
+        )
+
+
+def _forget_if_untouched(path: Path) -> None:
+    """Remove a run folder in which nothing was done: what was refused leaves nothing behind."""
+    nothing = {KEY, LOCK, "out"}
+    if {entry.name for entry in path.iterdir()} <= nothing and not any((path / "out").iterdir()):
+        shutil.rmtree(path)
+
+
+def _differences(found: Any, key: Mapping[str, Any]) -> str:
+    """Names of the entries that two keys don't share: train.epochs, manifest, code."""
+    mine, other = _entries(key), _entries(found if isinstance(found, dict) else {})
+    return ", ".join(name for name, value in mine.items() if other.get(name) != value) or "content"
+
+
+def _entries(key: Mapping[str, Any]) -> dict[str, Any]:
+    entries = {name: key.get(name) for name in ("stage", "code")} | dict(key.get("inputs", {}))
+    for block, value in key.get("params", {}).items():
+        inner = value if isinstance(value, dict) else {None: value}
+        entries |= {block if n is None else f"{block}.{n}": item for n, item in inner.items()}
+    return entries
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): files.sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@cache
+def _environment() -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        versions[name] = metadata.version(name)
+    return {"commit": _commit(), "versions": versions}
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(sources.ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

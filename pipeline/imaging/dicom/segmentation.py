@@ -1,0 +1,134 @@
+"""A label map as a DICOM Segmentation: one named, coded segment an organ.
+
+As the standard asks, the file belongs to the patient and study of its source and repeats their
+identifiers; no other output does.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import Code, codes
+
+from hsam import __version__
+from pipeline.core.files import atomic_path
+from pipeline.imaging.dicom.series import Series
+from pipeline.imaging.label_tables import rgb
+from pipeline.reporting.drawing import organ_colour
+
+MAKER, MODEL_NAME, DESCRIPTION = "H-SAM", "hsam predict", "H-SAM segmentation"
+SERIES_NUMBER = 900
+# organ names, in lower case with single spaces, to SNOMED CT
+ORGANS = {
+    "spleen": codes.SCT.Spleen,
+    "kidney": codes.SCT.Kidney,
+    "kidneys": codes.SCT.Kidney,
+    "gallbladder": codes.SCT.Gallbladder,
+    "liver": codes.SCT.Liver,
+    "stomach": codes.SCT.Stomach,
+    "aorta": codes.SCT.Aorta,
+    "pancreas": codes.SCT.Pancreas,
+    "left atrium": codes.SCT.LeftAtrium,
+    "prostate": codes.SCT.Prostate,
+}
+SIDES = {"right": codes.SCT.Right, "left": codes.SCT.Left}
+
+
+def obstacle(labels: NDArray[np.uint8], series: Series) -> str | None:
+    """Why a Segmentation of these labels can't be written, in one sentence; None: it can."""
+    if not labels.any():
+        return "no organ was found, and a DICOM Segmentation without one can't be written."
+    paths = {image.path for image in series.images}
+    if series.images[0].frame is not None and len(paths) > 1:
+        return (
+            f"no DICOM Segmentation was written: it refers to one multi-frame file, and the series "
+            f"has {len(paths)}."
+        )
+    return None
+
+
+def write_dicom_seg(
+    path: Path, labels: NDArray[np.uint8], series: Series, names: Sequence[str]
+) -> None:
+    """Write a Segmentation with a segment for each organ that the label map shows, atomically.
+
+    Args:
+        path: the file.
+        labels: (column, row, slice), label k is `names[k - 1]`; no `obstacle` with the series.
+        series: the source, its images in the order of the slices.
+        names: organs.
+    """
+    paths = dict.fromkeys(image.path for image in series.images)
+    sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    shown = [label for label in range(1, len(names) + 1) if (labels == label).any()]
+    # segment numbers of a file have no gaps
+    numbers = np.zeros(256, np.uint8)
+    numbers[shown] = range(1, len(shown) + 1)
+    segmentation = hd.seg.Segmentation(
+        source_images=sources,
+        pixel_array=_in_order(numbers[labels.transpose(2, 1, 0)], series, sources[0]),
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            _segment(number, names[label - 1], organ_colour(label - 1))
+            for number, label in enumerate(shown, 1)
+        ],
+        series_instance_uid=hd.UID(),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer=MAKER,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=__version__,
+        device_serial_number="none",
+        series_description=DESCRIPTION,
+    )
+    with atomic_path(path) as temporary:
+        segmentation.save_as(temporary)
+
+
+def _in_order(slices: NDArray[np.uint8], series: Series, source: Dataset) -> NDArray[np.uint8]:
+    """Slices in the order of the source's images: of a multi-frame file all frames as stored."""
+    frames = [image.frame for image in series.images]
+    if None in frames:
+        return slices
+    stored = np.zeros((int(source.NumberOfFrames), *slices.shape[1:]), np.uint8)
+    stored[frames] = slices
+    return stored
+
+
+def organ_code(name: str) -> tuple[Code, Code | None]:
+    """SNOMED CT's code of an organ, and of its side; a generic code for an unknown name."""
+    words = name.lower().replace("_", " ").split()
+    plain = " ".join(words)
+    if plain in ORGANS:
+        return ORGANS[plain], None
+    side = next((word for word in words if word in SIDES), None)
+    rest = " ".join(word for word in words if word != side)
+    if side is not None and rest in ORGANS:
+        return ORGANS[rest], SIDES[side]
+    return codes.SCT.AnatomicalStructure, None
+
+
+def _segment(number: int, name: str, colour: str) -> Dataset:
+    code, side = organ_code(name)
+    segment = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=code,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=MAKER, version=__version__, family=codes.DCM.ArtificialIntelligence
+        ),
+        display_color=hd.color.CIELabColor.from_rgb(*rgb(colour)),
+    )
+    if side is not None:
+        modifier = hd.sr.CodedConcept.from_code(side)
+        segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
+            modifier
+        ]
+    return segment

@@ -1,0 +1,127 @@
+"""A user's own scans: finding them, and reading one in any format that `volumes` knows."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.errors import UserError
+from pipeline.imaging import volumes
+from pipeline.imaging.dicom import series as dicom
+from pipeline.imaging.volumes import HDF5, Volume
+
+HDF5_KEY = "image"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scan that can be read.
+
+    Attributes:
+        name: of the files that are written for it; unique among those found together.
+        path: a volume file, or a folder with a DICOM series.
+    """
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A scan in memory.
+
+    Attributes:
+        volume: voxels in the source's axes.
+        warnings: what was unusual and what was done about it, one sentence each.
+        modality: as DICOM names it (CT, MR), None where the format doesn't say.
+        like: the file whose grid a label map takes over; None for DICOM.
+        series: the DICOM series it was read from.
+    """
+
+    volume: Volume
+    warnings: tuple[str, ...] = ()
+    modality: str | None = None
+    like: Path | None = None
+    series: dicom.Series | None = None
+
+
+def find(paths: Iterable[Path]) -> list[Source]:
+    """The scans that files and folders hold; folders are searched to their bottom.
+
+    A folder that holds DICOM images is one scan; other files that aren't volumes are passed over,
+    and so are DICOM reports, segmentations and directories.
+
+    Raises:
+        UserError: a path that isn't there, a folder without any scan, or two scans of one name.
+    """
+    found, problems = [], []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = list(_in_folder(path))
+            if not inside:
+                problems.append(
+                    f"{path}: expected volumes ({', '.join(volumes.SUFFIXES)}) or a DICOM series, "
+                    "found none."
+                )
+            found += inside
+        elif not path.is_file():
+            problems.append(f"{path}: there is no such file or folder.")
+        elif volumes.suffix(path) is None:
+            problems.append(
+                f"{path}: expected one of {', '.join(volumes.SUFFIXES)}; for DICOM give the folder "
+                "of the series."
+            )
+        else:
+            found.append(Source(_name(_stem(path)), path))
+    named: dict[str, Path] = {}
+    for source in found:
+        other = named.setdefault(source.name.lower(), source.path)
+        if other != source.path:
+            problems.append(
+                f"{source.path}: its label map would be named {source.name}, as that of {other}; "
+                "rename one or predict them apart."
+            )
+    if problems:
+        raise UserError(problems)
+    return list({source.path: source for source in found}.values())
+
+
+def read(source: Source, series: str | None = None) -> Scan:
+    """Read a scan.
+
+    Args:
+        source: from `find`.
+        series: number, description or UID of the DICOM series, where a folder holds several.
+
+    Raises:
+        UserError: it can't be read, is no volume, or (DICOM) no whole one.
+    """
+    if source.path.is_dir():
+        chosen = dicom.choose(dicom.find_series(source.path), series, source.path)
+        volume, used, warnings = dicom.read_series(chosen)
+        return Scan(volume, tuple(warnings), chosen.modality or None, None, used)
+    key = HDF5_KEY if volumes.suffix(source.path) in HDF5 else None
+    volume = volumes.read(source.path, key)
+    return Scan(volume, like=source.path)
+
+
+def _in_folder(folder: Path) -> Iterable[Source]:
+    """Scans below a folder, named by their place in it."""
+    for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
+        inner = place.relative_to(folder).parts
+        if any(part.startswith(".") for part in inner):
+            continue
+        if dicom.has_images(place):
+            yield Source(_name("_".join(inner) or folder.resolve().name), place)
+        for path in sorted(place.iterdir()):
+            if path.is_file() and volumes.suffix(path) and not path.name.startswith("."):
+                yield Source(_name("_".join([*inner, _stem(path)])), path)
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(volumes.suffix(path))]
+
+
+def _name(text: str) -> str:
+    """A plain file name: letters, digits, '_', '.' and '-', the first a letter or digit."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text).lstrip("_.-") or "scan"

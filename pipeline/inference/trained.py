@@ -1,0 +1,90 @@
+"""A trained model as the train stage or an import left it: finding it, and loading it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+import hsam
+from pipeline.core.errors import UserError
+from pipeline.core.run_folder import read_provenance
+
+MODEL_FILES = ("model.json", "model.safetensors")
+# below what a user names: a run folder's outputs, or the results of all stages
+PLACES = (".", "out", "train")
+
+
+def model_folder(run: Path) -> Path:
+    """The folder with the model's files: the one named, or `out` or `train` in it.
+
+    Raises:
+        UserError: no model there.
+    """
+    for place in PLACES:
+        folder = Path(run) / place
+        if all((folder / name).is_file() for name in MODEL_FILES):
+            return folder
+    raise UserError(
+        f"{run}: expected a trained model ({' and '.join(MODEL_FILES)}) there, in out/ or in "
+        "train/, found none; run the train stage, or name a run folder of training or an imported "
+        "one."
+    )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What model.json says; UserError when it can't be read."""
+    try:
+        return hsam.read_record(folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(
+            f"{folder / MODEL_FILES[0]}: can't be read ({error}); train or import again."
+        ) from None
+
+
+def load_model(
+    folder: Path, checkpoint: str | Path | None, device: str, option: str = "--checkpoint"
+) -> hsam.SegmentationModel:
+    """The model in eval mode on the device.
+
+    Args:
+        folder: of the model's files, from `model_folder`.
+        checkpoint: SAM's file for a model with a frozen encoder; None: the one that its training
+            or import recorded.
+        device: where to put it.
+        option: what the user names SAM's file with, for messages.
+
+    Raises:
+        UserError: files that don't fit together, no SAM file where one is needed, or another one.
+    """
+    record = read_record(folder)
+    needed = record["needs_sam_checkpoint"]
+    chosen = _sam_checkpoint(folder, record, checkpoint, option) if needed else None
+    try:
+        return hsam.load(folder, sam_checkpoint=chosen, device=device)
+    except (FileNotFoundError, ValueError, SafetensorError) as error:
+        named = "" if chosen is None else f", {option} naming the SAM file that it was trained on"
+        raise UserError(
+            f"{folder / MODEL_FILES[1]}: can't be loaded ({error}); train or import again{named}."
+        ) from None
+
+
+def recorded_checkpoint(folder: Path) -> str | None:
+    """SAM's file that a model's training or import names, None where it names none."""
+    try:
+        return read_provenance(folder)["params"]["train"]["sam_checkpoint"]
+    except (KeyError, TypeError):
+        return None
+
+
+def _sam_checkpoint(
+    folder: Path, record: Mapping[str, Any], given: str | Path | None, option: str
+) -> Path:
+    chosen = given or recorded_checkpoint(folder)
+    if chosen is None or not Path(chosen).is_file():
+        where = f"there is no file {chosen}" if chosen else "none is recorded"
+        raise UserError(
+            f"{folder}: the model's frozen encoder is in SAM's file with SHA-256 "
+            f"{record['sam_sha256']}, {where}; name it with {option}."
+        )
+    return Path(chosen)

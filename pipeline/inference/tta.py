@@ -1,0 +1,73 @@
+"""Test-time augmentation: the same slice seen slightly turned and scaled, logits averaged.
+
+No view is mirrored: a mirrored abdomen has its liver on the left, and left and right kidney are
+different organs.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hsam import SegmentationModel
+from pipeline.inference.volume import forward
+
+
+@dataclass(frozen=True)
+class View:
+    """A slice turned by `degrees` about its centre and enlarged by `scale`."""
+
+    degrees: float
+    scale: float
+
+    def matrix(self) -> Tensor:
+        """(2, 3): where in the slice, in [-1, 1], each place of the view is taken from."""
+        angle = math.radians(self.degrees)
+        cos, sin = math.cos(angle) / self.scale, math.sin(angle) / self.scale
+        return torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]])
+
+    def inverse(self) -> "View":
+        """The view that undoes this one."""
+        return View(-self.degrees, 1 / self.scale)
+
+
+# within what training shows the model: rotations to 20 degrees, sizes within 20%
+VIEWS = (View(10, 1.0), View(-10, 1.0), View(0, 0.9), View(0, 1.1))
+
+
+def averaged(
+    model: SegmentationModel, images: Tensor, stages: Sequence[str], views: Sequence[View] = VIEWS
+) -> dict[str, Tensor]:
+    """Logits of a batch, averaged over the images themselves and the views of them.
+
+    A place that a view doesn't show gets nothing from it. The forward passes follow each other, so
+    memory is that of one.
+
+    Args:
+        model: in eval mode.
+        images: (B, 1, S, S) in [0, 1].
+        stages: of `Segmentation.logits`.
+        views: besides the images themselves.
+
+    Returns:
+        stage to (B, C, S, S).
+    """
+    total = forward(model, images, stages)
+    weight = torch.ones_like(images)
+    for view in views:
+        seen = forward(model, warp(images, view), stages)
+        shown = warp(warp(torch.ones_like(images), view), view.inverse())
+        weight = weight + shown
+        for stage in stages:
+            total[stage] = total[stage] + shown * warp(seen[stage], view.inverse())
+    return {stage: logits / weight for stage, logits in total.items()}
+
+
+def warp(images: Tensor, view: View) -> Tensor:
+    """(B, C, S, S) -> the view of them, bilinear, 0 outside."""
+    theta = view.matrix().to(images.device).expand(len(images), -1, -1)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", align_corners=False)

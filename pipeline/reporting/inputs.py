@@ -1,0 +1,180 @@
+"""What a report is made of: the published files of every stage, read and held together."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.core import files, run_folder
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import read_yaml
+from pipeline.shards.case import Manifest, read_manifest
+from pipeline.shards.roles import SplitFile, read_split
+
+
+@dataclass(frozen=True)
+class ReportFolders:
+    """The published folders of the stages before the report.
+
+    Attributes:
+        prepare, split, evaluate: of these stages.
+        search: of the search; unused where the model was imported, for then there was none.
+        train: of the train stage, or the outputs of an import.
+    """
+
+    prepare: Path
+    split: Path
+    search: Path
+    train: Path
+    evaluate: Path
+
+    def stages(self) -> dict[str, Path]:
+        """Stage to folder, in the order of the data flow."""
+        stages = dict(self.__dict__)
+        if _is_imported(run_folder.read_provenance(self.train)):
+            del stages["search"]
+        return stages
+
+    def files(self) -> dict[str, Path]:
+        """Name to path of every file that is read, but the shards and the predictions."""
+        named = {
+            "manifest": self.prepare / "manifest.parquet",
+            "split": self.split / "split.parquet",
+            "history": self.train / "history.csv",
+            "model": self.train / "model.json",
+            "metrics": self.evaluate / "metrics.json",
+            "cases": self.evaluate / "cases.parquet",
+            "organs": self.evaluate / "organs.parquet",
+            "stages": self.evaluate / "stages.parquet",
+            "review": self.evaluate / "review.parquet",
+        }
+        if "search" in self.stages():
+            named["trials"] = self.search / "trials.csv"
+            named["best"] = self.search / "best.yaml"
+        for stage, folder in self.stages().items():
+            named[f"{stage} provenance"] = folder / run_folder.PROVENANCE
+        return named
+
+    def predictions(self) -> dict[str, Path]:
+        """Case to the NIfTI file of its prediction."""
+        paths = sorted((self.evaluate / "predictions").glob("*.nii.gz"))
+        return {path.name.removesuffix(".nii.gz"): path for path in paths}
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of every input; shards by way of the manifest, which holds theirs.
+
+        Raises:
+            UserError: files are missing; lists all of them.
+        """
+        named = self.files()
+        missing = [path for path in named.values() if not path.is_file()]
+        if missing:
+            raise UserError(
+                f"{path}: there is no such file; run the {path.parent.name} stage first."
+                for path in missing
+            )
+        named |= {f"prediction {case}": path for case, path in self.predictions().items()}
+        return {name: files.sha256(path) for name, path in named.items()}
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The files' content.
+
+    Attributes:
+        manifest, split: as their modules read them.
+        scores: metrics.json.
+        cases, organs, stages, review: evaluate's tables of these names; the last two are empty for
+            a model of one stage.
+        history: one row an epoch; none for an imported model.
+        model: model.json.
+        trials: one row a trial; empty when there was no search.
+        best: the overlay of the best trial; empty when there was no search.
+        provenance: stage to its provenance.json.
+    """
+
+    manifest: Manifest
+    split: SplitFile
+    scores: dict[str, Any]
+    cases: pd.DataFrame
+    organs: pd.DataFrame
+    stages: pd.DataFrame
+    review: pd.DataFrame
+    history: pd.DataFrame
+    model: dict[str, Any]
+    trials: pd.DataFrame
+    best: dict[str, Any]
+    provenance: dict[str, dict[str, Any]]
+
+    @property
+    def imported(self) -> bool:
+        """Whether the model is a published checkpoint, of whose training nothing is known."""
+        return _is_imported(self.provenance["train"])
+
+
+def read_inputs(folders: ReportFolders) -> ReportInputs:
+    """Read everything.
+
+    Raises:
+        UserError: files are damaged, or come from runs that don't belong together.
+    """
+    named, searched = folders.files(), "search" in folders.stages()
+    inputs = ReportInputs(
+        manifest=read_manifest(named["manifest"]),
+        split=read_split(named["split"]),
+        scores=_read(files.read_json, named["metrics"]),
+        cases=_read(pd.read_parquet, named["cases"]),
+        organs=_read(pd.read_parquet, named["organs"]),
+        stages=_read(pd.read_parquet, named["stages"]),
+        review=_read(pd.read_parquet, named["review"]),
+        history=_read(pd.read_csv, named["history"]),
+        model=_read(files.read_json, named["model"]),
+        trials=_read(pd.read_csv, named["trials"]) if searched else pd.DataFrame(),
+        best=read_yaml(named["best"]) if searched else {},
+        provenance={
+            stage: _read(files.read_json, folder / run_folder.PROVENANCE)
+            for stage, folder in folders.stages().items()
+        },
+    )
+    _check(folders, inputs)
+    return inputs
+
+
+def _is_imported(provenance: Mapping[str, Any]) -> bool:
+    return provenance.get("stage") == run_folder.IMPORT
+
+
+def _read(reader: Callable[[Path], Any], path: Path) -> Any:
+    try:
+        return reader(path)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: damaged ({reason}); run the {path.parent.name} stage again."
+        ) from None
+
+
+def _check(folders: ReportFolders, inputs: ReportInputs) -> None:
+    """Every stage must have seen the files that lie there now."""
+    problems = []
+    hashes = {name: files.sha256(path) for name, path in folders.files().items()}
+    for stage, name, current in (
+        ("evaluate", "manifest", hashes["manifest"]),
+        ("evaluate", "split", inputs.split.hash),
+        ("evaluate", "model.json", hashes["model"]),
+    ):
+        seen = inputs.provenance[stage]["inputs"].get(name)
+        if seen != current:
+            problems.append(
+                f"{getattr(folders, stage)}: was made from another {name} "
+                f"({_short(seen)}) than the one there now ({_short(current)}); "
+                f"run the {stage} stage again."
+            )
+    if problems:
+        raise UserError(problems)
+
+
+def _short(digest: str | None) -> str:
+    return "none" if digest is None else digest[:12]

@@ -1,0 +1,87 @@
+"""A picture of a whole prediction: slices from the feet to the head with the organs tinted."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from pipeline.core.files import atomic_path
+from pipeline.inference.volume import Slices
+from pipeline.reporting.drawing import organ_colour
+
+COLUMNS, ROWS = 4, 3
+PANEL_INCHES = 2.4
+DPI = 150
+TINT = 0.45  # share of an organ's colour over the image
+
+
+def write_overlay(
+    path: Path,
+    images: Slices,
+    labels: NDArray[np.uint8],
+    names: Sequence[str],
+    spacing_mm: tuple[float, float, float],
+) -> None:
+    """Write a PNG of up to 12 slices, patient's right on the left, and the organs' volumes.
+
+    Args:
+        path: the PNG.
+        images: (slices, rows, columns) in [0, 1].
+        labels: of the same shape; label k is `names[k - 1]`.
+        names: organs.
+        spacing_mm: voxel sides along slice, row and column.
+    """
+    chosen = choose_slices(labels, COLUMNS * ROWS)
+    rows = -(-len(chosen) // COLUMNS)
+    height = labels.shape[1] * spacing_mm[1] / (labels.shape[2] * spacing_mm[2])
+    size = (COLUMNS * PANEL_INCHES, rows * PANEL_INCHES * min(max(height, 0.3), 3) + 0.8)
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for axes in panels:
+        axes.axis("off")
+    for axes, index in zip(panels, chosen, strict=False):
+        image = images[index : index + 1][0]
+        _draw(axes, image, labels[index], spacing_mm[1] / spacing_mm[2])
+        axes.set_title(f"slice {index}", fontsize=8)
+    figure.legend(
+        handles=_legend(labels, names, spacing_mm), loc="outside lower center", ncols=4, fontsize=8
+    )
+    with atomic_path(path) as temporary:
+        # no name and version of the writer, so that the same prediction gives the same bytes
+        figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+
+
+def choose_slices(labels: NDArray[np.uint8], number: int) -> list[int]:
+    """Up to `number` slices at even steps over those that show an organ; over all if none does."""
+    shown = np.flatnonzero(labels.any(axis=(1, 2)))
+    pool = shown if len(shown) else np.arange(len(labels))
+    places = np.linspace(0, len(pool) - 1, min(number, len(pool)))
+    return pool[np.unique(places.round().astype(int))].tolist()
+
+
+def _draw(axes: Axes, image: NDArray[np.float32], labels: NDArray[np.uint8], aspect: float) -> None:
+    picture = np.repeat(image[..., None], 3, axis=2)
+    for label in np.unique(labels[labels > 0]):
+        inside = labels == label
+        colour = np.array(to_rgb(organ_colour(int(label) - 1)), np.float32)
+        picture[inside] = (1 - TINT) * picture[inside] + TINT * colour
+    axes.imshow(np.clip(picture, 0, 1), aspect=aspect, interpolation="nearest")
+    mark = {"color": "white", "fontsize": 8, "va": "center", "transform": axes.transAxes}
+    axes.text(0.02, 0.5, "R", ha="left", **mark)
+    axes.text(0.98, 0.5, "L", ha="right", **mark)
+
+
+def _legend(
+    labels: NDArray[np.uint8], names: Sequence[str], spacing_mm: tuple[float, float, float]
+) -> list[Patch]:
+    counts = np.bincount(labels.ravel(), minlength=len(names) + 1)
+    millilitres = counts * np.prod(spacing_mm) / 1000
+    return [
+        Patch(color=organ_colour(index), label=f"{name} {millilitres[index + 1]:.1f} ml")
+        for index, name in enumerate(names)
+    ]

@@ -1,0 +1,349 @@
+"""The report's words, numbers and plots: from what was read to what the template shows."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from pipeline import datasets
+from pipeline.reporting import drawing
+from pipeline.reporting.inputs import ReportInputs
+from pipeline.scoring.conventions import CONVENTIONS, SCORES
+from pipeline.scoring.tables import OVERALL
+
+TILES = ("dice", "hd95_voxels", "hd95_mm")
+REVIEWED = 20  # rows of the review list that are shown
+LOGITS = {
+    "mean": "the mean of both decoders",
+    "coarse": "the coarse decoder alone",
+    "fine": "the fine decoder alone",
+}
+# score, title and digits after the point, in the order of the full table
+COLUMNS = (
+    ("dice", "Dice", 3),
+    ("iou", "IoU", 3),
+    ("hd95_voxels", "HD95, voxels", 2),
+    ("hd95_mm", "HD95, mm", 2),
+    ("hd_voxels", "HD, voxels", 2),
+    ("hd_mm", "HD, mm", 2),
+    ("assd_mm", "ASSD, mm", 2),
+    ("nsd_1mm", "NSD, 1 mm", 3),
+    ("nsd_2mm", "NSD, 2 mm", 3),
+    ("nsd_3mm", "NSD, 3 mm", 3),
+    ("volume_difference_ml", "volume, ml", 1),
+)
+CURVES = {
+    "loss": (
+        "Loss",
+        {"train_loss": "total", "train_loss_coarse": "coarse", "train_loss_fine": "fine"},
+    ),
+    "validation": ("Validation Dice", {"validation_dice": "validation Dice"}),
+    "rate": ("Learning rate", {"learning_rate": "learning rate"}),
+    "lambda": ("λ, weight of the coarse stage's loss", {"lambda": "λ"}),
+}
+
+
+def page(inputs: ReportInputs) -> dict[str, Any]:
+    """Everything that the template shows but the pictures and the style sheet."""
+    scores = inputs.scores
+    return {
+        "data_set": inputs.manifest.name,
+        "setting": _setting(inputs),
+        "overall": {
+            "cases": scores["cases"],
+            **{score: scores.get(f"mean_{score}") for score in SCORES},
+        },
+        "sentences": [_data_sentence(inputs), _scoring_sentence(inputs)],
+        "remark": datasets.REGISTRY[inputs.manifest.name].remark,
+        "split_hash": scores["split"],
+        "organs": _organs(inputs),
+        "scores": [{"name": name, "title": title, "digits": d} for name, title, d in COLUMNS],
+        "conventions": _conventions(inputs),
+        "stages": _stages(inputs),
+        "strip": _strip(inputs),
+        "cases": _rows(inputs.cases),
+        "training_note": _training_note(inputs),
+        "curves": _curves(inputs.history),
+        "search": _search(inputs),
+        "parameters": _parameters(inputs.provenance),
+        "provenance": _provenance(inputs.provenance),
+    }
+
+
+def _setting(inputs: ReportInputs) -> str:
+    config = inputs.model["config"]
+    # not every model has a backbone or LoRA
+    parts = [config["model"], *([config["backbone"]] if "backbone" in config else [])]
+    parts.append(f"{config['image_size']} px")
+    if "lora_rank" in config:
+        parts.append(f"LoRA rank {config['lora_rank']}")
+    parts.append("imported" if inputs.imported else _count(len(inputs.history), "epoch"))
+    return ", ".join(parts)
+
+
+def _data_sentence(inputs: ReportInputs) -> str:
+    def amount(role: str) -> str:
+        counts = inputs.split.counts[role]
+        return f"{_count(counts['slices'], 'slice')} of {_count(counts['subjects'], 'case')}"
+
+    if inputs.imported:
+        return (
+            f"A published checkpoint, scored on {_count(len(inputs.split.cases['test']), 'case')}; "
+            "whether it was trained on any of them isn't known here."
+        )
+    middle = f", validated on {amount('validation')}" if inputs.split.cases["validation"] else ""
+    other = _count(len(inputs.split.cases["test"]), "other case")
+    return f"Trained on {amount('train')}{middle}, scored on {other}."
+
+
+def _scoring_sentence(inputs: ReportInputs) -> str:
+    scores = inputs.scores
+    words = CONVENTIONS[scores["convention"]].words
+    return (
+        f"Scored is {LOGITS[scores['stage']]}, with convention “{scores['convention']}”: {words}."
+    )
+
+
+def _organs(inputs: ReportInputs) -> list[dict[str, Any]]:
+    """Each organ, and last the mean over them, under the headline's convention."""
+    headline = inputs.organs[inputs.organs["convention"] == inputs.scores["convention"]]
+    names = inputs.manifest.class_names
+    return [
+        {
+            "name": name,
+            "colour": drawing.organ_colour(index) if index < len(names) else None,
+            **_summaries(headline[headline["organ"] == name]),
+        }
+        for index, name in enumerate([*names, OVERALL])
+    ]
+
+
+def _summaries(rows: pd.DataFrame) -> dict[str, Any]:
+    """Score to mean, sd, low, high and cases, from one organ's rows."""
+    return {
+        row["score"]: {
+            key: _number(row[key]) if key != "cases" else int(row[key])
+            for key in ("mean", "sd", "low", "high", "cases")
+        }
+        for row in rows.to_dict("records")
+    }
+
+
+def _conventions(inputs: ReportInputs) -> dict[str, Any]:
+    """All conventions side by side, and on how many pairs of case and organ they differ."""
+    pairs, headline = inputs.scores["pairs"], CONVENTIONS[inputs.scores["convention"]]
+    kinds = ("missed", "invented", "absent")
+    rows = []
+    for name, convention in CONVENTIONS.items():
+        # repr makes NaN equal NaN
+        differing = sum(
+            pairs[kind]
+            for kind in kinds
+            if repr(getattr(convention, kind)) != repr(getattr(headline, kind))
+        )
+        means = inputs.scores["conventions"][name]
+        about = {
+            "name": name,
+            "words": convention.words,
+            "headline": convention is headline,
+            "differing": differing,
+        }
+        rows.append(about | {score: means.get(f"mean_{score}") for score in TILES})
+    return {"rows": rows, "note": _pairs_note(pairs)}
+
+
+def _pairs_note(pairs: Mapping[str, int]) -> str:
+    empty = pairs["missed"] + pairs["invented"] + pairs["absent"]
+    if not empty:
+        return "They agree here: every organ is there and predicted in every case."
+    return (
+        f"They differ on {empty} of {_count(pairs['all'], 'pair')} of case and organ: "
+        f"{pairs['missed']} where the organ is missed, {pairs['invented']} where it is predicted "
+        f"but isn't there, {pairs['absent']} where it is neither there nor predicted."
+    )
+
+
+def _stages(inputs: ReportInputs) -> dict[str, Any] | None:
+    """Both stages and their mean, and where they disagree; None for a model of one stage."""
+    if "stages" not in inputs.scores:
+        return None
+    names = list(inputs.scores["stages"])
+    table = inputs.stages[inputs.stages["convention"] == inputs.scores["convention"]]
+    means = table.set_index(["stage", "organ", "score"])["mean"].to_dict()
+    rows = [
+        {
+            "name": organ,
+            "dice": [_number(means[stage, organ, "dice"]) for stage in names],
+            "hd95": [_number(means[stage, organ, "hd95_mm"]) for stage in names],
+        }
+        for organ in [*inputs.manifest.class_names, OVERALL]
+    ]
+    differing = inputs.review[inputs.review["disagreement"] > 0]
+    return {
+        "names": names,
+        "rows": rows,
+        "review": _rows(differing.head(REVIEWED)),
+        "note": _review_note(inputs.scores["review"], len(differing)),
+    }
+
+
+def _review_note(review: Mapping[str, Any], differing: int) -> str:
+    text = f"The stages differ on {_count(differing, 'pair')} of organ and slice."
+    if "spearman" in review:
+        text += (
+            f" Over the {review['pairs']:,} pairs that have a true Dice, Spearman's rank "
+            f"correlation of disagreement and Dice is {review['spearman']:.2f}: the closer to -1, "
+            "the better the list finds what is wrong."
+        )
+    return text
+
+
+def _strip(inputs: ReportInputs) -> Markup:
+    groups = {
+        name: inputs.cases.loc[inputs.cases["organ"] == name, "dice"].to_list()
+        for name in inputs.manifest.class_names
+    }
+    return Markup(drawing.strip_plot("strip", groups, "Dice"))
+
+
+def _rows(cases: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {key: _number(value) if isinstance(value, float) else value for key, value in row.items()}
+        for row in cases.to_dict("records")
+    ]
+
+
+def _training_note(inputs: ReportInputs) -> str:
+    if inputs.imported:
+        return (
+            f"Imported with {inputs.model['trainable_parameters']:,} trained parameters; nothing "
+            "is recorded of the training. Parameters of training below are the preset's."
+        )
+    history = inputs.history
+    first, last = history.iloc[0], history.iloc[-1]
+    parts = [
+        f"{_count(len(history), 'epoch')}, {_count(int(last['iteration']), 'step')}, "
+        f"{inputs.model['trainable_parameters']:,} trained parameters; "
+        f"loss {first['train_loss']:.3f} → {last['train_loss']:.3f}"
+    ]
+    validated = history["validation_dice"].dropna()
+    if len(validated):
+        best = validated.idxmax()
+        parts.append(
+            f"best validation Dice {validated[best]:.3f} at epoch {int(history['epoch'][best])}"
+        )
+    return "; ".join(parts) + "."
+
+
+def _curves(history: pd.DataFrame) -> list[dict[str, Any]]:
+    plots = []
+    for name, (title, columns) in CURVES.items():
+        lines = {
+            label: history[column].to_list()
+            for column, label in columns.items()
+            if history[column].notna().any()
+        }
+        if not lines:
+            continue
+        svg = drawing.line_plot(
+            name,
+            history["epoch"].to_list(),
+            lines,
+            label=next(iter(lines)) if len(lines) == 1 else "loss",
+            markers=name == "validation",
+        )
+        plots.append({"title": title, "svg": Markup(svg)})
+    return plots
+
+
+def _search(inputs: ReportInputs) -> dict[str, Any]:
+    trials = inputs.trials
+    if trials.empty:
+        why = "the model was imported" if inputs.imported else "search.trials is 0"
+        rest = "" if inputs.imported else ": training took the parameters below"
+        return {"note": f"No search was run ({why}){rest}.", "rows": []}
+    chosen = inputs.best.get("train", {})
+    best = trials["value"].idxmax() if trials["value"].notna().any() else None
+    taken = ", ".join(f"{key} {_short(value)}" for key, value in chosen.items())
+    took = f"the best one's {taken}" if taken else "none of them"
+    return {
+        "note": (
+            f"{_count(len(trials), 'trial')}, valued by Dice on the validation slices; "
+            f"training took {took}."
+        ),
+        "plot": Markup(
+            drawing.best_so_far_plot(
+                "trials", trials["number"].to_list(), trials["value"].to_list(), "Dice"
+            )
+        ),
+        "columns": [column.replace("_", " ") for column in trials.columns],
+        "rows": [
+            {"best": index == best, "cells": [_short(value) for value in row]}
+            for index, row in zip(trials.index, trials.itertuples(index=False), strict=True)
+        ],
+    }
+
+
+def _parameters(provenance: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each block once, whichever stages read it."""
+    blocks: dict[str, Any] = {}
+    for record in provenance.values():
+        blocks |= record.get("params", {})
+    return [
+        {"name": name, "rows": [(key, _shown(value)) for key, value in _flat(block)]}
+        for name, block in blocks.items()
+    ]
+
+
+def _provenance(provenance: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    result = []
+    for stage, record in provenance.items():
+        rows = [
+            ("commit", record.get("commit") or "none: not in a git repository"),
+            ("code", record.get("code", "")),
+            *((f"input: {name}", _shown(value)) for name, value in _flat(record.get("inputs", {}))),
+            ("versions", ", ".join(f"{n} {v}" for n, v in record.get("versions", {}).items())),
+        ]
+        result.append({"name": stage, "rows": rows})
+    return result
+
+
+def _flat(value: Any, key: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as (dotted key, value) pairs."""
+    if not isinstance(value, Mapping) or not value:
+        return [(key, value)] if key else []
+    return [
+        pair
+        for name, inner in value.items()
+        for pair in _flat(inner, f"{key}.{name}" if key else name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    """A value as in YAML's one-line form; of an absolute path only the last part."""
+    if isinstance(value, str):
+        for kind in (PurePosixPath, PureWindowsPath):
+            if kind(value).is_absolute():
+                return f"…/{kind(value).name}"
+        return value
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return ", ".join(_shown(item) for item in value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

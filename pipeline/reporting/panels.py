@@ -1,0 +1,165 @@
+"""Figures of slices: rows of panels with titles above, names at the left and organs below."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
+
+from pipeline.reporting.drawing import organ_colour, slice_pixels
+from pipeline.reporting.plots import SOFT, STYLE
+
+PANEL = 1.75  # side of a panel, inches
+DIFFERENCE = "#ff2d2d"
+MARGIN = 0.6  # around the organ in a zoom box, share of the organ's larger side
+SMALLEST = 0.16  # side of a zoom box, share of the slice's shorter side
+
+Box = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a row.
+
+    Attributes:
+        pixels: (rows, columns, 3).
+        aspect: height of a pixel over its width.
+        frame: a box to draw, as shares of the picture: left, top, width, height; or None.
+        note: below the panel.
+    """
+
+    pixels: NDArray[np.uint8]
+    aspect: float
+    frame: tuple[float, float, float, float] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Panels of one slice, and its name."""
+
+    name: str
+    panels: Sequence[Panel]
+
+
+def panel(
+    image: NDArray[np.float32],
+    labels: NDArray[np.uint8] | None,
+    spacing_mm: tuple[float, float, float],
+    organs: int,
+    *,
+    box: Box | None = None,
+    note: str = "",
+) -> Panel:
+    """A slice or a part of it.
+
+    Args:
+        image: (rows, columns) in [0, 1].
+        labels: (rows, columns), or None for the image alone.
+        spacing_mm: along slice, row, column.
+        organs: how many labels there are.
+        box: the part to show; None: all.
+        note: below the panel.
+    """
+    if box is not None:
+        image, labels = image[box], None if labels is None else labels[box]
+    pixels = slice_pixels(image, labels, [organ_colour(index) for index in range(organs)])
+    return Panel(pixels, spacing_mm[1] / spacing_mm[2], note=note)
+
+
+def framed(whole: Panel, box: Box, shape: tuple[int, int]) -> Panel:
+    """A panel of a slice of `shape` with the box drawn on it."""
+    top, left = (side.start / size for side, size in zip(box, shape, strict=True))
+    height, width = ((side.stop - side.start) / size for side, size in zip(box, shape, strict=True))
+    return Panel(whole.pixels, whole.aspect, (left, top, width, height), whole.note)
+
+
+def difference_panel(
+    image: NDArray[np.float32],
+    first: NDArray[np.uint8],
+    second: NDArray[np.uint8],
+    spacing_mm: tuple[float, float, float],
+    note: str = "",
+) -> Panel:
+    """The slice with the pixels marked that two label maps name differently."""
+    differing = (first != second).astype(np.uint8)
+    pixels = slice_pixels(image, differing, [DIFFERENCE])
+    return Panel(pixels, spacing_mm[1] / spacing_mm[2], note=note)
+
+
+def zoom_box(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> Box:
+    """A box that is square in mm around a mask, with a margin, inside the slice.
+
+    Args:
+        mask: (rows, columns), with a voxel.
+        spacing_mm: along slice, row, column.
+    """
+    pixel = np.array(spacing_mm[1:])
+    places = np.argwhere(mask)
+    low, high = places.min(0), places.max(0) + 1
+    size = np.array(mask.shape)
+    side = (1 + MARGIN) * ((high - low) * pixel).max()
+    side = min(max(side, SMALLEST * (size * pixel).min()), (size * pixel).min())
+    length = np.clip(np.round(side / pixel).astype(int), 1, size)
+    start = np.clip(np.round((low + high - length) / 2).astype(int), 0, size - length)
+    return tuple(slice(int(a), int(a + n)) for a, n in zip(start, length, strict=True))
+
+
+def draw(rows: Sequence[Row], titles: Sequence[str], organs: Sequence[str]) -> Figure:
+    """Rows of panels.
+
+    Args:
+        rows: each with a panel a title.
+        titles: above the columns.
+        organs: for the legend, in the order of the labels.
+    """
+    heights = [_height(row) for row in rows]
+    columns = len(titles)
+    legend_rows = -(-len(organs) // max(3, columns))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(
+            (0.4 + (PANEL + 0.05) * columns, sum(heights) + 0.5 + 0.22 * legend_rows),
+            layout="constrained",
+        )
+        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04, wspace=0.01, hspace=0.01)
+        grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+        for place, row in enumerate(rows):
+            for axes, item in zip(grid[place], row.panels, strict=True):
+                _draw_panel(axes, item)
+            grid[place][0].set_ylabel(row.name, fontsize=8)
+        for axes, title in zip(grid[0], titles, strict=True):
+            axes.set_title(title, fontsize=9)
+        patches = [
+            Patch(facecolor=organ_colour(index), label=name) for index, name in enumerate(organs)
+        ]
+        figure.legend(
+            handles=patches,
+            loc="outside lower center",
+            ncols=max(3, columns),
+            fontsize=8,
+            handlelength=1,
+            handleheight=1,
+        )
+    return figure
+
+
+def _height(row: Row) -> float:
+    """Of a row in inches: its tallest panel and the line below it."""
+    sides = [p.pixels.shape[0] * p.aspect / p.pixels.shape[1] for p in row.panels]
+    return PANEL * max(sides) + 0.22 * any(p.note for p in row.panels)
+
+
+def _draw_panel(axes: matplotlib.axes.Axes, item: Panel) -> None:
+    axes.imshow(item.pixels, aspect=item.aspect, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    if item.note:
+        axes.set_xlabel(item.note, fontsize=7, color=SOFT, labelpad=2)
+    if item.frame is not None:
+        left, top, width, height = item.frame
+        place = {"xy": (left, 1 - top - height), "width": width, "height": height}
+        box = Rectangle(**place, transform=axes.transAxes, fill=False, edgecolor="white", lw=1.2)
+        axes.add_patch(box)

@@ -1,0 +1,155 @@
+"""Figures for papers and slides: each as PNG and as SVG, the same bytes for the same numbers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from pipeline.core.files import atomic_path
+from pipeline.scoring.runs import ScoredRun
+from pipeline.scoring.tables import OVERALL
+
+# Okabe and Ito's colours in an order in which neighbours differ in lightness too
+RUN_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#444444")
+LINE, SOFT = "#d9dde3", "#5c6470"
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": SOFT,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "grid.color": LINE,
+    "legend.frameon": False,
+    "savefig.facecolor": "white",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hsam",
+    "text.parse_math": False,
+}
+DPI = 200
+UNITS = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "hd95_voxels": "HD95, voxels",
+    "hd95_mm": "HD95, mm",
+    "hd_voxels": "HD, voxels",
+    "hd_mm": "HD, mm",
+    "assd_mm": "ASSD, mm",
+    "nsd_1mm": "NSD at 1 mm",
+    "nsd_2mm": "NSD at 2 mm",
+    "nsd_3mm": "NSD at 3 mm",
+    "volume_difference_ml": "volume difference, ml",
+}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `<path>.png` and `<path>.svg`, each atomically and without a date."""
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+    for ending, about in metadata.items():
+        with matplotlib.rc_context(STYLE), atomic_path(Path(f"{path}.{ending}")) as temporary:
+            figure.savefig(temporary, dpi=DPI, metadata=about)
+
+
+def run_colour(index: int) -> str:
+    """The colour of run `index`; repeats after seven."""
+    return RUN_COLOURS[index % len(RUN_COLOURS)]
+
+
+def difference_plot(rows: Sequence[Mapping[str, Any]], score: str) -> Figure:
+    """Mean difference and its interval of each organ and run.
+
+    Args:
+        rows: of `compare.comparison`, of one score.
+        score: its name.
+    """
+    organs = list(dict.fromkeys(row["organ"] for row in rows))
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((6.4, 0.9 + (0.16 + 0.16 * len(runs)) * len(organs)), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(0, color=SOFT, linewidth=1)
+        for index, run in enumerate(runs):
+            shift = 0.5 * ((index + 0.5) / len(runs) - 0.5)
+            own = [row for row in rows if row["run"] == run and row["difference"] is not None]
+            places = [organs.index(row["organ"]) + shift for row in own]
+            means = np.array([row["difference"] for row in own])
+            bounds = np.array(
+                [
+                    (row["low"], row["high"])
+                    if row["low"] is not None
+                    else 2 * (row["difference"],)
+                    for row in own
+                ]
+            ).reshape(-1, 2)
+            sides = np.abs(bounds.T - means)
+            axes.errorbar(
+                means,
+                places,
+                xerr=sides,
+                fmt="o",
+                color=run_colour(index + 1),
+                markersize=4,
+                capsize=2.5,
+                label=run,
+            )
+        axes.set_yticks(range(len(organs)), organs)
+        axes.set_ylim(len(organs) - 0.4, -0.6)
+        axes.axhline(organs.index(OVERALL) - 0.5, color=LINE, linewidth=0.8)
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(f"{UNITS[score]}: difference to {rows[0]['baseline']}, with 95% interval")
+        if len(runs) > 1:
+            figure.legend(loc="outside upper left", ncols=min(len(runs), 3))
+        else:
+            axes.set_title(f"{runs[0]} against {rows[0]['baseline']}", loc="left", fontsize=10)
+    return figure
+
+
+def box_plot(runs: Sequence[ScoredRun], score: str) -> Figure:
+    """Boxes of each organ and run over the cases, with every case as a dot.
+
+    A box spans the quartiles, its line is the median; whiskers reach the furthest case within 1.5
+    times the box.
+    """
+    organs = runs[0].organs
+    width = 0.75 / len(runs)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(
+            (max(4.5, 1 + 0.28 * len(organs) * (len(runs) + 1)), 3.4), layout="constrained"
+        )
+        axes = figure.subplots()
+        for index, run in enumerate(runs):
+            groups = [
+                run.cases.loc[run.cases["organ"] == organ, score].dropna().to_numpy()
+                for organ in organs
+            ]
+            places = np.arange(len(organs)) + (index - (len(runs) - 1) / 2) * width
+            colour = run_colour(index)
+            drawn = axes.boxplot(
+                groups,
+                positions=places,
+                widths=0.8 * width,
+                patch_artist=True,
+                showfliers=False,
+                manage_ticks=False,
+                boxprops={"facecolor": colour, "alpha": 0.35, "edgecolor": colour},
+                whiskerprops={"color": colour},
+                capprops={"color": colour},
+                medianprops={"color": "#000000", "linewidth": 1.3},
+            )
+            drawn["boxes"][0].set_label(run.name)
+            for place, values in zip(places, groups, strict=True):
+                # a fixed zigzag keeps equal values apart
+                jitter = np.resize([-0.15, 0.0, 0.15], len(values)) * width
+                axes.plot(place + jitter, values, "o", color=colour, markersize=2.6)
+        axes.set_xticks(range(len(organs)), organs, rotation=30, ha="right")
+        axes.set_xlim(-0.6, len(organs) - 0.4)
+        axes.tick_params(axis="x", length=0)
+        axes.grid(axis="y")
+        axes.set_ylabel(UNITS[score])
+        if len(runs) > 1:
+            figure.legend(loc="outside upper left", ncols=min(len(runs), 4))
+    return figure

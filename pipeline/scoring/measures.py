@@ -1,0 +1,164 @@
+"""What is measured of one organ in one case; no convention yet (see `conventions`)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.scoring import surface
+from pipeline.scoring.dice import NAN
+
+TOLERANCES_MM = (1, 2, 3)
+
+Labels = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """One organ of one case; surface distances are NaN unless both masks have a voxel.
+
+    Attributes:
+        truth_voxels, predicted_voxels: sizes of the two masks.
+        shared_voxels: size of their intersection.
+        voxel_ml: volume of a voxel.
+        hd95_voxels, hd95_mm: 95th percentile of the surface distances of both directions, pooled.
+        hd_voxels, hd_mm: the largest of them.
+        assd_mm: their mean.
+        nsd_1mm, nsd_2mm, nsd_3mm: the share of them that is within 1, 2 and 3 mm.
+        diagonal_voxels, diagonal_mm: the whole volume's diagonal.
+    """
+
+    truth_voxels: int
+    predicted_voxels: int
+    shared_voxels: int
+    voxel_ml: float
+    hd95_voxels: float
+    hd95_mm: float
+    hd_voxels: float
+    hd_mm: float
+    assd_mm: float
+    nsd_1mm: float
+    nsd_2mm: float
+    nsd_3mm: float
+    diagonal_voxels: float
+    diagonal_mm: float
+
+
+def measure(
+    truth: NDArray[np.bool_],
+    prediction: NDArray[np.bool_],
+    spacing: Sequence[float],
+    volume: Sequence[int] | None = None,
+) -> Measures:
+    """Measure one organ.
+
+    Args:
+        truth, prediction: masks of one shape, any number of axes.
+        spacing: voxel size along each axis, mm.
+        volume: shape of the whole volume where the masks are a part cut out of it.
+
+    Raises:
+        ValueError: masks of different shapes, or a spacing of another length.
+    """
+    _check(truth, prediction, spacing)
+    sizes = int(np.count_nonzero(truth)), int(np.count_nonzero(prediction))
+    extent = np.asarray(truth.shape if volume is None else volume, np.float64)
+    distances = _distances(truth, prediction, spacing) if all(sizes) else _NO_DISTANCES
+    return Measures(
+        truth_voxels=sizes[0],
+        predicted_voxels=sizes[1],
+        shared_voxels=int(np.count_nonzero(truth & prediction)),
+        voxel_ml=float(np.prod(spacing)) / 1000,
+        diagonal_voxels=float(np.linalg.norm(extent)),
+        diagonal_mm=float(np.linalg.norm(extent * spacing)),
+        **distances,
+    )
+
+
+def measure_organs(
+    truth: NDArray[np.integer],
+    prediction: NDArray[np.integer],
+    organs: Mapping[str, tuple[Labels, Labels]],
+    spacing: Sequence[float],
+) -> dict[str, Measures]:
+    """Measure several organs of one label volume, each within its bounding box.
+
+    Args:
+        truth, prediction: integer labels of one shape, usually (slice, row, column).
+        organs: name to its labels, each >= 1, in the truth and in the prediction.
+        spacing: voxel size along each axis, mm.
+
+    Raises:
+        ValueError: volumes of different shapes, or a spacing of another length.
+    """
+    _check(truth, prediction, spacing)
+    pair = truth, prediction
+    boxes = [ndimage.find_objects(volume) for volume in pair]
+    result = {}
+    for name, labels in organs.items():
+        box = _join(
+            [
+                found[value - 1]
+                for found, values in zip(boxes, labels, strict=True)
+                for value in values
+                if value <= len(found)
+            ],
+            truth.ndim,
+        )
+        masks = (_mask(volume[box], values) for volume, values in zip(pair, labels, strict=True))
+        result[name] = measure(*masks, spacing, truth.shape)
+    return result
+
+
+def _mask(labels: NDArray[np.integer], values: Labels) -> NDArray[np.bool_]:
+    first, *others = values
+    mask = labels == first
+    for value in others:
+        mask |= labels == value
+    return mask
+
+
+def _distances(
+    truth: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing: Sequence[float]
+) -> dict[str, float]:
+    points = surface.surface_points(truth, prediction)
+    voxels, mm = (
+        np.concatenate(surface.point_distances(*points, unit))
+        for unit in ((1.0,) * truth.ndim, spacing)
+    )
+    return {
+        "hd95_voxels": float(np.percentile(voxels, 95)),
+        "hd95_mm": float(np.percentile(mm, 95)),
+        "hd_voxels": float(voxels.max()),
+        "hd_mm": float(mm.max()),
+        "assd_mm": float(mm.mean()),
+        **{f"nsd_{limit}mm": float(np.mean(mm <= limit)) for limit in TOLERANCES_MM},
+    }
+
+
+_NO_DISTANCES = dict.fromkeys(
+    ("hd95_voxels", "hd95_mm", "hd_voxels", "hd_mm", "assd_mm", "nsd_1mm", "nsd_2mm", "nsd_3mm"),
+    NAN,
+)
+
+
+def _check(truth: NDArray, prediction: NDArray, spacing: Sequence[float]) -> None:
+    if truth.shape != prediction.shape:
+        raise ValueError(
+            f"prediction: expected the truth's shape {truth.shape}, got {prediction.shape}"
+        )
+    if len(spacing) != truth.ndim:
+        raise ValueError(f"spacing: expected {truth.ndim} values, got {len(spacing)}")
+
+
+def _join(boxes: Iterable[tuple[slice, ...] | None], axes: int) -> tuple[slice, ...]:
+    """The smallest box around all that are given; an empty one when none is."""
+    known = [box for box in boxes if box is not None]
+    if not known:
+        return (slice(0, 0),) * axes
+    return tuple(
+        slice(min(side.start for side in sides), max(side.stop for side in sides))
+        for sides in zip(*known, strict=True)
+    )

@@ -1,0 +1,140 @@
+"""Scores of several runs, held to be comparable: the same cases, truth, organs and convention."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.core import files
+from pipeline.core.errors import UserError
+from pipeline.scoring.conventions import SCORES
+
+CASES, METRICS = "cases.parquet", "metrics.json"
+# where a run keeps its scores: the folder itself, a folder of results, a run folder, a repository
+PLACES = (".", "evaluate", "out", "results/evaluate")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredRun:
+    """One run's scores.
+
+    Attributes:
+        name: for tables and figures.
+        folder: of metrics.json and cases.parquet.
+        cases: one row a case and organ.
+        metrics: metrics.json.
+    """
+
+    name: str
+    folder: Path
+    cases: pd.DataFrame
+    metrics: dict[str, Any]
+
+    @property
+    def case_ids(self) -> list[str]:
+        """In the table's order."""
+        return list(dict.fromkeys(self.cases["case"]))
+
+    @property
+    def organs(self) -> list[str]:
+        """In the table's order."""
+        return list(dict.fromkeys(self.cases["organ"]))
+
+    def values(self, cases: Sequence[str], organs: Sequence[str]) -> NDArray[np.float64]:
+        """(cases, organs, scores) in the order asked for; NaN is left out."""
+        table = self.cases.set_index(["case", "organ"])
+        order = pd.MultiIndex.from_product([cases, organs])
+        values = table.loc[order, list(SCORES)].to_numpy(np.float64)
+        return values.reshape(len(cases), len(organs), len(SCORES))
+
+
+def read_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[ScoredRun]:
+    """The scores of runs, in the order given.
+
+    Args:
+        folders: each a folder that `hsam evaluate` or `hsam score` wrote, one that holds it as
+            `evaluate` or `results/evaluate`, or a run folder of the evaluate stage.
+        names: one a folder; none: the folders' own names, whole paths where these are not unique.
+
+    Raises:
+        UserError: no scores there, or runs that can't be compared; lists every problem.
+    """
+    if names and len(names) != len(folders):
+        raise UserError(f"--name: expected one for each of {len(folders)} runs, got {len(names)}.")
+    shown = list(names) or _names(folders)
+    if len(set(shown)) < len(shown):
+        raise UserError(f"runs: expected a different name for each, got {', '.join(shown)}.")
+    problems, runs = [], []
+    for folder, name in zip(folders, shown, strict=True):
+        try:
+            runs.append(_read(folder, name))
+        except UserError as error:
+            problems += error.problems
+    for run in runs[1:]:
+        problems += _differences(runs[0], run)
+    if problems:
+        raise UserError(problems)
+    return runs
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _read(folder: Path, name: str) -> ScoredRun:
+    found = next((folder / place for place in PLACES if (folder / place / CASES).is_file()), None)
+    if found is None:
+        raise UserError(
+            f"{folder}: no {CASES} there; give a folder that hsam evaluate or hsam score wrote."
+        )
+    try:
+        cases, metrics = pd.read_parquet(found / CASES), files.read_json(found / METRICS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{found}: damaged ({' '.join(str(error).split())}).") from None
+    needed = {"case", "organ", "truth_voxels", *SCORES}
+    if missing := sorted(needed - set(cases.columns)):
+        raise UserError(f"{found / CASES}: no column {', '.join(missing)}; evaluate the run again.")
+    return ScoredRun(name, found, cases, metrics)
+
+
+def _differences(first: ScoredRun, other: ScoredRun) -> list[str]:
+    """Why two runs can't be compared, one sentence each."""
+    problems = []
+    for what in ("case_ids", "organs"):
+        mine, theirs = set(getattr(first, what)), set(getattr(other, what))
+        noun = {"case_ids": "test cases", "organs": "organs"}[what]
+        if mine != theirs:
+            only = [
+                f"only {run.name} has {', '.join(sorted(alone))}"
+                for run, alone in ((first, mine - theirs), (other, theirs - mine))
+                if alone
+            ]
+            problems.append(
+                f"{other.folder}: expected the {noun} of {first.folder}; {'; '.join(only)}."
+            )
+    conventions = [run.metrics["convention"] for run in (first, other)]
+    if conventions[0] != conventions[1]:
+        problems.append(
+            f"{other.folder}: expected convention {conventions[0]} as in {first.folder}, found "
+            f"{conventions[1]}; score both with the same."
+        )
+    if not problems:
+        problems += _other_truth(first, other)
+    return problems
+
+
+def _other_truth(first: ScoredRun, other: ScoredRun) -> list[str]:
+    sizes = [run.cases.set_index(["case", "organ"])["truth_voxels"] for run in (first, other)]
+    differing = sizes[0] != sizes[1].reindex(sizes[0].index)
+    cases = list(dict.fromkeys(case for case, _ in sizes[0].index[differing]))
+    if not cases:
+        return []
+    return [
+        f"{other.folder}: expected the truth of {first.folder}, found organs of other sizes in "
+        f"{', '.join(cases)}; score both against the same volumes."
+    ]

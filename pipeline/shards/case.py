@@ -1,0 +1,467 @@
+"""The schema of prepared data: one parquet shard a case, one manifest a data set.
+
+A shard has one row a slice and one slice a row group, so that one slice is read without the rest;
+a shard of 200 slices of 512 x 512 gives one in about 2 ms. Images keep the source's units (CT:
+HU), clipped to [low, high]; the reader maps them to [0, 1]. Axes are (slice, row, column) as in
+`pipeline.imaging.volumes`. Version 1; files of another version are refused.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.core.errors import UserError
+from pipeline.core.files import atomic_path
+from pipeline.imaging.intensity import to_unit
+from pipeline.imaging.volumes import Geometry
+
+VERSION = 1
+KEY = b"hsam"
+IMAGE_TYPES = ("<i2", "<f4")
+_PIXELS = ["rows", "columns", "image", "label"]
+
+_SHARD_FIELDS = pa.schema(
+    [
+        pa.field("case", pa.string(), nullable=False),
+        pa.field("slice", pa.int32(), nullable=False),
+        pa.field("rows", pa.int32(), nullable=False),
+        pa.field("columns", pa.int32(), nullable=False),
+        pa.field("spacing_mm", pa.list_(pa.float64(), 3), nullable=False),
+        pa.field("image", pa.large_binary(), nullable=False),
+        pa.field("label", pa.large_binary(), nullable=False),
+        pa.field("counts", pa.list_(pa.int64()), nullable=False),
+        pa.field("content", pa.string(), nullable=False),
+    ]
+)
+_MANIFEST_FIELDS = pa.schema(
+    [
+        pa.field("case", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("shard_sha256", pa.string(), nullable=False),
+        pa.field("image_sha256", pa.string(), nullable=False),
+        pa.field("label_sha256", pa.string(), nullable=False),
+        pa.field("shape", pa.list_(pa.int32(), 3), nullable=False),
+        pa.field("spacing_mm", pa.list_(pa.float64(), 3), nullable=False),
+        pa.field("source_shape", pa.list_(pa.int32(), 3), nullable=False),
+        pa.field("source_affine", pa.list_(pa.float64(), 16), nullable=False),
+        pa.field("orientation", pa.string(), nullable=False),
+        pa.field("low", pa.float64(), nullable=False),
+        pa.field("high", pa.float64(), nullable=False),
+        pa.field("slices", pa.int32(), nullable=False),
+        pa.field("counts", pa.list_(pa.int64()), nullable=False),
+        pa.field("role", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Raw files: their SHA-256 and the grid of the volume."""
+
+    image_sha256: str
+    label_sha256: str
+    geometry: Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A prepared case, ready to be written.
+
+    Attributes:
+        case: its id.
+        images: (Z, H, W) int16 or float32 in source units, within [low, high].
+        labels: (Z, H, W) uint8, class indices.
+        spacing_mm: voxel sides along slice, row and column.
+        low, high: source units that become 0 and 1.
+        class_names: organs; `class_names[k - 1]` is class k.
+        source: the raw files that it was made from.
+    """
+
+    case: str
+    images: NDArray[np.int16] | NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    spacing_mm: tuple[float, float, float]
+    low: float
+    high: float
+    class_names: list[str]
+    source: Source
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """One slice: image (H, W) float32 in [0, 1], label (H, W) uint8, spacing in mm."""
+
+    case: str
+    index: int
+    image: NDArray[np.float32]
+    label: NDArray[np.uint8]
+    spacing_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One case of a data set.
+
+    Attributes:
+        case: the id.
+        shard: file name of its shard.
+        shard_sha256, image_sha256, label_sha256: of the shard and the raw files.
+        shape: (slices, rows, columns) as prepared.
+        spacing_mm: voxel sides along slice, row, column as prepared.
+        source_shape: voxels along x, y, z of the raw volume.
+        source_affine: voxel to RAS+ mm, 4 x 4, row after row.
+        orientation: of the raw volume, such as "LAS".
+        low, high: source units that became 0 and 1.
+        slices: number of slices.
+        counts: voxels of each class, the background first.
+        role: part of the literature's split, None where it names none.
+    """
+
+    case: str
+    shard: str
+    shard_sha256: str
+    image_sha256: str
+    label_sha256: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    source_shape: tuple[int, int, int]
+    source_affine: tuple[float, ...]
+    orientation: str
+    low: float
+    high: float
+    slices: int
+    counts: tuple[int, ...]
+    role: Literal["train", "test"] | None
+
+    @property
+    def geometry(self) -> Geometry:
+        """The raw volume's grid, to which predictions go back (`volumes.restore_labels`)."""
+        return Geometry(self.source_shape, np.reshape(self.source_affine, (4, 4)))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A prepared data set.
+
+    Attributes:
+        name: the data set's.
+        class_names: organs; `class_names[k - 1]` is class k.
+        intensity: the rule that brought the images to [0, 1]: kind, low, high.
+        preparation: axes of the slices ("SPL") and spacing_mm that they were resampled to, or None.
+        rows: the cases, sorted by id.
+    """
+
+    name: str
+    class_names: list[str]
+    intensity: dict[str, Any]
+    preparation: dict[str, Any]
+    rows: tuple[ManifestRow, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[ManifestRow]:
+        return iter(self.rows)
+
+    def case(self, case: str) -> ManifestRow:
+        """The row of one case; KeyError when there is none."""
+        for row in self.rows:
+            if row.case == case:
+                return row
+        raise KeyError(case)
+
+
+def write_shard(path: Path, prepared: Prepared) -> None:
+    """Write a shard atomically; the same case gives the same bytes.
+
+    Raises:
+        ValueError: shapes or types that the schema has no place for.
+    """
+    images, labels = prepared.images, prepared.labels
+    if images.ndim != 3 or images.shape != labels.shape or labels.dtype != np.uint8:
+        raise ValueError(
+            f"expected images and uint8 labels of one shape (Z, H, W), got {images.shape} "
+            f"{images.dtype} and {labels.shape} {labels.dtype}"
+        )
+    image_type = images.dtype.newbyteorder("<").str
+    if image_type not in IMAGE_TYPES:
+        raise ValueError(f"expected int16 or float32 images, got {images.dtype}")
+    about = {
+        "kind": "shard",
+        "case": prepared.case,
+        "class_names": list(prepared.class_names),
+        "image_type": image_type,
+        "low": float(prepared.low),
+        "high": float(prepared.high),
+        "image_sha256": prepared.source.image_sha256,
+        "label_sha256": prepared.source.label_sha256,
+        "source_shape": list(prepared.source.geometry.shape),
+        "source_affine": prepared.source.geometry.affine.ravel().tolist(),
+    }
+    schema = _with_metadata(_SHARD_FIELDS, about)
+    classes = len(prepared.class_names) + 1
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+        ) as writer,
+    ):
+        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+            row = _slice_row(prepared, index, image.astype(image_type), label, classes)
+            writer.write_table(pa.Table.from_pylist([row], schema), row_group_size=1)
+
+
+class ShardReader:
+    """Reads a shard slice by slice; opened at the first use, and again in every process.
+
+    Raises, from whatever first touches the file:
+        UserError: missing, damaged, or written by another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._opened: tuple[int, pq.ParquetFile, dict[str, Any]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_opened": None}
+
+    def __len__(self) -> int:
+        return self._file.num_row_groups
+
+    @property
+    def case(self) -> str:
+        """The case's id."""
+        return self._about["case"]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Organs; `class_names[k - 1]` is class k."""
+        return self._about["class_names"]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Source units (CT: HU) that become 0 and 1."""
+        return self._about["low"], self._about["high"]
+
+    @property
+    def image_type(self) -> np.dtype:
+        """Of the images as they are stored."""
+        return np.dtype(self._about["image_type"])
+
+    @property
+    def source(self) -> Source:
+        """The raw files that the shard was made from."""
+        about = self._about
+        with _reading(self.path):
+            affine = np.reshape(about["source_affine"], (4, 4))
+            geometry = Geometry(tuple(about["source_shape"]), affine)
+            return Source(about["image_sha256"], about["label_sha256"], geometry)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(slices, rows, columns)."""
+        return len(self), *self._values(self._table(0, ["rows", "columns"]), "rows", "columns")
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel sides along slice, row and column."""
+        (spacing,) = self._values(self._table(0, ["spacing_mm"]), "spacing_mm")
+        return tuple(spacing)
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """(slices, classes) pixels of each class, the background first; decodes no image."""
+        with _reading(self.path):
+            column = self._file.read(columns=["counts"]).column("counts").to_pylist()
+        return np.array(column, np.int64).reshape(len(self), len(self.class_names) + 1)
+
+    def read(self, index: int) -> Slice:
+        """One slice, the image mapped to [0, 1]."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path}: slice {index} of {len(self)}")
+        table = self._table(index, ["case", "spacing_mm", *_PIXELS])
+        image, label = self._decode(table)
+        unit = to_unit(image, *self.bounds)
+        case, spacing = self._values(table, "case", "spacing_mm")
+        return Slice(case, index, unit, label, tuple(spacing))
+
+    def read_stored(self, index: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Image (H, W) in source units, in `image_type`, read-only, and label (H, W)."""
+        return self._decode(self._table(index, _PIXELS))
+
+    def read_volume(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Images (Z, H, W) float32 in [0, 1] and labels (Z, H, W) uint8."""
+        slices = [self.read(index) for index in range(len(self))]
+        return np.stack([item.image for item in slices]), np.stack([item.label for item in slices])
+
+    def verify(self) -> None:
+        """Read every slice and compare its content hash.
+
+        Raises:
+            UserError: a slice isn't what was written.
+        """
+        for index in range(len(self)):
+            table = self._table(index)
+            image, label = self._decode(table)
+            place, content = self._values(table, "slice", "content")
+            if place != index or content != _content(image, label):
+                raise _damaged(self.path, f"slice {index} has changed")
+
+    @property
+    def _file(self) -> pq.ParquetFile:
+        return self._open()[1]
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return self._open()[2]
+
+    def _open(self) -> tuple[int, pq.ParquetFile, dict[str, Any]]:
+        # a forked process must not share its parent's file position
+        if self._opened is None or self._opened[0] != os.getpid():
+            file, about = _open_file(self.path, "shard", _SHARD_FIELDS)
+            with _reading(self.path):
+                if about["image_type"] not in IMAGE_TYPES or not about["low"] < about["high"]:
+                    raise ValueError("its description makes no sense")
+                if file.num_row_groups == 0 or file.num_row_groups != file.metadata.num_rows:
+                    raise ValueError("it should hold one slice a row group")
+            self._opened = (os.getpid(), file, about)
+        return self._opened
+
+    def _table(self, index: int, columns: list[str] | None = None) -> pa.Table:
+        """The row of a slice; no columns named: all."""
+        with _reading(self.path):
+            # without Arrow's threads, which would cost a slice as much as they save
+            return self._file.read_row_group(index, columns=columns, use_threads=False)
+
+    def _values(self, table: pa.Table, *columns: str) -> tuple[Any, ...]:
+        """Some columns of one row."""
+        with _reading(self.path):
+            return tuple(table.column(name)[0].as_py() for name in columns)
+
+    def _decode(self, table: pa.Table) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Image (H, W) in source units, read-only, and label (H, W), of a row with _PIXELS."""
+        shape = self._values(table, "rows", "columns")
+        with _reading(self.path):
+            # Arrow's own memory: a Python value would be a copy
+            image, label = (table.column(name)[0].as_buffer() for name in ("image", "label"))
+            image = np.frombuffer(image, self.image_type).reshape(shape)
+            label = np.frombuffer(label, np.uint8).reshape(shape)
+        return image, label.copy()
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest atomically; the same data set gives the same bytes."""
+    about = {
+        "kind": "manifest",
+        "name": manifest.name,
+        "class_names": list(manifest.class_names),
+        "intensity": dict(manifest.intensity),
+        "preparation": dict(manifest.preparation),
+    }
+    schema = _with_metadata(_MANIFEST_FIELDS, about)
+    table = pa.Table.from_pylist([asdict(row) for row in manifest.rows], schema)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The prepared data set's cases.
+
+    Raises:
+        UserError: missing, damaged, or written by another version.
+    """
+    file, about = _open_file(Path(path), "manifest", _MANIFEST_FIELDS)
+    with _reading(path):
+        rows = [
+            ManifestRow(**{key: _tuple(value) for key, value in row.items()})
+            for row in file.read().to_pylist()
+        ]
+        return Manifest(
+            about["name"],
+            about["class_names"],
+            about["intensity"],
+            about["preparation"],
+            tuple(rows),
+        )
+
+
+def _slice_row(
+    prepared: Prepared, index: int, image: NDArray[Any], label: NDArray[np.uint8], classes: int
+) -> dict[str, Any]:
+    counts = np.bincount(label.ravel(), minlength=classes)
+    if len(counts) > classes:
+        raise ValueError(f"label {len(counts) - 1} in slice {index} has no class name")
+    return {
+        "case": prepared.case,
+        "slice": index,
+        "rows": label.shape[0],
+        "columns": label.shape[1],
+        "spacing_mm": list(prepared.spacing_mm),
+        "image": image.tobytes(),
+        "label": label.tobytes(),
+        "counts": counts.tolist(),
+        "content": _content(image, label),
+    }
+
+
+def _content(image: NDArray[Any], label: NDArray[np.uint8]) -> str:
+    head = f"{image.dtype.str} {image.shape[0]} {image.shape[1]}\n".encode()
+    return hashlib.sha256(head + image.tobytes() + label.tobytes()).hexdigest()
+
+
+def _with_metadata(schema: pa.Schema, about: Mapping[str, Any]) -> pa.Schema:
+    text = json.dumps({"version": VERSION, **about}, sort_keys=True, allow_nan=False)
+    return schema.with_metadata({KEY: text.encode()})
+
+
+def _open_file(path: Path, kind: str, fields: pa.Schema) -> tuple[pq.ParquetFile, dict[str, Any]]:
+    """A parquet file of this schema and its description."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such {kind}; run the prepare stage first.")
+    with _reading(path):
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        schema = file.schema_arrow
+        about = json.loads((schema.metadata or {}).get(KEY, b"{}"))
+    if about.get("kind") != kind or about.get("version") != VERSION:
+        raise UserError(
+            f"{path}: expected a {kind} of version {VERSION}, found {about.get('kind', 'another')} "
+            f"file of version {about.get('version', 'none')}; run the prepare stage again."
+        )
+    if not schema.remove_metadata().equals(fields):
+        raise UserError(f"{path}: its columns are not those of a {kind}; run prepare again.")
+    return file, about
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what a damaged file makes the libraries raise into a sentence about the file."""
+    try:
+        yield
+    # pyarrow's own errors are OSErrors and ValueErrors
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, " ".join(str(error).split())) from None
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: damaged ({reason}); delete it and run the prepare stage again.")
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

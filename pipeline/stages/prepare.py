@@ -1,0 +1,266 @@
+"""Stage prepare: raw volumes to parquet shards, one a case, and a manifest.
+
+Inputs: the raw files of `dataset`. Outputs, below `out`: shards/<case>.parquet, manifest.parquet
+(written last) and provenance.json. Each case is worked on by itself: one volume in memory a
+process. Finished shards are kept in runs/<data set>-prepare-<hash>/<case>-<hash>.parquet, where the
+hashes cover what the shard depends on: label map, intensity rule, spacing and code; the raw files.
+"""
+
+import filecmp
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import datasets
+from pipeline.core import files, run_folder, sources
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Params, Percentile, Window, stage_params
+from pipeline.core.pool import over_cases
+from pipeline.datasets import check
+from pipeline.datasets.base import CanonicalSplit, LabelMap, RawCase
+from pipeline.imaging import intensity, volumes
+from pipeline.shards import case as shards
+
+MANIFEST = "manifest.parquet"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything but its raw files that a shard depends on.
+
+    Attributes:
+        labels: raw labels to classes.
+        intensity: the rule for [low, high].
+        spacing_mm: in-plane spacing to resample to; None: as acquired.
+    """
+
+    labels: LabelMap
+    intensity: Window | Percentile
+    spacing_mm: float | None
+
+    @classmethod
+    def of(cls, params: Params) -> "Recipe":
+        """The recipe that the parameters ask for."""
+        entry, dataset = datasets.get(params.dataset), params.dataset
+        rule = params.prepare.intensity or entry.intensity(dataset)
+        return cls(entry.labels(dataset), rule, params.prepare.spacing_mm)
+
+    def digest(self) -> str:
+        """SHA-256 over the values and over the stage's code."""
+        labels = {**asdict(self.labels), "ignored": sorted(self.labels.ignored)}
+        # the order of the organs is the order of the classes, which a mapping's hash would lose
+        labels["organs"] = list(self.labels.organs.items())
+        return files.digest(
+            {
+                "labels": labels,
+                "intensity": self.intensity.model_dump(),
+                "spacing_mm": self.spacing_mm,
+                "code": sources.stage_digest("prepare"),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """One case to prepare; `folder` is where its shard is kept."""
+
+    raw: RawCase
+    recipe: Recipe
+    folder: Path
+
+
+def prepare_case(raw: RawCase, recipe: Recipe) -> shards.Prepared:
+    """Read, check and turn one case into what its shard holds.
+
+    Raises:
+        UserError: with everything that is wrong with the case.
+    """
+    found = check.inspect(raw, recipe.labels)
+    if found.problems:
+        raise UserError(found.problems)
+    geometry = found.image.geometry
+    low, high = intensity.bounds(found.image.array, recipe.intensity)
+    if low >= high:
+        raise UserError(
+            f"{raw.case}: {raw.image}: prepare.intensity leaves no range: {low:g} to {high:g}."
+        )
+    images = volumes.to_canonical(found.image.array, geometry)
+    labels = volumes.to_canonical(recipe.labels.apply(found.label.array), geometry)
+    spacing = geometry.canonical_spacing
+    if recipe.spacing_mm is not None:
+        size = volumes.resampled_size(geometry, recipe.spacing_mm)
+        plane = [
+            mm * old / new for mm, old, new in zip(spacing[1:], images.shape[1:], size, strict=True)
+        ]
+        spacing = (spacing[0], *plane)
+        images = volumes.resample_images(images, size)
+        labels = volumes.resample_labels(labels, size)
+    return shards.Prepared(
+        case=raw.case,
+        images=stored(images, low, high, recipe.intensity),
+        labels=labels,
+        spacing_mm=spacing,
+        low=low,
+        high=high,
+        class_names=list(recipe.labels.names),
+        source=shards.Source(file_hash(raw.image_files), file_hash(raw.label_files), geometry),
+    )
+
+
+def stored(
+    images: NDArray[Any], low: float, high: float, rule: Window | Percentile
+) -> NDArray[np.int16] | NDArray[np.float32]:
+    """Images clipped to [low, high], in source units.
+
+    Windowed whole numbers (CT as acquired) are kept as int16, without loss; the rest as float32.
+    """
+    clipped = intensity.clip(images, low, high)
+    if rule.kind == "window" and max(abs(low), abs(high)) < 2**15:
+        whole = clipped.astype(np.int16)
+        if np.array_equal(whole, clipped):
+            return whole
+    return clipped
+
+
+def file_hash(paths: tuple[Path, ...]) -> str:
+    """SHA-256 of a file, or over those of several (a header and its voxels)."""
+    try:
+        hashes = [files.sha256(path) for path in paths]
+    except OSError as error:
+        raise UserError(f"{error.filename}: can't be read ({error.strerror}).") from None
+    return hashes[0] if len(hashes) == 1 else files.digest(hashes)
+
+
+def run(params: Params, out: Path, runs: Path, *, case: str | None = None, jobs: int = 1) -> None:
+    """Prepare a data set, or one case of it.
+
+    Args:
+        params: `dataset` and `prepare` are read.
+        out: folder of the published outputs.
+        runs: folder of the content-addressed working folders.
+        case: publish this case's shard only, no manifest. Many processes may do so at once.
+        jobs: processes.
+
+    Raises:
+        UserError: with everything wrong with every case; nothing is published then.
+    """
+    out = Path(out)
+    entry = datasets.get(params.dataset)
+    cases = entry.find(params.dataset)
+    recipe = Recipe.of(params)
+    folder = Path(runs) / f"{params.dataset.name}-prepare-{recipe.digest()[:12]}"
+    if case is not None:
+        if case not in cases:
+            raise UserError(
+                f"{params.dataset.root}: case {case} is not there; found {', '.join(cases)}."
+            )
+        cases = {case: cases[case]}
+    work = {name: Work(raw, recipe, folder) for name, raw in cases.items()}
+    made, problems = over_cases(keep_shard, work, jobs, "prepare")
+    if problems:
+        raise UserError(problems)
+    targets = {out / "shards" / f"{name}.parquet": path for name, path in made.items()}
+    stale = [] if case is not None else _stray(out / "shards", set(targets))
+    differ = [target for target, path in targets.items() if not _same(path, target)]
+    if differ or stale:
+        # a manifest must never stand beside shards that it doesn't describe
+        (out / MANIFEST).unlink(missing_ok=True)
+    for target in differ:
+        with files.atomic_path(target) as temporary:
+            shutil.copyfile(targets[target], temporary)
+    for path in stale:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if case is None:
+        _finish(params, out, recipe, made, entry.canonical(params.dataset))
+
+
+def keep_shard(work: Work) -> Path:
+    """The case's shard in the working folder, made there unless it is there and whole."""
+    raw = work.raw
+    missing = check.missing_files(raw)
+    if missing:
+        raise UserError(missing)
+    source = files.digest([file_hash(raw.image_files), file_hash(raw.label_files)])
+    path = work.folder / f"{raw.case}-{source[:12]}.parquet"
+    try:
+        shards.ShardReader(path).verify()
+    except UserError:
+        shards.write_shard(path, prepare_case(raw, work.recipe))
+    return path
+
+
+def manifest_row(case: str, shard: Path, canonical: CanonicalSplit) -> shards.ManifestRow:
+    """What the manifest says of a case, from its shard alone."""
+    reader = shards.ShardReader(shard)
+    source, (low, high) = reader.source, reader.bounds
+    return shards.ManifestRow(
+        case=case,
+        shard=f"{case}.parquet",
+        shard_sha256=files.sha256(shard),
+        image_sha256=source.image_sha256,
+        label_sha256=source.label_sha256,
+        shape=reader.shape,
+        spacing_mm=reader.spacing_mm,
+        source_shape=source.geometry.shape,
+        source_affine=tuple(source.geometry.affine.ravel().tolist()),
+        orientation=source.geometry.orientation,
+        low=low,
+        high=high,
+        slices=len(reader),
+        counts=tuple(reader.counts.sum(0).tolist()),
+        role=canonical.role(case),
+    )
+
+
+def _finish(
+    params: Params,
+    out: Path,
+    recipe: Recipe,
+    made: Mapping[str, Path],
+    canonical: CanonicalSplit,
+) -> None:
+    """Publish provenance and manifest; both stay as they are when the manifest is the same."""
+    rows = tuple(manifest_row(case, path, canonical) for case, path in made.items())
+    manifest = shards.Manifest(
+        params.dataset.name,
+        list(recipe.labels.names),
+        recipe.intensity.model_dump(),
+        volumes.preparation(recipe.spacing_mm),
+        rows,
+    )
+    target, provenance = out / MANIFEST, out / run_folder.PROVENANCE
+    with tempfile.TemporaryDirectory() as folder:
+        new = Path(folder) / MANIFEST
+        shards.write_manifest(new, manifest)
+        if _same(new, target) and provenance.is_file():
+            return
+    target.unlink(missing_ok=True)
+    key = {
+        "stage": "prepare",
+        "params": stage_params(params, "prepare"),
+        "inputs": {row.case: [row.image_sha256, row.label_sha256] for row in rows},
+        "code": sources.stage_digest("prepare"),
+    }
+    files.write_json(provenance, run_folder.provenance(key))
+    shards.write_manifest(target, manifest)
+
+
+def _same(first: Path, second: Path) -> bool:
+    return second.is_file() and filecmp.cmp(first, second, shallow=False)
+
+
+def _stray(folder: Path, wanted: set[Path]) -> list[Path]:
+    """Shards of cases that are gone, and what a killed process left behind."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path not in wanted and (path.suffix == ".parquet" or ".parquet-" in path.name)
+    )

@@ -1,0 +1,97 @@
+"""Stage report: one HTML file that tells a whole run, and the table for the terminal.
+
+Inputs: manifest and shards (prepare), the split, trials.csv and best.yaml (search), history.csv
+and model.json (train), scores and predictions (evaluate), each stage's provenance.json.
+Output: report.html, which needs nothing beside it and is the same for the same inputs, to the
+byte: it holds no date, no host and no absolute path.
+"""
+
+import shutil
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from rich.console import Console
+from rich.text import Text
+
+from pipeline.core import files, run_folder
+from pipeline.core.console import say
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Params, stage_params
+from pipeline.core.sources import ROOT
+from pipeline.reporting.inputs import ReportFolders, read_inputs
+from pipeline.reporting.page import page
+from pipeline.reporting.pictures import test_pictures
+from pipeline.scoring.score_table import print_scores
+
+TEMPLATES = ROOT / "pipeline" / "reporting" / "templates"
+TEMPLATE, STYLE, REPORT = "report.html.j2", "report.css", "report.html"
+
+
+def run(
+    params: Params,
+    prepared: Path,
+    split: Path,
+    train: Path,
+    search: Path,
+    evaluate: Path,
+    out: Path,
+    runs: Path,
+) -> None:
+    """Write the report, or find it done; then put it at `out / "report.html"`.
+
+    Args:
+        params: all parameters; `report` is read.
+        prepared, split, train, search, evaluate: published folders of these stages.
+        out: folder of the report; other files in it stay.
+        runs: folder of the run folders.
+
+    Raises:
+        UserError: inputs that are missing or don't belong together.
+    """
+    folders = ReportFolders(prepared, split, search, train, evaluate)
+    hashes = folders.hashes() | {name: files.sha256(TEMPLATES / name) for name in (TEMPLATE, STYLE)}
+    inputs = read_inputs(folders)
+    key = stage_params(params, "report")
+    with run_folder.open_run(runs, inputs.manifest.name, "report", key, hashes) as work:
+        if not work.is_done():
+            content = page(inputs)
+            content["pictures"] = test_pictures(folders, inputs, params.report.slices)
+            files.write_text(work.out / REPORT, render(content))
+            work.finish()
+        # the file alone, not its folder: what else people keep there is theirs
+        with files.atomic_path(out / REPORT) as temporary:
+            shutil.copyfile(work.out / REPORT, temporary)
+    say(f"report: {out / REPORT}")
+
+
+def render(content: dict) -> str:
+    """The page's HTML from what `report_page.page` and `pictures` made."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    style = Markup((TEMPLATES / STYLE).read_text(encoding="utf-8"))
+    return environment.get_template(TEMPLATE).render(style=style, **content)
+
+
+def print_summary(evaluate: Path, report: Path) -> None:
+    """Print Dice and HD95 of each organ and the report's path.
+
+    Args:
+        evaluate: published folder of the evaluate stage.
+        report: the report's file.
+
+    Raises:
+        UserError: there are no scores yet.
+    """
+    path = evaluate / "metrics.json"
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; run the evaluate stage first.")
+    scores = files.read_json(path)
+    print_scores(scores, f"test cases: {scores['cases']}")
+    Console().print(Text(f"report: {report}"), soft_wrap=True)

@@ -1,0 +1,295 @@
+"""Stage split: a role for every slice: train, validation, test or unused.
+
+Inputs: manifest and shards of prepare (their pixel counts, no image). Outputs: split.parquet
+(`pipeline.shards.roles`), split.json for people, provenance.json. Every choice is seeded by
+`base.seed` and by what is chosen, and made over sorted ids: the same on every machine.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.core import files, run_folder, sources
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Params, stage_params
+from pipeline.core.params.blocks import Split as Settings
+from pipeline.shards.case import Manifest, ShardReader, read_manifest
+from pipeline.shards.roles import ROLES, SplitFile, leaks, write_split
+
+SPLIT, SUMMARY = "split.parquet", "split.json"
+Key = tuple[str, int]
+
+
+def run(params: Params, prepared: Path, out: Path) -> None:
+    """Write the split of a prepared data set.
+
+    Args:
+        params: `base.seed` and `split` are read.
+        prepared: published folder of prepare.
+        out: folder of the published outputs.
+
+    Raises:
+        UserError: with everything in the settings or the list that doesn't fit the data.
+    """
+    prepared, out = Path(prepared), Path(out)
+    manifest = read_manifest(prepared / "manifest.parquet")
+    settings = params.split
+    inputs = {"manifest": files.sha256(prepared / "manifest.parquet")}
+    if settings.list is not None:
+        path = Path(settings.list)
+        roles = roles_from_list(read_list(path), {row.case: row.slices for row in manifest}, path)
+        inputs["list"] = files.sha256(path)
+    else:
+        shows = shows_organ(manifest, prepared / "shards")
+        canonical = [row.case for row in manifest if row.role == "test"]
+        roles = roles_from_settings(settings, params.base.seed, shows, canonical)
+    split = SplitFile(manifest.name, roles)
+    # a file that is there already says that the others belong to it
+    (out / SPLIT).unlink(missing_ok=True)
+    key = {
+        "stage": "split",
+        "params": stage_params(params, "split"),
+        "inputs": inputs,
+        "code": sources.stage_digest("split"),
+    }
+    files.write_json(out / run_folder.PROVENANCE, run_folder.provenance(key))
+    files.write_json(out / SUMMARY, summary(split))
+    write_split(out / SPLIT, split)
+
+
+def summary(split: SplitFile) -> dict[str, Any]:
+    """The hash, and for each role its subjects, slices and case ids."""
+    roles = {role: {**split.counts[role], "cases": split.cases[role]} for role in ROLES}
+    return {"name": split.name, "hash": split.hash, "roles": roles}
+
+
+def shows_organ(manifest: Manifest, shards: Path) -> dict[str, NDArray[np.bool_]]:
+    """Case to (slices,) whether the slice shows any organ, sorted by case."""
+    return {
+        row.case: ShardReader(shards / row.shard).counts[:, 1:].any(1)
+        for row in sorted(manifest, key=lambda row: row.case)
+    }
+
+
+def roles_from_settings(
+    settings: Settings,
+    seed: int,
+    shows: Mapping[str, NDArray[np.bool_]],
+    canonical_test: Sequence[str],
+) -> dict[Key, str]:
+    """A role for every slice.
+
+    Test subjects first; of the others whole subjects for validation; of the rest the labelled
+    ones; of their slices a share, drawn over all of them together. Test and validation keep all
+    their slices.
+
+    Args:
+        settings: the block `split`.
+        seed: `base.seed`.
+        shows: case to (slices,) whether the slice shows any organ.
+        canonical_test: the literature's test subjects among the cases.
+
+    Raises:
+        UserError: settings that don't fit the data.
+    """
+    cases = sorted(shows)
+    _check_ids(settings, cases)
+    test = _test_subjects(settings, seed, cases, canonical_test)
+    pool = [case for case in cases if case not in test]
+    named = settings.subjects if isinstance(settings.subjects, list) else []
+    _check_pool(settings, pool, named, test)
+    validation = _held_out(settings, seed, pool, named)
+    rest = [case for case in pool if case not in validation]
+    labelled = _labelled(settings, seed, rest)
+    candidates = [
+        (case, index)
+        for case in labelled
+        for index, organ in enumerate(shows[case])
+        if organ or not settings.only_labelled
+    ]
+    chosen = candidates
+    if settings.slices is not None:
+        count = rounded(settings.slices * len(candidates))
+        chosen = _draw(candidates, max(count, 1), seed, "slices")
+    if not chosen:
+        raise UserError(
+            "split: no training slice is left: the labelled subjects show no organ "
+            f"({', '.join(labelled)}; split.only_labelled)."
+        )
+    training = set(chosen)
+    whole = dict.fromkeys(validation, "validation") | dict.fromkeys(test, "test")
+    return {
+        (case, index): "train" if (case, index) in training else whole.get(case, "unused")
+        for case in cases
+        for index in range(len(shows[case]))
+    }
+
+
+def rounded(value: float) -> int:
+    """To the nearest whole number, halves up: 221.1 -> 221, 2.5 -> 3."""
+    return int(np.floor(value + 0.5))
+
+
+def read_list(path: Path) -> pd.DataFrame:
+    """A list of the user's: columns case (text), slice (as found) and role (text).
+
+    Raises:
+        UserError: missing, unreadable, or without these columns.
+    """
+    if not path.is_file():
+        raise UserError(f"split.list: {path}: there is no such file.")
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            # as text: ids such as 007 must stay what they are
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"split.list: {path}: can't be read ({reason}).") from None
+    missing = {"case", "slice", "role"} - set(table.columns)
+    if missing:
+        raise UserError(
+            f"split.list: {path}: expected the columns case, slice, role; "
+            f"{', '.join(sorted(missing))} missing, found {', '.join(map(str, table.columns))}."
+        )
+    return table[["case", "slice", "role"]]
+
+
+def roles_from_list(table: pd.DataFrame, slices: Mapping[str, int], path: Path) -> dict[Key, str]:
+    """The roles that a list gives; slices that it leaves out are unused.
+
+    Args:
+        table: columns case, slice, role.
+        slices: case to its number of slices.
+        path: of the list, for messages.
+
+    Raises:
+        UserError: with every row that can't be, and every leak.
+    """
+    problems: list[str] = []
+    listed: dict[Key, str] = {}
+    used: dict[str, set[str]] = {}
+    for number, (case, index, role) in enumerate(table.itertuples(index=False, name=None), 1):
+        where = f"split.list: {path}: row {number}"
+        before = len(problems)
+        place = _whole(index)
+        if case not in slices:
+            problems.append(f"{where}: there is no case {case!r}.")
+        elif place is None or not 0 <= place < slices[case]:
+            last = slices[case] - 1
+            problems.append(f"{where}: case {case} has slices 0 to {last}, found {index!r}.")
+        if role not in ROLES:
+            problems.append(f"{where}: expected a role of {', '.join(ROLES)}, found {role!r}.")
+        if len(problems) > before:
+            continue
+        if (case, place) in listed:
+            problems.append(f"{where}: case {case} slice {place} is listed twice.")
+        listed[case, place] = role
+        used.setdefault(role, set()).add(case)
+    problems += [f"split.list: {path}: {problem}" for problem in leaks(used)]
+    if not problems and "train" not in used:
+        problems.append(f"split.list: {path}: no slice has the role train.")
+    if problems:
+        raise UserError(problems)
+    return {
+        (case, index): listed.get((case, index), "unused")
+        for case in sorted(slices)
+        for index in range(slices[case])
+    }
+
+
+def _check_ids(settings: Settings, cases: Sequence[str]) -> None:
+    problems = []
+    for key, value in (("test", settings.test), ("subjects", settings.subjects)):
+        if isinstance(value, list):
+            unknown = [case for case in value if case not in cases]
+            twice = sorted({case for case in value if value.count(case) > 1})
+            problems += [
+                f"split.{key}: there is no case {case}; found {', '.join(cases)}."
+                for case in unknown
+            ]
+            problems += [f"split.{key}: case {case} is named twice." for case in twice]
+    if problems:
+        raise UserError(problems)
+
+
+def _test_subjects(
+    settings: Settings, seed: int, cases: Sequence[str], canonical: Sequence[str]
+) -> set[str]:
+    if isinstance(settings.test, list):
+        return set(settings.test)
+    if settings.test is None:
+        if not canonical:
+            raise UserError(
+                "split.test: null takes the test subjects of the literature, and none of them is "
+                "among the cases; set a share such as 0.3 or name the test cases."
+            )
+        return set(canonical)
+    count = rounded(settings.test * len(cases))
+    return set(_draw(cases, max(count, 1) if settings.test > 0 else 0, seed, "test"))
+
+
+def _check_pool(
+    settings: Settings, pool: Sequence[str], named: Sequence[str], test: set[str]
+) -> None:
+    problems = [
+        f"split.subjects: case {case} is a test subject and must not be learned from."
+        for case in named
+        if case in test
+    ]
+    if not pool:
+        problems.append("split.test: every subject is a test subject; none is left to train on.")
+    if problems:
+        raise UserError(problems)
+
+
+def _held_out(settings: Settings, seed: int, pool: Sequence[str], named: Sequence[str]) -> set[str]:
+    """Validation subjects; those that `split.subjects` names are not among them."""
+    if settings.validation == 0:
+        return set()
+    free = [case for case in pool if case not in named]
+    count = max(rounded(settings.validation * len(pool)), 1)
+    # without named subjects, one must remain to train on
+    if count > len(free) - (0 if named else 1):
+        raise UserError(
+            f"split.validation: {settings.validation} of {len(pool)} training subjects is {count}, "
+            f"but {len(free)} are free and training needs its own; lower it or set it to 0."
+        )
+    return set(_draw(free, count, seed, "validation"))
+
+
+def _labelled(settings: Settings, seed: int, rest: Sequence[str]) -> list[str]:
+    wanted = settings.subjects
+    if wanted is None:
+        return list(rest)
+    if isinstance(wanted, list):
+        return sorted(wanted)
+    if wanted > len(rest):
+        raise UserError(
+            f"split.subjects: {wanted} asked for, {len(rest)} left after test and validation."
+        )
+    return _draw(rest, wanted, seed, "subjects")
+
+
+def _draw(items: Sequence[Any], count: int, seed: int, purpose: str) -> list[Any]:
+    """`count` of `items`, seeded, in their own order.
+
+    Philox's raw numbers are fixed by its definition, so the draw outlives NumPy's versions.
+    """
+    key = hashlib.sha256(f"split {purpose} {seed}".encode()).digest()[:16]
+    numbers = np.random.Philox(key=np.frombuffer(key, "<u8")).random_raw(len(items))
+    chosen = np.sort(np.argsort(numbers, kind="stable")[:count])
+    return [items[place] for place in chosen]
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return int(value) if float(value) == int(float(value)) else None
+    except (TypeError, ValueError, OverflowError):
+        return None

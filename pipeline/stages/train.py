@@ -1,0 +1,134 @@
+"""Stage train: the model, trained on the split's training slices.
+
+Inputs: shards and manifest (prepare), the split, the search's best overlay.
+Outputs: model.json and model.safetensors (`hsam.load` builds the model from them), history.csv
+(one row an epoch), validation.csv (one row a validation and organ), dvclive/ (the same for
+`dvc plots` and Studio), provenance.json. In the run folder lie the checkpoints, from which an
+interrupted training goes on, and at the end the models of the last and of the best epoch.
+"""
+
+import shutil
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+import hsam
+from pipeline.core import files, run_folder
+from pipeline.core.console import say
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Params, Train, overlay, read_yaml, stage_params, validate
+from pipeline.training.build import build_model, takes_sam
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.devices import launch, make_fabric
+from pipeline.training.fit import LOG, Progress, fit
+from pipeline.training.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
+from pipeline.training.prepared import TrainingData
+from pipeline.training.sam_files import checked_sha256
+from pipeline.training.validation import Validation
+
+
+def run(
+    params: Params,
+    prepared: Path,
+    split: Path,
+    search: Path,
+    out: Path,
+    runs: Path,
+    *,
+    device: str,
+) -> None:
+    """Train, or find it done; then publish to `out`.
+
+    Args:
+        params: all parameters; `base` and `train` are read.
+        prepared, split, search: published folders of these stages.
+        out: folder to publish to.
+        runs: folder of the run folders.
+        device: "cpu" or "cuda".
+
+    Raises:
+        UserError: inputs that are missing or don't belong together, or no training slices.
+        Stopped: a signal asked for it; the same call goes on from there.
+    """
+    best = search / "best.yaml"
+    settings = with_overlay(params, best).train
+    data = TrainingData.open(prepared, split)
+    inputs = {**data.hashes, "search": files.sha256(best)}
+    if takes_sam(settings):
+        inputs["sam_checkpoint"] = checked_sha256(Path(settings.sam_checkpoint), settings.backbone)
+    key = stage_params(params, "train")
+    with run_folder.open_run(runs, data.name, "train", key, inputs) as run:
+        if run.is_done():
+            say(f"train: already done in {run.path}")
+        else:
+            if not data.names("train"):
+                raise UserError(
+                    f"{split}: the split has no training slices; raise split.subjects or "
+                    "split.slices, or name some in split.list."
+                )
+            data.check_shards("train", *(["validation"] if settings.validate_every else []))
+            checkpoints = Checkpoints(run.path)
+            checkpoints.mend()
+            fabric = make_fabric(settings, device)
+            launch(fabric, _train, params.base.seed, settings, data, run.path)
+            _collect(run, settings.keep)
+            run.finish()
+            checkpoints.remove()
+        run.publish(out)
+
+
+def with_overlay(params: Params, path: Path) -> Params:
+    """The parameters with the overlay in `path` laid over them."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; run the search stage first.")
+    return validate(overlay(params.model_dump(mode="json"), read_yaml(path)), str(path))
+
+
+def _train(
+    fabric: Fabric,
+    seed: int,
+    settings: Train,
+    data: TrainingData,
+    folder: Path,
+) -> None:
+    """Train on one of fabric's devices; the first one writes the models and tables."""
+    model = build_model(settings, len(data.class_names), seed)
+    progress = fit(
+        fabric,
+        model,
+        data.slices("train", settings.cache_mib),
+        settings,
+        seed=seed,
+        validate=Validation.of(data, settings) if settings.validate_every else None,
+        folder=folder,
+        facts={f"{name} SHA-256": value[:12] for name, value in data.hashes.items()},
+    )
+    if fabric.is_global_zero:
+        _write(model, progress, data, folder)
+
+
+def _write(
+    model: hsam.SegmentationModel, progress: Progress, data: TrainingData, folder: Path
+) -> None:
+    """The folders last and best, each a model; history.csv and validation.csv."""
+    about = {
+        "class_names": data.class_names,
+        "intensity": data.intensity,
+        "preparation": data.preparation,
+    }
+    hsam.save(model, folder / "last", **about)
+    if progress.best is not None:
+        model.load_state_dict(progress.best[1], strict=False)
+        hsam.save(model, folder / "best", **about)
+    history = progress.history
+    files.write_text(folder / "history.csv", table(EPOCH_COLUMNS, history.epochs))
+    files.write_text(folder / "validation.csv", table(VALIDATION_COLUMNS, history.validations))
+
+
+def _collect(run: run_folder.RunFolder, kept: str) -> None:
+    """The outputs of a finished training: the model that is kept, the tables, dvclive's files."""
+    shutil.rmtree(run.out)
+    shutil.copytree(run.path / kept, run.out)
+    for name in ("history.csv", "validation.csv"):
+        shutil.copyfile(run.path / name, run.out / name)
+    shutil.copytree(run.path / LOG, run.out / LOG)

@@ -1,0 +1,67 @@
+"""Checkpoints of a training: `checkpoint-<step>-<SHA-256>.pt`.
+
+The hash of a file stands in its name, so one renaming makes a checkpoint and what proves it whole.
+The one before is kept until the next but one.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.core import files
+from pipeline.core.console import say
+
+KEPT = 2
+PART = "checkpoint.part"
+NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{64})\.pt")
+
+
+class Checkpoints:
+    """The checkpoints in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder if it isn't there."""
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state after `step` steps, then remove all but the newest two.
+
+        Args:
+            step: counts up from one save to the next.
+            state: tensors, plain numbers and texts, in dictionaries and lists.
+        """
+        temporary = self.folder / PART
+        torch.save(state, temporary)
+        temporary.replace(self.folder / f"checkpoint-{step:08}-{files.sha256(temporary)}.pt")
+        for path in self._newest_first()[KEPT:]:
+            path.unlink()
+
+    def mend(self) -> None:
+        """Remove what a killed process left half written, and whatever was damaged since."""
+        (self.folder / PART).unlink(missing_ok=True)
+        damaged = False
+        for path in self._newest_first():
+            if files.sha256(path) != NAME.fullmatch(path.name)[2]:
+                say(f"warning: {path} is damaged; the checkpoint before it is used instead")
+                path.unlink()
+                damaged = True
+        if damaged and not self._newest_first():
+            say("warning: there is no checkpoint before it; the training begins anew")
+
+    def load(self, device: str | torch.device = "cpu") -> dict[str, Any] | None:
+        """The newest state; None without one. Call `mend` first, in one process."""
+        for path in self._newest_first():
+            return torch.load(path, map_location=device, weights_only=True)
+        return None
+
+    def remove(self) -> None:
+        """Remove all of them."""
+        for path in self._newest_first():
+            path.unlink()
+
+    def _newest_first(self) -> list[Path]:
+        found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: (path.name[:19], path.stat().st_mtime_ns))[::-1]

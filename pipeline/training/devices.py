@@ -1,0 +1,179 @@
+"""Where a training runs: devices, number formats, and the processes of several devices.
+
+Lightning's Fabric starts the processes, wraps the model for them, casts and scales gradients.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.strategies import DDPStrategy
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from pipeline.core.errors import Stopped, UserError
+from pipeline.core.params.blocks import Train
+from pipeline.core.signals import listening
+
+FORMATS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+# what it says about every process that it starts is not for people
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+PATIENCE = timedelta(hours=6)  # a process waits this long for the others, as in a validation
+
+
+def make_fabric(settings: Train, device: str) -> Fabric:
+    """Fabric for the parameters' devices and precision, not launched yet.
+
+    Args:
+        settings: the `train` block.
+        device: "cuda", or "cpu" for gloo processes where `settings.devices` is more than 1.
+
+    Raises:
+        UserError: more devices than there are, or a precision that they don't have.
+    """
+    if device == "cuda" and settings.devices > torch.cuda.device_count():
+        raise UserError(
+            f"train.devices: {settings.devices} GPUs are wanted, {torch.cuda.device_count()} can "
+            "be used; lower it, or give the job more (--gpus, --resources gpu=N)."
+        )
+    cores = os.cpu_count() or 1
+    if device == "cpu" and settings.devices > cores:
+        raise UserError(
+            f"train.devices: {settings.devices} are wanted, there is no GPU, and the CPU has "
+            f"{cores} cores; lower it, or give the job GPUs (--gpus, --resources gpu=N)."
+        )
+    strategy: Any = "auto"
+    if settings.devices > 1:
+        strategy = DDPStrategy(
+            start_method="spawn",
+            process_group_backend="nccl" if device == "cuda" else "gloo",
+            timeout=PATIENCE,
+            find_unused_parameters=settings.model != "unet",  # SAM's IoU heads have no loss
+        )
+    return Fabric(
+        accelerator=device,
+        devices=settings.devices,
+        strategy=strategy,
+        precision=FORMATS[precision(settings.precision, device)],
+        plugins=[LightningEnvironment()],  # processes are ours to start, also in a cluster's job
+    )
+
+
+def precision(wanted: str, device: str) -> str:
+    """fp32, bf16 or fp16, for what is wanted of them or of auto.
+
+    Raises:
+        UserError: the device doesn't have it.
+    """
+    has_bf16 = device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if wanted == "auto":
+        return "fp32" if device == "cpu" else "bf16" if has_bf16 else "fp16"
+    if wanted == "fp16" and device == "cpu":
+        raise UserError("train.precision: fp16 needs a GPU, and there is none; set auto or fp32.")
+    if wanted == "bf16" and not has_bf16:
+        name = torch.cuda.get_device_name()
+        raise UserError(f"train.precision: {name} has no bf16; set auto, fp16 or fp32.")
+    return wanted
+
+
+def set_tf32(allowed: bool) -> None:
+    """Let float32 products and convolutions on GPUs be rounded to TensorFloat-32, or not."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> None:
+    """Call `function(fabric, *arguments)` on every device: here for one, else in new processes.
+
+    Args:
+        function: of a module, so that a new process finds it.
+        arguments: that can be pickled.
+
+    Raises:
+        UserError, Stopped: as the function raised it, in whichever process.
+        UserError: a process was killed.
+    """
+    if fabric.world_size == 1:
+        fabric.launch()
+        function(fabric, *arguments)
+        return
+    with tempfile.TemporaryDirectory() as folder, _forwarding():
+        message = Path(folder, "message.json")
+        threads = max(1, torch.get_num_threads() // fabric.world_size)
+        try:
+            # bound, for Fabric looks into the arguments that it is given, and refuses some types
+            fabric.launch(partial(_in_process, function, message, threads, arguments))
+        except (ProcessExitedException, ProcessRaisedException) as error:
+            killed = isinstance(error, ProcessExitedException) and error.signal_name
+            if killed and not message.exists():
+                raise UserError(
+                    f"a device's process was killed ({killed}), most likely for want of memory; "
+                    "lower train.micro_batch or train.cache_mib, or let the same command go on."
+                ) from None
+            if not message.exists():
+                raise
+        if message.exists():
+            _raise(json.loads(message.read_text()))
+
+
+def _in_process(
+    function: Callable[..., None],
+    message: Path,
+    threads: int,
+    arguments: tuple[Any, ...],
+    fabric: Fabric,
+) -> None:
+    torch.set_num_threads(threads)
+    try:
+        function(fabric, *arguments)
+    except UserError as error:
+        _leave(message, {"problems": error.problems})
+        # the others may wait for this one; at its exit they are ended
+        os._exit(2)
+    except Stopped as stopped:
+        _leave(message, {"where": str(stopped), "signal": stopped.signal})
+
+
+def _leave(message: Path, content: dict[str, Any]) -> None:
+    part = message.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(content))
+    part.replace(message)
+
+
+def _raise(content: dict[str, Any]) -> None:
+    if "problems" in content:
+        raise UserError(content["problems"])
+    raise Stopped(content["where"], content["signal"])
+
+
+@contextmanager
+def _forwarding() -> Iterator[None]:
+    """A signal that asks this process to stop goes on to the processes it started."""
+    over = threading.Event()
+    with listening() as stop:
+
+        def watch() -> None:
+            while not over.wait(0.2):
+                if stop.signal is not None:
+                    for child in multiprocessing.active_children():
+                        child.terminate()
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()

@@ -1,0 +1,346 @@
+"""The training loop: what `train` and each trial of `search` run."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+import hsam
+from pipeline.core import files
+from pipeline.core.console import duration, say, show_table, steps
+from pipeline.core.errors import Stopped, UserError
+from pipeline.core.params.blocks import Train
+from pipeline.core.signals import Stop, listening
+from pipeline.training import preflight
+from pipeline.training.batches import Batches, Step
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.devices import set_tf32
+from pipeline.training.history import History, LiveLog, Pending
+from pipeline.training.sampling import rare_organ_weights
+from pipeline.training.slices import SliceDataset, SliceLoader, explaining_killed_workers
+from pipeline.training.step import Trainer, training_step
+
+NONFINITE, LOG = "nonfinite.json", "dvclive"
+LINE_SECONDS = 15  # between two lines in a log file
+
+Weights = dict[str, Tensor]
+# Dice of each organ, by a model in eval mode; called on every device at once
+Validate = Callable[[hsam.SegmentationModel, Fabric], Mapping[str, float]]
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        step: optimizer steps done.
+        history: losses and validations.
+        best: validation Dice and weights of the best epoch so far.
+        stale: validations since that one.
+    """
+
+    step: int = 0
+    history: History = field(default_factory=History)
+    best: tuple[float, Weights] | None = None
+    stale: int = 0
+
+
+def fit(
+    fabric: Fabric,
+    model: hsam.SegmentationModel,
+    slices: SliceDataset,
+    settings: Train,
+    *,
+    seed: int,
+    validate: Validate | None = None,
+    folder: Path | None = None,
+    facts: Mapping[str, str] | None = None,
+    title: str = "train",
+) -> Progress:
+    """Train the model in place; with a folder, go on from the last checkpoint there.
+
+    Every random choice of a step comes from the seed and the step's number, so a training that
+    went on ends with the same weights as one that was never interrupted.
+
+    Args:
+        fabric: launched; this runs on each of its devices.
+        model: on any device; moved to fabric's.
+        slices: the training slices.
+        settings: the `train` block.
+        seed: `base.seed`.
+        validate: None: no validation.
+        folder: where checkpoints and logs are kept; None: nowhere, and no table is shown.
+        facts: more rows of the table of everything derived.
+        title: for the progress display.
+
+    Returns:
+        The finished training; the model holds the last weights, their moving average where the
+        parameters ask for one.
+
+    Raises:
+        UserError: a pass doesn't fit in memory, the loss is no finite number, or a process that
+            reads slices was killed.
+        Stopped: a signal asked for it, and the checkpoint is written.
+
+    Source: paper, supplement A.1, tables 7 and 8.
+    """
+    set_tf32(settings.tf32)
+    store = None if folder is None else Checkpoints(folder)
+    saved = None if store is None else store.load(fabric.device)
+    batches = _batches(fabric, model, slices, settings, seed, saved)
+    if folder is not None and fabric.is_global_zero:
+        show_table(title, preflight.derived(fabric, model, settings, batches, facts or {}))
+    trainer = Trainer.make(fabric, model, settings, seed, batches.micro_batch)
+    progress = Progress() if saved is None else _resume(trainer, saved)
+    loader = SliceLoader(slices, batches.micro_batch, settings.workers, _on_gpu(fabric))
+    log = None
+    if folder is not None and fabric.is_global_zero:
+        log = LiveLog(folder / LOG, settings.model_dump())
+    pending, clock = Pending(), Clock(settings.checkpoint_minutes)
+    shown = steps(
+        title, batches.total_steps, progress.step, LINE_SECONDS, shown=fabric.is_global_zero
+    )
+    with explaining_killed_workers(), listening() as stop, shown as bar:
+        read = loader.batches(
+            part.indices for step in batches.steps(progress.step) for part in step.passes
+        )
+        for step in batches.steps(progress.step):
+            if progress.stale == settings.early_stopping:
+                break
+            rate, weight = schedules(settings, batches, step)
+            pending.add(step, training_step(trainer, step, read, rate, weight), rate, weight)
+            progress.step = step.iteration + 1
+            validates = validate is not None and _validates(settings, step)
+            last = progress.step == batches.total_steps
+            # several devices look at the same steps, whatever one's clock or signals say
+            asked = fabric.world_size == 1 and (clock.due() or stop.signal is not None)
+            if not (validates or last or asked or progress.step % settings.log_every == 0):
+                continue
+            done = _look(pending, progress.history, slices, fabric, folder)
+            clock.note(done)
+            if validates:
+                _validate(trainer, validate, progress)
+            if log is not None:
+                log.update(progress.history)
+            bar.advance(clock.told(progress.history, rate, done), len(done))
+            number = _agreed(fabric, stop)
+            if store is not None and fabric.is_global_zero:
+                if validates or last or number or clock.due():
+                    store.save(progress.step, _state(trainer, progress, batches))
+                    clock.saved()
+                clock.estimate(title, progress.step, batches.total_steps)
+            clock.go_on()
+            if number:
+                raise Stopped(f"{title}: stopped after step {progress.step:,}", number)
+    if log is not None:
+        log.update(progress.history)  # killed after its last step, no step is left
+        log.end()
+    if trainer.average is not None:
+        trainer.average.keep()
+    return progress
+
+
+def schedules(settings: Train, batches: Batches, step: Step) -> tuple[float, float]:
+    """Learning rate of a step, and the weight of the coarse stage in its loss.
+
+    Source: paper, supplement A.1, tables 7 and 8.
+    """
+    factor = hsam.lr_factor(
+        step.iteration,
+        batches.total_steps,
+        warmup=settings.warmup_iterations,
+        power=settings.lr_power,
+    )
+    weight = hsam.stage_weight(
+        step.epoch,
+        start=settings.lambda_start,
+        end_at_zero=settings.lambda_end_at_zero,
+        epochs=settings.epochs,
+    )
+    return settings.learning_rate * factor, weight
+
+
+class Clock:
+    """Times of a training: checkpoints, slices a second, what is left. No number depends on it."""
+
+    FIRST = 3  # steps before the estimate; the very first ones are slower
+
+    def __init__(self, checkpoint_minutes: float) -> None:
+        self._pause = 60 * checkpoint_minutes
+        self._saved = self._looked = time.monotonic()
+        self._timed = 0.0
+        self._steps = 0
+        self._speed = math.nan
+        self._told = False
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return time.monotonic() - self._saved >= self._pause
+
+    def saved(self) -> None:
+        """A checkpoint was written."""
+        self._saved = time.monotonic()
+
+    def note(self, done: list[Step]) -> None:
+        """Some more steps are done; what comes before `go_on` isn't counted as theirs."""
+        seconds = time.monotonic() - self._looked
+        self._timed += seconds
+        self._steps += len(done)
+        self._speed = sum(len(step.indices) for step in done) / seconds
+
+    def go_on(self) -> None:
+        """The next steps begin."""
+        self._looked = time.monotonic()
+
+    def told(self, history: History, rate: float, done: list[Step]) -> str:
+        """What the progress display says after these steps."""
+        text = (
+            f"epoch {done[-1].epoch}  loss {history.loss:.4f}  lr {rate:.2e}  "
+            f"{self._speed:.1f} slices/s"
+        )
+        last = history.epochs[-1] if history.epochs else {}
+        if done[-1].ends_epoch and last["validation_dice"] is not None:
+            text += f"  validation Dice {last['validation_dice']:.3f}"
+        return text
+
+    def estimate(self, title: str, step: int, total: int) -> None:
+        """Say once, after the first steps, how long all of them take."""
+        if not self._told and self._steps >= self.FIRST and step < total:
+            left = duration(self._timed / self._steps * (total - step))
+            say(f"{title}: about {left} for the {total - step:,} steps that are left")
+            self._told = True
+
+
+def _batches(
+    fabric: Fabric,
+    model: hsam.SegmentationModel,
+    slices: SliceDataset,
+    settings: Train,
+    seed: int,
+    saved: Mapping[str, Any] | None,
+) -> Batches:
+    """The steps of the training; a pass keeps the size that it began with."""
+    most = -(-min(settings.batch_size, len(slices)) // fabric.world_size)
+    if saved is not None:
+        most = saved["micro_batch"]
+    weights = None
+    if settings.sampler == "rare_organ":
+        weights = rare_organ_weights(slices.class_counts())
+    return Batches(
+        len(slices),
+        settings.epochs,
+        settings.batch_size,
+        preflight.micro_batch(fabric, model, settings, most),
+        seed,
+        fabric.world_size,
+        fabric.global_rank,
+        weights,
+    )
+
+
+def _look(
+    pending: Pending,
+    history: History,
+    slices: SliceDataset,
+    fabric: Fabric,
+    folder: Path | None,
+) -> list[Step]:
+    """Read the losses of the steps since the last look; gives these steps."""
+    seen = []
+    for step, losses, rate, weight in pending.read():
+        if not math.isfinite(losses[0]):
+            _refuse(step, losses[0], rate, slices, folder if fabric.is_global_zero else None)
+        history.add(step, losses, rate, weight)
+        seen.append(step)
+    return seen
+
+
+def _refuse(
+    step: Step, loss: float, rate: float, slices: SliceDataset, folder: Path | None
+) -> None:
+    names = [slices.names[index] for index in step.indices.tolist()]
+    where = ""
+    if folder is not None:
+        content = {
+            "loss": str(loss),
+            "epoch": step.epoch,
+            "step": step.iteration,
+            "learning_rate": rate,
+            "slices": [{"case": case, "slice": index} for case, index in names],
+        }
+        files.write_json(folder / NONFINITE, content)
+        where = f" (listed in {folder / NONFINITE})"
+    text = ", ".join(f"{case} slice {index}" for case, index in names)
+    raise UserError(
+        f"train: the loss is {loss} at epoch {step.epoch}, step {step.iteration}, in the batch of "
+        f"{text}{where}; lower train.learning_rate, set train.clip_norm, or look at these slices."
+    )
+
+
+def _validates(settings: Train, step: Step) -> bool:
+    every = settings.validate_every
+    due = every > 0 and ((step.epoch + 1) % every == 0 or step.epoch + 1 == settings.epochs)
+    return step.ends_epoch and due
+
+
+def _validate(trainer: Trainer, validate: Validate, progress: Progress) -> None:
+    with trainer.averaged():
+        trainer.model.eval()
+        dice = validate(trainer.model, trainer.fabric)
+        trainer.model.train()
+        mean = progress.history.add_validation(dice)
+        progress.stale += 1
+        if progress.best is None or mean > progress.best[0]:
+            progress.best, progress.stale = (mean, weights(trainer.model)), 0
+
+
+def weights(model: hsam.SegmentationModel) -> Weights:
+    """A copy of everything but the frozen parameters, on the CPU."""
+    frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
+    return {
+        name: value.detach().cpu().clone()
+        for name, value in model.state_dict().items()
+        if name not in frozen
+    }
+
+
+def _state(trainer: Trainer, progress: Progress, batches: Batches) -> dict[str, Any]:
+    """All that a step depends on; its random numbers are a function of its number."""
+    return {
+        "step": progress.step,
+        "model": weights(trainer.model),
+        "optimizer": trainer.optimizer.optimizer.state_dict(),
+        "scaler": trainer.fabric.strategy.precision.state_dict(),
+        "average": None if trainer.average is None else trainer.average.values,
+        "history": asdict(progress.history),
+        "best": progress.best,
+        "stale": progress.stale,
+        "micro_batch": batches.micro_batch,
+    }
+
+
+def _resume(trainer: Trainer, saved: Mapping[str, Any]) -> Progress:
+    trainer.model.load_state_dict(saved["model"], strict=False)
+    trainer.optimizer.optimizer.load_state_dict(saved["optimizer"])
+    trainer.fabric.strategy.precision.load_state_dict(saved["scaler"])
+    if trainer.average is not None:
+        trainer.average.load(saved["average"])
+    return Progress(saved["step"], History(**saved["history"]), saved["best"], saved["stale"])
+
+
+def _agreed(fabric: Fabric, stop: Stop) -> int:
+    """The signal that any device's process got; 0: none."""
+    number = stop.signal or 0
+    if fabric.world_size == 1:
+        return number
+    return int(fabric.all_reduce(torch.tensor(float(number)), reduce_op="max").item())
+
+
+def _on_gpu(fabric: Fabric) -> bool:
+    return fabric.device.type == "cuda"

@@ -1,0 +1,109 @@
+"""The prepared data under a split: what training and search read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core import files
+from pipeline.core.errors import UserError
+from pipeline.shards.case import ShardReader, read_manifest
+from pipeline.shards.roles import check_slices, read_split
+from pipeline.training.slices import SliceDataset
+
+Volume = tuple[NDArray[np.float32], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Prepared slices with their roles.
+
+    Attributes:
+        name: the data set's name.
+        class_names: organs, in the order of the labels 1, 2, ...
+        intensity: rule that brought the images to [0, 1].
+        preparation: axes and in-plane spacing of the prepared slices.
+        shards: folder of the shards.
+        shard_hashes: case to the SHA-256 of its shard.
+        roles: role to (case, slice index) pairs.
+        hashes: what identifies the data: of the manifest and of the split.
+    """
+
+    name: str
+    class_names: list[str]
+    intensity: dict[str, Any]
+    preparation: dict[str, Any]
+    shards: Path
+    shard_hashes: dict[str, str]
+    roles: dict[str, tuple[tuple[str, int], ...]]
+    hashes: dict[str, str]
+
+    @classmethod
+    def open(cls, prepared: Path, split: Path) -> "TrainingData":
+        """Read manifest and split; UserError when one is missing or they don't fit together."""
+        manifest = read_manifest(prepared / "manifest.parquet")
+        roles = read_split(split / "split.parquet")
+        check_slices(roles, manifest.name, {row.case: row.slices for row in manifest}, split)
+        return cls(
+            manifest.name,
+            manifest.class_names,
+            manifest.intensity,
+            manifest.preparation,
+            prepared / "shards",
+            {row.case: row.shard_sha256 for row in manifest},
+            roles.slices,
+            {
+                "manifest": files.sha256(prepared / "manifest.parquet"),
+                "split": roles.hash,
+            },
+        )
+
+    def names(self, role: str) -> tuple[tuple[str, int], ...]:
+        """Case and slice index of every slice with the role."""
+        return self.roles.get(role, ())
+
+    def check_shards(self, *roles: str) -> None:
+        """Compare the shards that have slices with these roles with the manifest.
+
+        Raises:
+            UserError: a shard is missing or another one; names all of them.
+        """
+        cases = sorted({case for role in roles for case, _ in self.names(role)})
+        paths = {case: self.shards / f"{case}.parquet" for case in cases}
+        problems = [
+            f"{path}: this isn't the shard that the manifest names; run the prepare stage again."
+            for case, path in paths.items()
+            if not path.is_file() or files.sha256(path) != self.shard_hashes[case]
+        ]
+        if problems:
+            raise UserError(problems)
+
+    def slices(self, role: str, cache_mib: float = 0) -> SliceDataset:
+        """The slices of a role; read when they are asked for."""
+        return SliceDataset(self.shards, self.names(role), cache_mib)
+
+    def volumes(self, role: str) -> "Volumes":
+        """The volumes of a role's cases."""
+        return Volumes(self.shards, tuple(sorted({case for case, _ in self.names(role)})))
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """Volumes that are read one at a time, anew each time.
+
+    Attributes:
+        shards: folder of the shards.
+        cases: their ids.
+    """
+
+    shards: Path
+    cases: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def read(self, case: str) -> Volume:
+        """Images (Z, H, W) float32 in [0, 1] and labels (Z, H, W) uint8."""
+        return ShardReader(self.shards / f"{case}.parquet").read_volume()

@@ -1,0 +1,205 @@
+"""One optimizer step, on any number of devices: what the training loop repeats."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+import hsam
+from pipeline.core.params.blocks import Train
+from pipeline.training.allocator import keep_freed_memory
+from pipeline.training.augment import augment, sample_seeds
+from pipeline.training.batches import Pass, Step
+from pipeline.training.ema import Average
+
+Read = tuple[Sequence[Tensor], Sequence[Tensor], Tensor]  # images, labels, indices
+
+
+class _OverDevices(torch.autograd.Function):
+    """The sum of all devices' values; each of them goes on to the same loss with it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # all devices have this very gradient, and their mean is taken when weights are moved
+        return gradient * torch.distributed.get_world_size()
+
+
+class Loss(nn.Module):
+    """A model and its loss as one module, which is what several processes share."""
+
+    def __init__(self, model: hsam.SegmentationModel, settings: Train, devices: int = 1) -> None:
+        """Join the two; with several devices the loss is that of all their slices together."""
+        super().__init__()
+        self.network = torch.compile(model) if settings.compile else model
+        self.terms = {
+            "dice_weight": settings.dice_weight,
+            "second_loss": settings.second_loss,
+            "over_all": _OverDevices.apply if devices > 1 else None,
+        }
+
+    def forward(self, images: Tensor, labels: Tensor, weight: float, count: int) -> Tensor:
+        """The loss of the first `count` slices: (3,), total, coarse and fine stage.
+
+        Args:
+            images: (B, 1, S, S) in [0, 1].
+            labels: (B, S, S) int64.
+            weight: of the coarse stage.
+            count: from 0 to B.
+
+        Returns:
+            A stage that the model doesn't have is NaN.
+        """
+        output = self.network(images, labels)
+        if count < len(images):
+            output = hsam.Segmentation(
+                *(None if part is None else part[:count] for part in _parts(output))
+            )
+        loss = hsam.two_stage_loss(output, labels[:count], weight, **self.terms)
+        none = torch.full_like(loss.total, torch.nan)
+        stages = (none if stage is None else stage.total for stage in (loss.coarse, loss.fine))
+        return torch.stack([loss.total, *stages])
+
+
+def _parts(output: hsam.Segmentation) -> tuple[Tensor | None, ...]:
+    return output.coarse_logits, output.fine_logits, output.coarse_iou, output.fine_iou
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What a step works on; `Trainer.make` builds it.
+
+    Attributes:
+        fabric: devices and precision.
+        model: on its device.
+        loss: the model and its loss, wrapped for the devices.
+        optimizer: AdamW over the trained weights.
+        average: of the trained weights, or None.
+        settings: the `train` block.
+        seed: `base.seed`.
+    """
+
+    fabric: Fabric
+    model: hsam.SegmentationModel
+    loss: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    settings: Train
+    seed: int
+
+    @classmethod
+    def make(
+        cls,
+        fabric: Fabric,
+        model: hsam.SegmentationModel,
+        settings: Train,
+        seed: int,
+        micro_batch: int,
+    ) -> "Trainer":
+        """Put the model on fabric's device and give it an optimizer.
+
+        On the CPU a frozen encoder is packed for passes of `micro_batch` slices, and memory that
+        one step frees is kept for the next.
+
+        Source: paper, supplement A.1 and table 7 (AdamW).
+        """
+        model = model.to(fabric.device).train()
+        if fabric.device.type == "cpu":
+            keep_freed_memory()
+            if not settings.compile:
+                hsam.pack_linears(model, micro_batch, backward=True)
+        loss = fabric.setup_module(Loss(model, settings, fabric.world_size))
+        optimizer = torch.optim.AdamW(
+            model.trainable_parameters(),
+            lr=settings.learning_rate,
+            betas=(settings.betas[0], settings.betas[1]),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        average = None
+        if settings.ema_decay is not None:
+            average = Average(model.trainable_parameters(), settings.ema_decay)
+        wrapped = fabric.setup_optimizers(optimizer)
+        return cls(fabric, model, loss, wrapped, average, settings, seed)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside the block the model holds the moving average, where there is one."""
+        return nullcontext() if self.average is None else self.average.applied()
+
+
+def training_step(
+    trainer: Trainer, step: Step, read: Iterable[Read], rate: float, weight: float
+) -> Tensor:
+    """Augment, predict, compare, go back and move the weights; nothing waits for the device.
+
+    The gradient of a step is the mean of its passes', each weighted by its slices.
+
+    Args:
+        trainer: model, loss and optimizer.
+        step: from `Batches.steps`.
+        read: b images (H, W), b labels (H, W) and indices of each pass, on the CPU.
+        rate: learning rate.
+        weight: of the coarse stage.
+
+    Returns:
+        (passes, 3) on the device: loss of each pass, total, coarse and fine stage.
+    """
+    fabric, settings = trainer.fabric, trainer.settings
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = rate
+    trainer.optimizer.zero_grad(set_to_none=True)
+    losses = []
+    for part, (images, labels, _) in zip(step.passes, read, strict=False):
+        images, labels = _prepare(trainer, step.epoch, part, images, labels)
+        more = len(losses) + 1 < len(step.passes)
+        with fabric.no_backward_sync(trainer.loss, enabled=more and fabric.world_size > 1):
+            values = trainer.loss(images, labels, weight, part.count)
+            fabric.backward(values[0] * part.share)
+        losses.append(values.detach())
+    if settings.clip_norm is not None:
+        _clip(trainer, settings.clip_norm)
+    trainer.optimizer.step()
+    if trainer.average is not None:
+        trainer.average.update(step.iteration)
+    return torch.stack(losses)
+
+
+def _clip(trainer: Trainer, norm: float) -> None:
+    """Shrink the gradient to a norm.
+
+    Not Fabric's own, which refuses fused optimizers in float16, as they take a scaled gradient.
+    Here the bound is scaled with it, and nothing waits for the device.
+    """
+    bound = torch.full((), norm, device=trainer.fabric.device)
+    scaler = getattr(trainer.fabric.strategy.precision, "scaler", None)
+    if scaler is not None:
+        bound = scaler.scale(bound)
+    gradients = [p.grad for p in trainer.model.trainable_parameters() if p.grad is not None]
+    whole = torch.nn.utils.get_total_norm(gradients)
+    torch._foreach_mul_(gradients, (bound / whole).clamp(max=1))
+
+
+def _prepare(
+    trainer: Trainer, epoch: int, part: Pass, images: Sequence[Tensor], labels: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    device = trainer.fabric.device
+    images, labels = augment(
+        [image.to(device, non_blocking=True) for image in images],
+        [label.to(device, non_blocking=True) for label in labels],
+        trainer.settings.augment,
+        sample_seeds(trainer.seed, epoch, part.places),
+        trainer.settings.image_size,
+    )
+    # noise and dropout of the model: the same after an interruption, another on each device
+    torch.manual_seed(part.seed)
+    return images, labels.long()

@@ -1,0 +1,108 @@
+import shutil
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from pipeline.commands import figures as paper_figures
+from pipeline.core import files
+from pipeline.core.errors import UserError
+from pipeline.reporting.figure_data import read_figure_data
+from pipeline.scoring.runs import read_runs
+from pipeline.shards.case import read_manifest
+from pipeline.stages import split
+from tests.pipeline.runs import measured, write_run
+from tests.pipeline.stages.test_evaluate import evaluate_into, save_model
+from tests.pipeline.test_cli import hsam as command
+from tests.pipeline.test_cli import refused
+
+
+@pytest.fixture(scope="module")
+def runs(phantom_params, prepared_phantoms, tmp_path_factory):
+    """Evaluated runs of a model with two stages and of one with one; read only."""
+    root = tmp_path_factory.mktemp("runs")
+    split.run(phantom_params, prepared_phantoms, root / "split")
+    manifest = read_manifest(prepared_phantoms / "manifest.parquet")
+    folders = {"prepared": prepared_phantoms, "split": root / "split"}
+    for name, model in (("two", "hsam"), ("one", "samed")):
+        save_model(root / name / "model", manifest, model)
+        evaluate_into(root / name, phantom_params, model=root / name / "model", **folders)
+    return [root / "two" / "out", root / "one" / "out"]
+
+
+@pytest.fixture(scope="module")
+def drawn(runs, prepared_phantoms, tmp_path_factory):
+    out = tmp_path_factory.mktemp("figures")
+    names = ["two stages", "one stage"]
+    paper_figures.run(runs, prepared_phantoms, out, names=names, slices=2)
+    return out
+
+
+def test_every_figure_is_there_in_both_forms(drawn):
+    names = ["boxes-dice", "boxes-hd95_mm", "boxes-nsd_2mm", "disagreement-two-stages"]
+    names += ["slices", "stages-two-stages", "zoom"]
+    expected = sorted(f"{name}.{form}" for name in names for form in ("png", "svg"))
+    assert sorted(path.name for path in drawn.iterdir()) == expected
+    for path in drawn.glob("*.png"):
+        assert np.ptp(imread(path)) > 0.5
+    for path in drawn.glob("*.svg"):
+        text = path.read_text()
+        ElementTree.fromstring(text)
+        assert "<dc:date>" not in text and "liver" in text
+
+
+def test_the_seed_chooses_the_slices(runs, prepared_phantoms, drawn, tmp_path):
+    names = ["two stages", "one stage"]
+    for seed in (0, 1):
+        out = tmp_path / str(seed)
+        paper_figures.run(runs, prepared_phantoms, out, names=names, slices=2, seed=seed)
+    for path in drawn.iterdir():
+        assert path.read_bytes() == (tmp_path / "0" / path.name).read_bytes()
+    assert (drawn / "slices.svg").read_bytes() != (tmp_path / "1" / "slices.svg").read_bytes()
+
+
+def test_one_run_and_several_show_the_same_slices(runs, prepared_phantoms):
+    def names(folders):
+        data = read_figure_data(prepared_phantoms, read_runs(folders, list("ab")[: len(folders)]))
+        figures = paper_figures.draw_all(data, 2, np.random.default_rng(0))
+        return {key: [a.get_ylabel() for a in figures[key].axes] for key in ("slices", "zoom")}
+
+    alone, both = names(runs[:1]), names(runs)
+    for key in alone:
+        assert [n for n in alone[key] if n] == [n for n in both[key] if n] != []
+
+
+def test_zoomed_organs_are_small_and_on_the_slice(runs, prepared_phantoms):
+    data = read_figure_data(prepared_phantoms, read_runs(runs, ["a", "b"]))
+    found = paper_figures.zoom_slices(data, 3, np.random.default_rng(0))
+    sizes = sum(data.counts(case).sum(0) for case in data.runs[0].case_ids)
+    assert len(set(found)) == len(found) == 3
+    for case, index, organ in found:
+        assert data.counts(case)[index, organ] == data.counts(case)[:, organ].max() > 0
+        assert data.organs[organ] != "liver" and sizes[organ] < sizes.max()
+
+
+def test_the_worst_disagreements_come_first_and_once(runs, prepared_phantoms):
+    (run,) = read_runs(runs[:1])
+    worst = paper_figures.worst_slices(run, 5)
+    assert len({(case, index) for case, index, *_ in worst}) == 5
+    values = [value for *_, value in worst]
+    assert values == sorted(values, reverse=True)
+
+
+def test_runs_without_predictions_or_on_other_data(runs, prepared_phantoms, tmp_path):
+    scored = write_run(tmp_path / "scored", measured(1))
+    with pytest.raises(UserError, match="no predictions there"):
+        paper_figures.run([scored], prepared_phantoms, tmp_path / "out")
+    shutil.copytree(runs[0], tmp_path / "other")
+    record = files.read_json(tmp_path / "other" / "provenance.json")
+    record["inputs"]["manifest"] = "0" * 64
+    files.write_json(tmp_path / "other" / "provenance.json", record)
+    with pytest.raises(UserError, match="other data than"):
+        paper_figures.run([tmp_path / "other"], prepared_phantoms, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command(runs, tmp_path):
+    assert "manifest.parquet" in refused(command("figures", str(runs[0]), cwd=tmp_path))

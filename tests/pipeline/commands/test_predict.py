@@ -1,0 +1,460 @@
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import torch
+from scipy import ndimage
+
+import hsam
+from hsam import Segmentation, SegmentationModel
+from pipeline.commands import predict as predict_scans
+from pipeline.commands import score
+from pipeline.commands.predict import Predictor, Wanted, predict_scan
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Percentile, Window
+from pipeline.imaging import scans, volumes
+from pipeline.imaging.scans import Source
+from pipeline.shards.case import read_manifest
+from pipeline.stages import evaluate, split
+from tests.pipeline.conftest import AFFINE, save_nifti, tiny_image
+from tests.pipeline.dicom_files import PATIENT, changed, write_enhanced, write_series
+from tests.pipeline.grids import ENDINGS, random_grid, write_scan
+
+WINDOW = Window(kind="window", low=-125.0, high=275.0)
+SIDE = 32
+
+
+class Threshold(SegmentationModel):
+    """Says "organ" where the image is above a half; both stages agree."""
+
+    def __init__(self) -> None:
+        super().__init__(SIDE, 2)
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, image: torch.Tensor) -> Segmentation:
+        fine = torch.cat([0.5 - image, image - 0.5], 1)
+        return Segmentation(torch.nn.functional.avg_pool2d(fine, 4), fine)
+
+
+def threshold(**changes) -> Predictor:
+    found = {
+        "model": Threshold(),
+        "names": ["organ"],
+        "rule": WINDOW,
+        "spacing_mm": None,
+        "device": "cpu",
+        "stages": ("mean", "coarse", "fine"),
+    }
+    return Predictor(**found | changes)
+
+
+def predict(path: Path, out: Path, predictor: Predictor | None = None, **wanted) -> dict:
+    """Predict with the fine stage; the record."""
+    out.mkdir(parents=True, exist_ok=True)
+    source = scans.find([path])[0]
+    wanted = Wanted(**{"stage": "fine", "batch": 4} | wanted)
+    predict_scan(source, predictor or threshold(), out, wanted, Path("a run"))
+    return json.loads((out / f"{source.name}.json").read_text())
+
+
+def scan_on(random: np.random.Generator, order: list[int], exact: bool) -> np.ndarray:
+    """(x, y, z) int16 HU: noise at the model's own size, else smooth and of any size."""
+    sides = random.integers(1, 7), *((SIDE, SIDE) if exact else random.integers(18, 50, 2))
+    shape = [0, 0, 0]
+    for axis, side in zip(order, sides, strict=True):
+        shape[axis] = int(side)
+    noise = random.standard_normal(shape)
+    if not exact:
+        noise = ndimage.gaussian_filter(noise, [0 if a == order[0] else 5 for a in range(3)])
+    return (75 + 800 * noise / np.abs(noise).max()).clip(-1000, 1000).astype(np.int16)
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_predictions_lie_on_their_scans_grid_and_in_place(tmp_path, block):
+    predictor = threshold()
+    for seed in range(20 * block, 20 * block + 20):
+        random = np.random.default_rng(seed)
+        order, affine = random_grid(random)
+        exact = seed % 2 == 0
+        array = scan_on(random, order, exact)
+        ending = ENDINGS[seed % len(ENDINGS)]
+        path = write_scan(tmp_path / f"s{seed}{ending}", array, affine)
+        predict(path, tmp_path / "out", predictor)
+        written = tmp_path / "out" / f"s{seed}{ending.replace('.mhd', '.mha')}"
+        source, found = volumes.read(path), volumes.read(written)
+        assert found.geometry.shape == source.geometry.shape
+        assert np.array_equal(found.affine, source.affine)
+        wanted = (array > 75).astype(np.uint8)
+        if not exact:
+            # resampling moves a border by a pixel at most, a shift or a flip would move all
+            size = [1 if axis == order[0] else 3 for axis in range(3)]
+            inner = ndimage.minimum_filter(wanted, size) == ndimage.maximum_filter(wanted, size)
+            assert inner.mean() > 0.3
+            assert (found.array == wanted)[inner].mean() > 0.995
+        else:
+            assert np.array_equal(found.array, wanted)
+
+
+@pytest.fixture(scope="module")
+def trained(phantom_params, prepared_phantoms, tmp_path_factory) -> Path:
+    """results/ with a random H-SAM for the phantoms, evaluated; read only."""
+    root = tmp_path_factory.mktemp("results")
+    split.run(phantom_params, prepared_phantoms, root / "split")
+    manifest = read_manifest(prepared_phantoms / "manifest.parquet")
+    torch.manual_seed(3)
+    model = hsam.build("hsam", "vit_tiny", image_size=32, num_classes=len(manifest.class_names))
+    hsam.save(
+        model,
+        root / "train",
+        class_names=manifest.class_names,
+        intensity=manifest.intensity,
+        preparation=manifest.preparation,
+    )
+    folders = (prepared_phantoms, root / "split", root / "train", root / "evaluate", root / "runs")
+    evaluate.run(phantom_params, *folders, device="cpu")
+    return root
+
+
+def test_a_raw_scan_gets_the_labels_that_evaluate_gave_it(trained, phantom_params, tmp_path):
+    images = Path(phantom_params.dataset.root) / "Training" / "img"
+    assert predict_scans.run([images], trained, tmp_path, Wanted(batch=16), None, "cpu")
+    cases = sorted((trained / "evaluate" / "predictions").glob("*.nii.gz"))
+    assert cases
+    for case in cases:
+        one, other = volumes.read(case), volumes.read(tmp_path / case.name)
+        assert np.array_equal(one.array, other.array)
+        assert volumes.largest_distance(one.geometry, other.geometry) < 1e-4
+
+
+def test_what_is_written_beside_the_label_map(trained, phantom_params, tmp_path):
+    image = sorted((Path(phantom_params.dataset.root) / "Training" / "img").iterdir())[0]
+    wanted = Wanted(overlay=True, probabilities=True)
+    assert predict_scans.run([image], trained / "train", tmp_path, wanted, None, "cpu")
+    name = image.name.removesuffix(".nii.gz")
+    ends = (".nii.gz", ".json", "_review.csv", "_overlay.png")
+    others = {"labels_itksnap.txt", "labels_slicer.ctbl", "probabilities"}
+    assert {path.name for path in tmp_path.iterdir()} == {name + end for end in ends} | others
+    record = json.loads((tmp_path / f"{name}.json").read_text())
+    labels = volumes.read(tmp_path / f"{name}.nii.gz")
+    assert record["labels"]["liver"] == 5
+    assert record["voxels"]["liver"] == int((labels.array == 5).sum())
+    assert (record["low"], record["high"]) == (-125, 275)
+    liver_ml = record["voxels"]["liver"] * np.prod(labels.spacing) / 1000
+    assert record["millilitres"]["liver"] == pytest.approx(liver_ml, abs=1e-3)
+    review = list(csv.DictReader((tmp_path / f"{name}_review.csv").open()))
+    shares = [float(row["disagreement"]) for row in review]
+    assert shares == sorted(shares, reverse=True) and shares[0] > 0
+
+
+def test_probabilities_lie_on_the_same_grid_and_their_largest_is_the_label(trained, tmp_path):
+    path = save_nifti(tmp_path / "a.nii.gz", tiny_image((20, 24, 6)))
+    predictor = Predictor.load(trained, None, "cpu")
+    predict(path, tmp_path / "out", predictor, stage="mean", probabilities=True)
+    shares = nib.load(tmp_path / "out" / "probabilities" / "a.nii.gz")
+    labels = nib.load(tmp_path / "out" / "a.nii.gz")
+    assert shares.shape == (20, 24, 6, 9)
+    np.testing.assert_allclose(shares.affine, labels.affine, atol=1e-5)
+    values = shares.get_fdata()
+    np.testing.assert_allclose(values.sum(-1), 1, atol=0.02)
+    chosen = np.take_along_axis(values, np.asarray(labels.dataobj)[..., None].astype(int), -1)
+    assert (chosen[..., 0] >= values.max(-1) - 1e-9).all()
+
+
+def test_a_folder_with_everything_in_it_is_scored_as_it_is(trained, tmp_path):
+    array = tiny_image((24, 24, 5))
+    write_series(tmp_path / "scans" / "series", array.transpose())
+    everything = Wanted(probabilities=True, overlay=True, dicom_seg=True)
+    assert predict_scans.run(
+        [tmp_path / "scans"], trained, tmp_path / "out", everything, None, "cpu"
+    )
+    assert (tmp_path / "out" / "series.seg.dcm").is_file()
+    (tmp_path / "truth").mkdir()
+    shutil.copy(tmp_path / "out" / "series.nii.gz", tmp_path / "truth")
+    model = trained / "train" / "model.json"
+    score.run(tmp_path / "truth", tmp_path / "out", model, tmp_path / "scores", convention="strict")
+    metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert metrics["cases"] == 1 and metrics["mean_dice"] == 1
+
+
+def test_the_runs_spacing_is_applied_and_undone(tmp_path):
+    path = save_nifti(tmp_path / "a.nii.gz", scan_on(np.random.default_rng(0), [2, 1, 0], True))
+    predictor = threshold(spacing_mm=2.0)
+    source = scans.read(Source("a", path))
+    slices = predict_scans.ScanSlices(source, predict_scans.Bounds(-125, 275, ()), 2.0)
+    assert slices.shape == (source.volume.geometry.shape[2], 11, 13)
+    assert slices[0:2].shape == (min(2, slices.shape[0]), 11, 13)
+    predict(path, tmp_path / "out", predictor)
+    assert volumes.read(tmp_path / "out" / "a.nii.gz").array.shape == source.volume.array.shape
+
+
+def test_tta_stays_near_the_plain_prediction(tmp_path):
+    path = save_nifti(tmp_path / "a.nii.gz", scan_on(np.random.default_rng(1), [2, 1, 0], False))
+    predict(path, tmp_path / "plain")
+    predict(path, tmp_path / "tta", tta=True)
+    one, other = (volumes.read(tmp_path / name / "a.nii.gz").array for name in ("plain", "tta"))
+    assert 0.9 < (one == other).mean() < 1
+
+
+# DICOM
+
+
+def test_a_dicom_series_becomes_nifti_and_a_segmentation(tmp_path):
+    random = np.random.default_rng(2)
+    array = random.integers(-1000, 1000, (5, SIDE, SIDE), np.int16)
+    write_series(tmp_path / "series", array, step=(0, 0, -3.0))
+    predictor = threshold(names=["right kidney"])
+    record = predict(tmp_path / "series", tmp_path / "out", predictor, dicom_seg=True)
+    found = volumes.read(tmp_path / "out" / "series.nii.gz")
+    # sorted from the feet: the last slice that was written is the first
+    assert np.array_equal(found.array, (array[::-1] > 75).transpose(2, 1, 0))
+    np.testing.assert_allclose(found.spacing, (0.7, 0.8, 3))
+    seg = hd.seg.segread(tmp_path / "out" / "series.seg.dcm")
+    segment = seg.get_segment_description(1)
+    assert segment.segment_label == "right kidney"
+    assert segment.segmented_property_type.meaning == "Kidney"
+    kind = segment.SegmentedPropertyTypeCodeSequence[0]
+    assert kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Right"
+    sources = {
+        pydicom.dcmread(path).SOPInstanceUID: path for path in (tmp_path / "series").iterdir()
+    }
+    for uid, path in sources.items():
+        index = pydicom.dcmread(path).InstanceNumber - 1
+        pixels = seg.get_pixels_by_source_instance([uid], ignore_spatial_locations=True)
+        assert np.array_equal(pixels[0, ..., 0], array[index] > 75)
+    text = json.dumps(record)
+    assert not any(value in text for value in PATIENT.values())
+
+
+def test_a_multi_frame_file_becomes_nifti_and_a_segmentation(tmp_path):
+    array = np.random.default_rng(2).integers(-1000, 1000, (5, SIDE, SIDE), np.int16)
+    write_enhanced(tmp_path / "ct" / "ct.dcm", array, order=(3, 0, 4, 1, 2))
+    predict(tmp_path / "ct", tmp_path / "out", dicom_seg=True)
+    found = volumes.read(tmp_path / "out" / "ct.nii.gz")
+    assert np.array_equal(found.array, (array > 75).transpose(2, 1, 0))
+    uid = pydicom.dcmread(tmp_path / "ct" / "ct.dcm").SOPInstanceUID
+    seg = hd.seg.segread(tmp_path / "out" / "ct.seg.dcm")
+    pixels = seg.get_pixels_by_source_frame(uid, [1, 2, 3, 4, 5], ignore_spatial_locations=True)
+    assert np.array_equal(pixels[..., 0], array[[3, 0, 4, 1, 2]] > 75)
+
+
+def test_frames_of_several_files_have_no_segmentation(tmp_path):
+    array = np.random.default_rng(2).integers(-1000, 1000, (4, SIDE, SIDE), np.int16)
+    for name, order in (("a", (0, 1)), ("b", (2, 3))):
+        path = write_enhanced(tmp_path / "ct" / f"{name}.dcm", array, order=order)
+        changed(path, SeriesInstanceUID="1.2.3")
+    record = predict(tmp_path / "ct", tmp_path / "out", dicom_seg=True)
+    assert any("refers to one multi-frame file" in warning for warning in record["warnings"])
+    found = volumes.read(tmp_path / "out" / "ct.nii.gz")
+    assert np.array_equal(found.array, (array > 75).transpose(2, 1, 0))
+    assert not (tmp_path / "out" / "ct.seg.dcm").exists()
+
+
+def test_dicom_without_images_is_no_scan(tmp_path):
+    write_series(tmp_path / "cd" / "ct", tiny_image((4, 20, 20)))
+    (report,) = write_series(tmp_path / "cd" / "report", tiny_image((1, 20, 20)))
+    changed(report, Modality="SR")
+    assert [source.name for source in scans.find([tmp_path / "cd"])] == ["ct"]
+
+
+def test_gantry_tilt_goes_through_with_a_warning(tmp_path):
+    array = np.random.default_rng(2).integers(-1000, 1000, (5, SIDE, SIDE), np.int16)
+    write_series(tmp_path / "series", array, step=(0, 0.8, 3.0))
+    record = predict(tmp_path / "series", tmp_path / "out", dicom_seg=True)
+    assert any("gantry was tilted" in warning for warning in record["warnings"])
+    found = volumes.read(tmp_path / "out" / "series.nii.gz")
+    assert np.array_equal(found.array, (array > 75).transpose(2, 1, 0))
+    np.testing.assert_allclose(found.affine[:3, 2], (0, -0.8, 3), rtol=1e-6)
+
+
+def test_a_segmentation_without_any_organ_is_not_written(tmp_path):
+    array = np.linspace(-1000, 60, 5 * SIDE * SIDE).reshape(5, SIDE, SIDE).astype(np.int16)
+    write_series(tmp_path / "series", array)
+    record = predict(tmp_path / "series", tmp_path / "out", dicom_seg=True)
+    assert any("no organ was found" in warning for warning in record["warnings"])
+    assert not (tmp_path / "out" / "series.seg.dcm").exists()
+
+
+def test_a_segmentation_needs_dicom(tmp_path):
+    path = save_nifti(tmp_path / "a.nii.gz", tiny_image())
+    with pytest.raises(UserError, match="--dicom-seg needs a DICOM series"):
+        predict(path, tmp_path / "out", dicom_seg=True)
+
+
+# bad input
+
+
+def with_nan() -> np.ndarray:
+    array = tiny_image().astype(np.float32)
+    array[3:5, 2, 1] = np.nan
+    array[0, 0, 0] = np.inf
+    return array
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((10, 20, 30), -1000, np.int16), "the image is empty: every voxel is -1000"),
+        (np.full((10, 20, 30), np.nan, np.float32), "no voxel has a finite value"),
+        (np.random.default_rng(0).random((10, 20, 30), np.float32), "in CT that range is imposs"),
+        (tiny_image() + np.int16(8000), "expected values around the run's window"),
+        (tiny_image((10, 20, 30, 2)), "expected a 3-D volume, found 4 dimensions"),
+        (
+            np.zeros((5, 6, 7), [("R", "u1"), ("G", "u1"), ("B", "u1")]),
+            "one value a voxel, found 3",
+        ),
+    ],
+)
+def test_a_scan_that_can_not_be_predicted(tmp_path, array, message):
+    path = save_nifti(tmp_path / "a.nii.gz", array)
+    with pytest.raises(UserError, match=message) as error:
+        predict(path, tmp_path / "out")
+    assert "a" in str(error.value).split(":")[0]
+    assert not any(path.suffix != ".txt" for path in (tmp_path / "out").iterdir())
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    path = save_nifti(tmp_path / "a.nii.gz", tiny_image())
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(UserError, match=r"a.nii.gz: can't be read, damaged or truncated"):
+        predict(path, tmp_path / "out")
+
+
+def test_nan_voxels_are_told_and_taken_as_the_lower_bound(tmp_path):
+    record = predict(save_nifti(tmp_path / "a.nii.gz", with_nan()), tmp_path / "out")
+    assert "voxels that are NaN or infinite: 3; they were taken as -125." in record["warnings"]
+    found = volumes.read(tmp_path / "out" / "a.nii.gz").array
+    assert found[3, 2, 1] == found[0, 0, 0] == 0
+
+
+def test_percentiles_are_those_of_the_finite_voxels(tmp_path):
+    predictor = threshold(rule=Percentile(kind="percentile", low=0.0, high=100.0))
+    record = predict(save_nifti(tmp_path / "a.nii.gz", with_nan()), tmp_path / "out", predictor)
+    array = with_nan()
+    finite = array[np.isfinite(array)]
+    assert (record["low"], record["high"]) == (finite.min(), finite.max())
+
+
+@pytest.mark.parametrize(
+    ("array", "hint"),
+    [
+        (tiny_image((40, 50, 1)), "one axial slice"),
+        ((tiny_image() + np.int16(1000)).astype(np.uint16), "rescale intercept is missing"),
+        (tiny_image().astype(np.int32) * 100, "which CT can't have"),
+        ((tiny_image() // 500 + 2).astype(np.int64) * 30, "a label map?"),
+    ],
+)
+def test_an_unusual_scan_is_predicted_with_a_warning(tmp_path, array, hint, capsys):
+    path = tmp_path / "a.nii.gz"
+    nib.save(nib.Nifti1Image(array, AFFINE, dtype=array.dtype), path)
+    record = predict(path, tmp_path / "out")
+    assert any(hint in warning for warning in record["warnings"])
+    assert f"warning: a: {record['warnings'][0]}" in capsys.readouterr().err
+    assert volumes.read(tmp_path / "out" / "a.nii.gz").array.shape == array.shape
+
+
+def test_another_modality_than_the_runs_is_refused_or_told(tmp_path):
+    array = np.random.default_rng(2).integers(-1000, 1000, (5, SIDE, SIDE), np.int16)
+    write_series(tmp_path / "mr", array, Modality="MR")
+    with pytest.raises(UserError, match="expected CT.*found a series of modality MR"):
+        predict(tmp_path / "mr", tmp_path / "out")
+    write_series(tmp_path / "ct", array)
+    predictor = threshold(rule=Percentile(kind="percentile", low=0.5, high=99.5))
+    record = predict(tmp_path / "ct", tmp_path / "out", predictor)
+    assert any(
+        "the series is CT, but the run scales by percentiles" in w for w in record["warnings"]
+    )
+
+
+# the command
+
+
+def hsam_predict(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "predict"]
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two good scans, a DICOM series and a truncated file."""
+    root = tmp_path / "scans"
+    save_nifti(root / "one.nii.gz", tiny_image())
+    write_scan(root / "two.mha", tiny_image(), AFFINE)
+    write_series(root / "series", tiny_image((4, 20, 20)))
+    bad = save_nifti(root / "bad.nii.gz", tiny_image())
+    bad.write_bytes(bad.read_bytes()[:-500])
+    (root / "notes.txt").write_text("not a scan")
+    return root
+
+
+def test_a_folder_goes_on_after_a_bad_file_and_ends_with_a_table(folder, trained, tmp_path):
+    done = hsam_predict(folder, "--run", trained, "--out", tmp_path / "out", "--device", "cpu")
+    assert done.returncode == 1
+    assert "predict: 3 of 4 scans" in done.stderr
+    table = done.stderr[done.stderr.index("what failed and why") :]
+    assert "bad" in table and "damaged or truncated" in table
+    assert "Traceback" not in done.stderr
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"one.nii.gz", "two.mha", "series.nii.gz"} <= found
+    assert not any(name.startswith("bad") for name in found)
+    assert not any(value in done.stderr + done.stdout for value in PATIENT.values())
+
+
+def test_the_format_asked_for(folder, trained, tmp_path):
+    arguments = ("--run", trained, "--out", tmp_path / "out", "--device", "cpu", "--format", "nrrd")
+    assert hsam_predict(folder / "one.nii.gz", *arguments).returncode == 0
+    assert (tmp_path / "out" / "one.nrrd").is_file()
+
+
+@cache
+def refusals(trained: Path, scan: Path) -> dict[str, tuple[tuple[object, ...], str]]:
+    other = scan.parent / "copy" / "one.nii"
+    other.parent.mkdir(exist_ok=True)
+    other.write_bytes(b"")
+    return {
+        "no run": ((scan, "--run", scan.parent), "expected a trained model"),
+        "no scan": ((scan.parent / "none.nii", "--run", trained), "no such file or folder"),
+        "a text": ((scan.parent / "notes.txt", "--run", trained), "expected one of .nii.gz"),
+        "two of a name": ((scan, other, "--run", trained), "would be named one"),
+    }
+
+
+@pytest.mark.parametrize("what", ["no run", "no scan", "a text", "two of a name"])
+def test_a_mistake_is_a_sentence_and_writes_nothing(folder, trained, tmp_path, what):
+    arguments, message = refusals(trained, folder / "one.nii.gz")[what]
+    done = hsam_predict(*arguments, "--out", tmp_path / "out", "--device", "cpu")
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_map_never_replaces_a_scan(folder, trained):
+    before = (folder / "one.nii.gz").read_bytes()
+    with pytest.raises(UserError, match="its label map would replace a scan"):
+        predict_scans.run([folder / "one.nii.gz"], trained, folder, Wanted(), None, "cpu")
+    assert (folder / "one.nii.gz").read_bytes() == before
+
+
+def test_the_only_scan_that_is_bad_is_an_error(folder, trained, tmp_path):
+    with pytest.raises(UserError, match="damaged or truncated"):
+        predict_scans.run([folder / "bad.nii.gz"], trained, tmp_path / "o", Wanted(), None, "cpu")
+
+
+def test_a_run_that_does_not_say_how_it_was_prepared(trained, tmp_path, folder):
+    shutil.copytree(trained / "train", tmp_path / "run")
+    path = tmp_path / "run" / "model.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"intensity": None}))
+    with pytest.raises(UserError, match="the run can't be applied to a scan"):
+        Predictor.load(tmp_path / "run", None, "cpu")
+    path.write_text(json.dumps(record | {"preparation": {"axes": "LPS", "spacing_mm": None}}))
+    with pytest.raises(UserError, match="axes LPS; expected SPL"):
+        Predictor.load(tmp_path / "run", None, "cpu")

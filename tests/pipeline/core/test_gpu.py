@@ -1,0 +1,90 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipeline.core import gpu
+from pipeline.core.errors import UserError
+
+JOB = """
+import os, sys, time
+from pathlib import Path
+from pipeline.core import gpu
+device, = gpu.lease(1, folder=Path(sys.argv[1]), poll_seconds=0.01)
+assert os.environ["CUDA_VISIBLE_DEVICES"] == device
+mark = os.open(f"{sys.argv[1]}/in-use-{device}", os.O_CREAT | os.O_EXCL)
+time.sleep(0.02)
+os.unlink(f"{sys.argv[1]}/in-use-{device}")
+print(device)
+"""
+
+# the job forks a child that outlives it, prints both process ids and waits to be killed
+FORKING = """
+import os, sys, time
+from pathlib import Path
+from pipeline.core import gpu
+gpu.lease(1, folder=Path(sys.argv[1]))
+child = os.fork()
+if child:
+    print(child, flush=True)
+time.sleep(60)
+"""
+
+
+def start(code: str, folder, devices: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": devices},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_100_processes_on_4_devices_never_share_one(tmp_path):
+    running = [start(JOB, tmp_path, "0,1,2,3") for _ in range(100)]
+    results = [(*job.communicate(timeout=120), job.returncode) for job in running]
+    assert [code for _, _, code in results] == [0] * 100, results[0][1]
+    assert {out.strip() for out, _, _ in results} == {"0", "1", "2", "3"}
+
+
+def test_a_device_is_held_until_the_children_of_a_killed_job_are_gone(tmp_path, monkeypatch):
+    job = start(FORKING, tmp_path, "0,1")
+    child = int(job.stdout.readline())
+    job.kill()
+    job.wait()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
+    assert gpu.lease(1, folder=tmp_path) == ["1"]
+    os.kill(child, 9)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        done = subprocess.run(
+            ["flock", "--nonblock", str(tmp_path / "gpu-0.lock"), "true"], check=False
+        )
+        if done.returncode == 0:
+            break
+        time.sleep(0.05)
+    assert done.returncode == 0
+
+
+def test_a_schedulers_choice_is_used_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    assert gpu.lease(1, folder=tmp_path) == ["5"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_gpu_wanted_or_there_means_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert gpu.lease(0, folder=tmp_path) == []
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert gpu.lease(1, folder=tmp_path) == []
+
+
+def test_more_devices_than_there_are_is_a_users_mistake(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(UserError, match="3 GPUs are needed, 2 can be seen"):
+        gpu.lease(3, folder=tmp_path)

@@ -1,0 +1,87 @@
+import base64
+import io
+import re
+from xml.etree import ElementTree
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from pipeline.reporting import drawing
+
+NAN = float("nan")
+LINES = {"total": [3.0, 2.0, NAN], "coarse": [1.0, NAN, 2.0]}
+
+
+def plots(name: str = "a") -> list[str]:
+    return [
+        drawing.line_plot(name, [0, 1, 2], LINES, label="loss"),
+        drawing.best_so_far_plot(name, [0, 1, 2], [NAN, 0.2, 0.1], "Dice"),
+        drawing.strip_plot(name, {"liver": [0.5, NAN, 0.7], "aorta": [NAN]}, "Dice"),
+    ]
+
+
+def decoded(uri: str) -> np.ndarray:
+    """(rows, columns, 3) in [0, 1]."""
+    png = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    return matplotlib.image.imread(io.BytesIO(png), format="png")[..., :3]
+
+
+@pytest.mark.parametrize("svg", plots())
+def test_plots_are_bare_elements_in_the_pages_colours(svg):
+    assert svg.startswith("<svg") and svg.endswith("</svg>")
+    assert ElementTree.fromstring(svg).get("viewBox")
+    assert "currentColor" in svg and "var(--series-1)" in svg
+    assert not [colour for colour in drawing.PAGE_COLOURS if colour in svg]
+    assert "metadata" not in svg and "<!" not in svg
+    assert 'width="' not in svg.split(">")[0]
+
+
+def test_the_same_numbers_give_the_same_bytes():
+    assert plots() == plots()
+
+
+def test_ids_of_two_plots_differ_and_references_are_kept():
+    first, second = (re.findall(r'\bid="([^"]+)"', svg) for svg in (plots("a")[0], plots("b")[0]))
+    assert first and not set(first) & set(second)
+    used = re.findall(r'(?:href="|url\()#([^")]+)', plots("a")[0])
+    assert used and set(used) <= set(first)
+
+
+def test_words_are_escaped_and_not_read_as_formulas():
+    svg = drawing.strip_plot("a", {"<b>$x$ & y": [0.5]}, "Dice")
+    assert "&lt;b&gt;$x$ &amp; y" in svg
+
+
+def test_a_picture_without_labels_is_grey():
+    image = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
+    picture = decoded(drawing.slice_picture(image))
+    assert picture.shape == (6 * 48, 8 * 48, 3)  # 384 / 8 = 48
+    assert np.ptp(picture, axis=2).max() == 0
+    np.testing.assert_allclose(picture[24::48, 24::48, 0], image, atol=0.02)
+
+
+def test_large_slices_keep_their_size():
+    picture = decoded(drawing.slice_picture(np.zeros((500, 400), np.float32)))
+    assert picture.shape == (500, 400, 3)
+
+
+def test_organs_have_their_colours_where_they_are():
+    labels = np.zeros((12, 16), np.uint8)
+    labels[2:7, 3:8], labels[7:10, 9:15] = 1, 2
+    image = np.full(labels.shape, 0.5, np.float32)
+    colours = ["#ff0000", "#0000ff"]
+    picture = decoded(drawing.slice_picture(image, labels, colours))
+    factor = 24
+    assert picture.shape == (12 * factor, 16 * factor, 3)
+    centres = picture[factor // 2 :: factor, factor // 2 :: factor]
+    np.testing.assert_allclose(centres[4, 5], [0.4 + 0.3, 0.3, 0.3], atol=0.005)
+    np.testing.assert_allclose(centres[8, 12], [0.3, 0.3, 0.4 + 0.3], atol=0.005)
+    np.testing.assert_allclose(centres[0, 0], [0.5] * 3, atol=0.005)
+    # the outline is the organ's own colour
+    np.testing.assert_allclose(picture[2 * factor, 5 * factor], [1, 0, 0], atol=0.005)
+
+
+def test_organ_colours_differ_for_eight_organs():
+    assert len({drawing.organ_colour(index) for index in range(8)}) == 8
+    assert drawing.organ_colour(8) == drawing.organ_colour(0)

@@ -1,0 +1,138 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.scoring import tables
+from pipeline.scoring.conventions import CONVENTIONS, SCORES
+from pipeline.scoring.measures import Measures, measure
+from tests.pipeline.masks import BOX, EMPTY, SHIFTED, SPACING
+
+ORGANS = ["liver", "spleen", "aorta"]
+MASKS = {
+    "a": {"liver": (BOX, SHIFTED), "spleen": (EMPTY, EMPTY), "aorta": (EMPTY, EMPTY)},
+    "b": {"liver": (BOX, EMPTY), "spleen": (EMPTY, BOX), "aorta": (EMPTY, EMPTY)},
+}
+MEASURED = {
+    case: {organ: measure(*pair, SPACING) for organ, pair in organs.items()}
+    for case, organs in MASKS.items()
+}
+DIAGONAL = math.sqrt(12**2 + 4.2**2 + 8.8**2)
+
+
+def means(convention: str, score: str) -> dict[str, float | None]:
+    rows = tables.organ_rows(MEASURED, ORGANS)
+    return {
+        row["organ"]: row["mean"]
+        for row in rows
+        if (row["convention"], row["score"]) == (convention, score)
+    }
+
+
+@pytest.mark.parametrize(
+    "convention, dice, hd95",
+    [
+        ("paper", (0.25, 0.5, 0.0, 0.25), (0.55, 0.0, 0.0, 0.55 / 3)),
+        (
+            "strict",
+            (0.25, 0.0, None, 0.125),
+            ((1.1 + DIAGONAL) / 2, None, None, (1.1 + DIAGONAL) / 2),
+        ),
+        ("nnunet", (0.25, 0.0, None, 0.125), (1.1, None, None, 1.1)),
+        ("both_empty_one", (0.25, 0.5, 1.0, 1.75 / 3), (1.1, 0.0, 0.0, 1.1 / 3)),
+    ],
+)
+def test_means_under_every_convention(convention, dice, hd95):
+    names = [*ORGANS, tables.OVERALL]
+    assert means(convention, "dice") == pytest.approx(dict(zip(names, dice, strict=True)))
+    assert means(convention, "hd95_mm") == pytest.approx(dict(zip(names, hd95, strict=True)))
+
+
+def test_headline_has_no_entry_for_what_is_left_out_everywhere():
+    rows = tables.organ_rows(MEASURED, ORGANS)
+    head = tables.headline(rows, "strict")
+    assert head["dice"] == {"liver": 0.25, "spleen": 0.0}
+    assert list(head["hd95_mm"]) == ["liver"]
+    assert head["mean_dice"] == 0.125
+    assert {f"mean_{score}" for score in SCORES} <= set(head)
+    assert tables.overall(rows, "strict") == {
+        name: head[name] for name in ("mean_dice", "mean_hd95_voxels", "mean_hd95_mm")
+    }
+
+
+def test_spread_and_cases():
+    rows = {
+        (row["organ"], row["score"]): row
+        for row in tables.organ_rows(MEASURED, ORGANS)
+        if row["convention"] == "strict"
+    }
+    liver, spleen = rows["liver", "dice"], rows["spleen", "dice"]
+    assert liver["sd"] == pytest.approx(np.std([0.5, 0], ddof=1))
+    assert (liver["cases"], spleen["cases"], rows["aorta", "dice"]["cases"]) == (2, 1, 0)
+    assert spleen["sd"] is None and spleen["low"] is None
+    # the cases' means over their organs: 0.5 and 0
+    assert rows[tables.OVERALL, "dice"]["sd"] == pytest.approx(np.std([0.5, 0], ddof=1))
+
+
+def values(cases: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0.7, 0.1, (cases, 2, 3))
+
+
+def test_intervals_are_seeded_and_hold_the_mean():
+    found = tables.intervals(values(12))
+    for one, other in zip(found, tables.intervals(values(12)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    mean, low, high = found
+    np.testing.assert_allclose(mean[:2], values(12).mean(0))
+    np.testing.assert_allclose(mean[2], values(12).mean((0, 1)))
+    assert ((low < mean) & (mean < high)).all()
+
+
+def test_intervals_have_the_width_of_the_means_error():
+    mean, low, high = tables.intervals(values(200))
+    error = values(200).std(0) / math.sqrt(200)
+    np.testing.assert_allclose((high - low)[:2], 2 * 1.96 * error, rtol=0.08)
+
+
+def test_intervals_cover_the_true_mean_about_as_often_as_they_say():
+    held = [
+        (tables.intervals(values(30, seed))[1] < 0.7)
+        & (tables.intervals(values(30, seed))[2] > 0.7)
+        for seed in range(60)
+    ]
+    assert 0.85 < np.mean([item[:2] for item in held]) < 0.99
+
+
+def test_what_is_left_out_changes_nothing():
+    some = values(12)
+    more = np.concatenate([some, np.full((1, 2, 3), math.nan)])
+    np.testing.assert_allclose(tables.intervals(more)[0], tables.intervals(some)[0])
+    none = some.copy()
+    none[:, 1] = math.nan
+    mean, low, high = tables.intervals(none)
+    assert np.isnan(mean[1]).all() and np.isnan(low[1]).all()
+    np.testing.assert_allclose(mean[2], mean[0])
+    np.testing.assert_allclose(high[2], high[0])
+
+
+def test_one_case_has_no_interval():
+    mean, low, high = tables.intervals(values(1))
+    assert np.isfinite(mean).all() and np.isnan(low).all() and np.isnan(high).all()
+
+
+def test_tables_say_the_same_in_both_forms(tmp_path):
+    tables.write_table(tmp_path, "cases", tables.case_rows(MEASURED, "strict"), tables.CASES)
+    tables.write_table(tmp_path, "organs", tables.organ_rows(MEASURED, ORGANS), tables.ORGANS)
+    for name in ("cases", "organs"):
+        table = pd.read_parquet(tmp_path / f"{name}.parquet")
+        pd.testing.assert_frame_equal(
+            table, pd.read_csv(tmp_path / f"{name}.csv"), check_dtype=False
+        )
+    assert len(table) == len(CONVENTIONS) * (len(ORGANS) + 1) * len(SCORES)
+
+
+def test_measures_survive_json():
+    stored = tables.from_json(tables.to_json(MEASURED["b"]))
+    assert repr(stored) == repr(MEASURED["b"])
+    assert isinstance(stored["liver"], Measures)

@@ -1,0 +1,357 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+import hsam
+from pipeline.commands import score
+from pipeline.core import files
+from pipeline.core.errors import UserError
+from pipeline.datasets import synapse
+from pipeline.imaging import volumes
+from pipeline.scoring import dice
+from pipeline.scoring.conventions import CONVENTIONS, SCORES
+from pipeline.scoring.measures import measure
+from pipeline.shards.case import Manifest, read_manifest
+from pipeline.shards.roles import SplitFile, read_split, write_split
+from pipeline.stages import evaluate, split
+
+ORGANS = list(synapse.ORGANS)
+TEST_CASES = ["img0004", "img0005"]
+TABLES = ("cases", "organs", "review", "stages")
+LABELS = ("predictions", "stages/coarse", "stages/fine")
+
+
+@pytest.fixture(scope="module")
+def folders(phantom_params, prepared_phantoms, tmp_path_factory) -> dict[str, Path]:
+    """Prepared phantoms, their split and an untrained model; read only."""
+    root = tmp_path_factory.mktemp("inputs")
+    split.run(phantom_params, prepared_phantoms, root / "split")
+    manifest = read_manifest(prepared_phantoms / "manifest.parquet")
+    save_model(root / "train", manifest)
+    return {"prepared": prepared_phantoms, "split": root / "split", "model": root / "train"}
+
+
+def save_model(folder: Path, manifest: Manifest, name: str = "hsam") -> None:
+    """A model for the data of a manifest."""
+    torch.manual_seed(3)
+    model = hsam.build(name, "vit_tiny", image_size=32, num_classes=len(manifest.class_names))
+    hsam.save(
+        model,
+        folder,
+        class_names=manifest.class_names,
+        intensity=manifest.intensity,
+        preparation=manifest.preparation,
+    )
+
+
+def evaluate_into(root: Path, params, settings: dict | None = None, **folders: Path) -> Path:
+    """Evaluate with changed values of the block; `root` gets out and runs."""
+    block = params.evaluate.model_copy(update=settings or {})
+    paths = {"out": root / "out", "runs": root / "runs"} | folders
+    evaluate.run(params.model_copy(update={"evaluate": block}), **paths, device="cpu")
+    return paths["out"]
+
+
+@pytest.fixture(scope="module")
+def finished(phantom_params, folders, tmp_path_factory) -> Path:
+    """A folder with out and runs of a finished evaluation; read only."""
+    root = tmp_path_factory.mktemp("finished")
+    evaluate_into(root, phantom_params, **folders)
+    return root
+
+
+@pytest.fixture
+def evaluated(phantom_params, folders, tmp_path):
+    """Evaluate into tmp_path; keywords replace folders."""
+
+    def run(settings: dict | None = None, **changes: Path) -> Path:
+        return evaluate_into(tmp_path, phantom_params, settings, **folders | changes)
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def raw(params, case: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+    root = Path(params.dataset.root)
+    image, label = synapse.image_path(root, case), synapse.label_path(root, case)
+    return nib.load(image), nib.load(label)
+
+
+def test_what_comes_out(finished):
+    out = finished / "out"
+    tables = [f"{name}.{form}" for name in TABLES for form in ("csv", "parquet")]
+    labels = [f"{folder}/{case}.nii.gz" for folder in LABELS for case in TEST_CASES]
+    expected = [*tables, *labels, "metrics.json", "provenance.json"]
+    assert sorted(contents(out)) == sorted(expected)
+    table = pd.read_parquet(out / "cases.parquet")
+    columns = ["case", "organ", *SCORES, "truth_voxels", "predicted_voxels"]
+    assert table.columns.to_list() == columns
+    assert table["case"].to_list() == [case for case in TEST_CASES for _ in ORGANS]
+    assert table["organ"].to_list() == ORGANS * 2
+    assert (out / "cases.csv").read_text().startswith(",".join(columns) + "\nimg0004,spleen,")
+    pd.testing.assert_frame_equal(table, pd.read_csv(out / "cases.csv"), check_dtype=False)
+
+
+def test_metrics_are_the_means_of_the_table(finished, folders):
+    out = finished / "out"
+    scores, table = files.read_json(out / "metrics.json"), pd.read_csv(out / "cases.csv")
+    for name in ("dice", "hd95_voxels", "hd95_mm"):
+        assert list(scores[name]) == ORGANS
+        assert scores[name] == pytest.approx(table.groupby("organ")[name].mean().to_dict())
+        assert scores[f"mean_{name}"] == pytest.approx(table[name].mean())
+    assert scores["cases"] == 2
+    assert scores["split"] == read_split(folders["split"] / "split.parquet").hash
+    assert (scores["stage"], scores["convention"]) == ("mean", "paper")
+
+
+@pytest.mark.parametrize("case", TEST_CASES)
+def test_predictions_lie_on_the_raw_grid_and_score_there_what_the_table_says(
+    finished, phantom_params, case
+):
+    out = finished / "out"
+    image, label = raw(phantom_params, case)
+    prediction = nib.load(out / "predictions" / f"{case}.nii.gz")
+    assert prediction.shape == image.shape
+    np.testing.assert_allclose(prediction.affine, image.affine, atol=1e-4)
+    assert prediction.get_data_dtype() == np.uint8
+    truth, predicted = np.asarray(label.dataobj), np.asarray(prediction.dataobj)
+    spacing = [float(side) for side in image.header.get_zooms()]
+    table = pd.read_csv(out / "cases.csv").query("case == @case").set_index("organ")
+    scored = 0
+    for index, (organ, values) in enumerate(synapse.ORGANS.items(), 1):
+        a, b = np.isin(truth, values), predicted == index
+        assert (a.sum(), b.sum()) == tuple(table.loc[organ, ["truth_voxels", "predicted_voxels"]])
+        if a.any() and b.any():
+            scored += 1
+            alone = measure(a, b, spacing)
+            expected = dice.dice(a, b), alone.hd95_voxels, alone.hd95_mm
+            found = table.loc[organ, ["dice", "hd95_voxels", "hd95_mm"]].to_list()
+            assert found == pytest.approx(expected, rel=1e-5)
+    # the untrained model must predict enough for this test to say something
+    assert scored >= 2
+
+
+def test_other_peoples_label_volumes_are_scored_in_the_same_way(
+    finished, phantom_params, folders, tmp_path
+):
+    out = finished / "out"
+    files.write_json(tmp_path / "labels.json", {k: list(v) for k, v in synapse.ORGANS.items()})
+    score.run(
+        Path(phantom_params.dataset.root) / synapse.LABELS,
+        out / "predictions",
+        tmp_path / "labels.json",
+        tmp_path / "scores",
+        prediction_labels=folders["model"] / "model.json",
+        names=("label{case}", "img{case}"),
+        cases=[case.removeprefix("img") for case in TEST_CASES],
+    )
+    ours, theirs = (pd.read_csv(f / "cases.csv") for f in (out, tmp_path / "scores"))
+    assert theirs["case"].map("img{:04}".format).equals(ours["case"])
+    columns = ["organ", *SCORES, "truth_voxels", "predicted_voxels"]
+    pd.testing.assert_frame_equal(theirs[columns], ours[columns], rtol=1e-5)
+
+
+def refuse(*_, **__):
+    raise AssertionError("computed again")
+
+
+def test_a_second_run_computes_nothing(finished, evaluated, monkeypatch):
+    monkeypatch.setattr(evaluate, "predict_stages", refuse)
+    assert contents(evaluated(runs=finished / "runs")) == contents(finished / "out")
+
+
+def test_an_interrupted_run_leaves_the_old_output_and_goes_on_to_the_same_bytes(
+    finished, evaluated, monkeypatch, tmp_path
+):
+    old = tmp_path / "out"
+    old.mkdir()
+    (old / "old.txt").write_text("old")
+    real, calls = evaluate.predict_stages, []
+
+    def interrupted_at(number: int):
+        def predict(*arguments, **keywords):
+            calls.append(number)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            return real(*arguments, **keywords)
+
+        return predict
+
+    monkeypatch.setattr(evaluate, "predict_stages", interrupted_at(2))
+    with pytest.raises(KeyboardInterrupt):
+        evaluated()
+    assert sorted(contents(old)) == ["old.txt"]
+    # what a process that is killed while it writes leaves behind
+    (run,) = (tmp_path / "runs").iterdir()
+    (run / "out" / ".metrics.json-x1").mkdir()
+    (run / "out" / ".metrics.json-x1" / "metrics.json").write_text("{")
+    (run / "cases" / ".img0005-x1").mkdir()
+    calls.clear()
+    monkeypatch.setattr(evaluate, "predict_stages", interrupted_at(99))
+    assert contents(evaluated()) == contents(finished / "out")
+    assert len(calls) == 1
+
+
+def test_the_stage_counts(finished, evaluated):
+    name = "predictions/img0004.nii.gz"
+    coarse = evaluated({"stage": "coarse"})
+    assert contents(coarse)[name] != contents(finished / "out")[name]
+    assert files.read_json(coarse / "metrics.json")["stage"] == "coarse"
+
+
+def test_the_convention_counts(finished, evaluated):
+    out = evaluated({"convention": "strict"})
+    name = "predictions/img0004.nii.gz"
+    assert contents(out)[name] == contents(finished / "out")[name]
+    table = pd.read_csv(out / "cases.csv")
+    missed = table[(table["truth_voxels"] > 0) & (table["predicted_voxels"] == 0)]
+    assert len(missed) and (missed["dice"] == 0).all() and (missed["hd95_mm"] > 50).all()
+    json.loads((out / "metrics.json").read_text(), parse_constant=refuse)
+
+
+def test_every_convention_is_in_the_tables(finished):
+    out = finished / "out"
+    scores, table = files.read_json(out / "metrics.json"), pd.read_csv(out / "organs.csv")
+    assert list(scores["conventions"]) == list(CONVENTIONS)
+    for name, means in scores["conventions"].items():
+        rows = table[(table["convention"] == name) & (table["organ"] == "mean over organs")]
+        assert means["mean_dice"] == rows.set_index("score").loc["dice", "mean"]
+    cases = pd.read_csv(out / "cases.csv")
+    there, predicted = cases["truth_voxels"] > 0, cases["predicted_voxels"] > 0
+    assert scores["pairs"] == {
+        "all": len(cases),
+        "missed": (there & ~predicted).sum(),
+        "invented": (~there & predicted).sum(),
+        "absent": (~there & ~predicted).sum(),
+    }
+
+
+def test_both_stages_are_scored_apart(finished, evaluated):
+    out = finished / "out"
+    scores, table = files.read_json(out / "metrics.json"), pd.read_csv(out / "stages.csv")
+    assert (
+        list(scores["stages"]) == list(dict.fromkeys(table["stage"])) == ["mean", "coarse", "fine"]
+    )
+    assert scores["stages"]["mean"]["mean_dice"] == scores["mean_dice"]
+    coarse = evaluated({"stage": "coarse"})
+    alone = files.read_json(coarse / "metrics.json")
+    assert scores["stages"]["coarse"]["mean_dice"] == pytest.approx(alone["mean_dice"])
+    for case in TEST_CASES:
+        one = (out / "stages" / "coarse" / f"{case}.nii.gz").read_bytes()
+        assert one == (coarse / "predictions" / f"{case}.nii.gz").read_bytes()
+
+
+def test_the_review_list_is_what_the_label_maps_say(finished):
+    out = finished / "out"
+    review = pd.read_csv(out / "review.csv")
+    order = review.sort_values(["disagreement", "differing_mm2"], ascending=False, kind="stable")
+    assert order.index.equals(review.index)
+    for row in review.iloc[:: len(review) // 20].itertuples():
+        label = ORGANS.index(row.organ) + 1
+        pair = [
+            canonical(out / "stages" / name / f"{row.case}.nii.gz") for name in ("coarse", "fine")
+        ]
+        a, b = (volume[row.slice] == label for volume in pair)
+        expected = 0 if not (a | b).any() else 1 - dice.dice(a, b)
+        assert row.disagreement == pytest.approx(expected)
+    known = review.dropna()
+    expected = stats.spearmanr(known["disagreement"], known["dice"]).statistic
+    found = files.read_json(out / "metrics.json")["review"]
+    assert found == {"pairs": len(known), "spearman": pytest.approx(expected)}
+
+
+def canonical(path: Path) -> np.ndarray:
+    volume = volumes.read(path)
+    return volumes.to_canonical(volume.array, volume.geometry)
+
+
+def test_a_model_of_one_stage_has_no_stage_analysis(evaluated, folders, tmp_path):
+    manifest = read_manifest(folders["prepared"] / "manifest.parquet")
+    save_model(tmp_path / "m", manifest, "samed")
+    out = evaluated(model=tmp_path / "m")
+    scores = files.read_json(out / "metrics.json")
+    assert "stages" not in scores and "review" not in scores
+    assert pd.read_csv(out / "review.csv").empty and pd.read_csv(out / "stages.csv").empty
+    assert (out / "stages").is_dir() and not list((out / "stages").iterdir())
+
+
+def test_a_model_for_other_organs_or_intensities(evaluated, folders, tmp_path):
+    manifest = read_manifest(folders["prepared"] / "manifest.parquet")
+    other = {"kind": "window", "low": 0, "high": 9}
+    fewer = manifest.class_names[:-1]
+    finer = {"axes": "SPL", "spacing_mm": 1.0}
+    save_model(
+        tmp_path / "m",
+        replace(manifest, class_names=fewer, intensity=other, preparation=finer),
+    )
+    with pytest.raises(UserError) as error:
+        evaluated(model=tmp_path / "m")
+    organs, intensity, preparation = error.value.problems
+    assert "pancreas" in organs and "the organs" in organs
+    assert "-125.0" in intensity and "'high': 9" in intensity
+    assert "'spacing_mm': 1.0" in preparation and "'spacing_mm': None" in preparation
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_model_is_told_with_what_makes_it(evaluated, tmp_path):
+    expected = "expected a trained model .model.json and model.safetensors.*run the train stage"
+    with pytest.raises(UserError, match=expected):
+        evaluated(model=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_damaged_model(evaluated, folders, tmp_path, name):
+    shutil.copytree(folders["model"], tmp_path / "m")
+    (tmp_path / "m" / name).write_bytes(b"torn")
+    with pytest.raises(UserError, match=f"{name}: can't be"):
+        evaluated(model=tmp_path / "m")
+
+
+def test_a_stage_that_the_model_does_not_have(evaluated, folders, tmp_path):
+    manifest = read_manifest(folders["prepared"] / "manifest.parquet")
+    save_model(tmp_path / "m", manifest, "samed")
+    with pytest.raises(UserError, match="evaluate.stage: this model has no fine stage"):
+        evaluated({"stage": "fine"}, model=tmp_path / "m")
+
+
+def test_a_split_of_other_data(evaluated, folders, tmp_path):
+    found = read_split(folders["split"] / "split.parquet")
+    others = {("x1", 0): "train", ("x2", 0): "test"}
+    other = SplitFile("la", {**found.roles, **others})
+    write_split(tmp_path / "split.parquet", other)
+    with pytest.raises(UserError) as error:
+        evaluated(split=tmp_path)
+    assert len(error.value.problems) == 3
+    assert f"{other.hash[:12]} has 1 slices of x1, the prepared data has 0" in str(error.value)
+    assert "is one of la, the prepared data is phantom" in str(error.value)
+
+
+def test_a_split_without_test_slices(evaluated, folders, tmp_path):
+    found = read_split(folders["split"] / "split.parquet")
+    roles = {key: "unused" if role == "test" else role for key, role in found.roles.items()}
+    write_split(tmp_path / "split.parquet", replace(found, roles=roles))
+    with pytest.raises(UserError, match="no test slices"):
+        evaluated(split=tmp_path)
+
+
+def test_a_shard_that_is_not_the_manifests(evaluated, folders, tmp_path):
+    shutil.copytree(folders["prepared"], tmp_path / "prepared")
+    shards = tmp_path / "prepared" / "shards"
+    shutil.copy(shards / "img0001.parquet", shards / "img0004.parquet")
+    with pytest.raises(UserError, match="img0004.parquet"):
+        evaluated(prepared=tmp_path / "prepared")

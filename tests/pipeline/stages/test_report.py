@@ -1,0 +1,311 @@
+import re
+import shutil
+import socket
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.core import files
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import overlay, validate
+from pipeline.datasets import synapse
+from pipeline.reporting.inputs import ReportFolders, read_inputs
+from pipeline.reporting.page import page
+from pipeline.stages import evaluate, report, search, split, train
+
+STAGES = ("prepare", "split", "train", "search", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def params(phantom_params):
+    changes = {
+        "train": {"image_size": 32, "epochs": 2, "validate_every": 2},
+        "search": {"trials": 2, "epochs": 1},
+        "report": {"slices": 3},
+    }
+    return validate(overlay(phantom_params.model_dump(mode="json"), changes), "test")
+
+
+@pytest.fixture(scope="module")
+def results(params, prepared_phantoms, tmp_path_factory) -> Path:
+    """Published folders of every stage before the report; read only."""
+    root = tmp_path_factory.mktemp("run")
+    out, runs = root / "results", root / "runs"
+    shutil.copytree(prepared_phantoms, out / "prepare")
+    split.run(params, out / "prepare", out / "split")
+    prepared = out / "prepare", out / "split"
+    search.run(params, *prepared, out / "search", runs, device="cpu")
+    train.run(params, *prepared, out / "search", out / "train", runs, device="cpu")
+    evaluate.run(params, *prepared, out / "train", out / "evaluate", runs, device="cpu")
+    return out
+
+
+@pytest.fixture
+def written(params, results, tmp_path):
+    """Write a report into tmp_path; keywords change the block's values."""
+
+    def run(results: Path = results, runs: str = "runs", **settings: int) -> str:
+        block = params.report.model_copy(update=settings)
+        folders = [results / stage for stage in STAGES]
+        changed = params.model_copy(update={"report": block})
+        report.run(changed, *folders, tmp_path / "reports", tmp_path / runs)
+        return (tmp_path / "reports" / "report.html").read_text(encoding="utf-8")
+
+    return run
+
+
+@pytest.fixture
+def inputs(results):
+    return read_inputs(folders_of(results))
+
+
+def folders_of(results: Path) -> ReportFolders:
+    return ReportFolders(**{stage: results / stage for stage in STAGES})
+
+
+class Outline(HTMLParser):
+    """Tags, references and text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.references: list[str] = []
+        self.ids: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "action", "data"):
+                self.references.append(value)
+            if name == "id":
+                self.ids.append(value)
+
+
+def words(html: str) -> str:
+    html = re.sub(r"<(style|svg).*?</\1>|<[^>]*>", " ", html, flags=re.DOTALL)
+    return " ".join(unescape(html).split())
+
+
+def test_it_stands_alone(written):
+    html = written()
+    outline = Outline(html)
+    assert outline.references
+    outside = [r for r in outline.references if not r.startswith(("#", "data:image/png;base64,"))]
+    assert outside == []
+    assert not {"script", "link", "iframe", "object"} & set(outline.tags)
+    assert re.findall(r"url\((?!#)|@import|javascript:|\son\w+=", html) == []
+    # SVG's names are not addresses to fetch
+    assert set(re.findall(r"https?://[^\"<\s]+", html)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert len(outline.ids) == len(set(outline.ids))
+
+
+def test_it_says_what_came_out(written, results):
+    text = words(written())
+    scores = files.read_json(results / "evaluate" / "metrics.json")
+    assert "H-SAM on phantom" in text
+    assert f"mean Dice {scores['mean_dice']:.3f}" in text
+    assert f"mean HD95 {scores['mean_hd95_mm']:.2f} mm" in text
+    assert scores["split"] in text
+    assert "Trained on 23 slices of 2 cases, validated on 21 slices of 1 case" in text
+    assert "scored on 2 other cases" in text
+    table = pd.read_csv(results / "evaluate" / "cases.csv")
+    for organ in synapse.ORGANS:
+        rows = table[table["organ"] == organ]["dice"]
+        assert f"{organ} {rows.mean():.3f} ± {rows.std():.3f}" in text
+    for row in table.itertuples():
+        assert f"{row.case} {row.organ} {row.dice:.3f}" in text
+
+
+def test_the_sentence_on_empty_organs_counts_them(written, results):
+    table = pd.read_csv(results / "evaluate" / "cases.csv")
+    missed = ((table["truth_voxels"] > 0) & (table["predicted_voxels"] == 0)).sum()
+    empty = ((table["truth_voxels"] == 0) | (table["predicted_voxels"] == 0)).sum()
+    assert missed
+    text = words(written())
+    assert f"They differ on {empty} of 16 pairs of case and organ: {missed} where" in text
+    assert f"paper (above) {table['dice'].mean():.3f}" in text
+
+
+@pytest.mark.parametrize(
+    "pairs, expected",
+    [
+        ({"missed": 3, "invented": 0, "absent": 0}, {"paper": "–", "strict": 3, "nnunet": 3}),
+        ({"missed": 0, "invented": 2, "absent": 5}, {"paper": "–", "strict": 7, "nnunet": 7}),
+    ],
+)
+def test_pairs_that_conventions_count_otherwise(inputs, pairs, expected):
+    scores = inputs.scores | {"pairs": {"all": 16, **pairs}}
+    rows = page(replace(inputs, scores=scores))["conventions"]["rows"]
+    found = {row["name"]: "–" if row["headline"] else row["differing"] for row in rows}
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_intervals_are_shown(written, results):
+    table = pd.read_parquet(results / "evaluate" / "organs.parquet")
+    row = table.query("convention == 'paper' and organ == 'liver' and score == 'dice'").iloc[0]
+    assert f"{row['low']:.3f} to {row['high']:.3f}" in words(written())
+
+
+def test_stages_and_the_review_list(written, results, inputs):
+    text = words(written())
+    scores = files.read_json(results / "evaluate" / "metrics.json")
+    means = [scores["stages"][stage]["mean_dice"] for stage in ("mean", "coarse", "fine")]
+    assert "mean over organs " + " ".join(f"{value:.3f}" for value in means) in text
+    worst = pd.read_csv(results / "evaluate" / "review.csv").iloc[0]
+    area = f"{worst['differing_mm2']:.0f}"
+    assert f"{worst['case']} {worst['slice']} {worst['organ']} 1.000 {area}" in text
+    if "spearman" in scores["review"]:
+        assert f"is {scores['review']['spearman']:.2f}" in text
+    one = {key: value for key, value in inputs.scores.items() if key not in ("stages", "review")}
+    html = report.render(page(replace(inputs, scores=one)) | {"pictures": []})
+    assert "<h2>Stages" not in html and "Where to look first" not in html
+
+
+def test_left_atrium_data_come_with_a_remark(inputs, written):
+    assert "cropped around" not in words(written())
+    manifest = replace(inputs.manifest, name="la")
+    html = report.render(page(replace(inputs, manifest=manifest)) | {"pictures": []})
+    assert "are cropped around the true atrium" in words(html)
+
+
+def test_training_and_search_are_shown(written, results):
+    html = written()
+    text = words(html)
+    assert "2 epochs, 4 steps" in text
+    trials = pd.read_csv(results / "search" / "trials.csv")
+    best = trials.loc[trials["value"].idxmax()]
+    assert "2 trials, valued by Dice on the validation slices" in text
+    assert f"training took the best one's lora_rank {best['lora_rank']:.0f}" in text
+    for trial in trials.itertuples():
+        assert f"{trial.number} complete {trial.value:.4g} {trial.lora_rank} " in text
+    titles = ("Loss", "Validation Dice", "Learning rate", "λ, weight")
+    assert all(f"<h3>{title}" in html for title in titles)
+
+
+def test_without_a_search_it_says_so(inputs):
+    content = page(replace(inputs, trials=inputs.trials.iloc[:0], best={})) | {"pictures": []}
+    html = report.render(content)
+    assert "No search was run" in html and "trials-axes" not in html
+
+
+def test_pictures_are_of_test_slices(written):
+    html = written(slices=3)
+    assert html.count("<img") == 9
+    captions = re.findall(r"<figcaption>(img\d+), slice (\d+): ", html)
+    assert len(set(captions)) == 3
+    assert {case for case, _ in captions} == {"img0004", "img0005"}
+    html = written(slices=0)
+    assert "<img" not in html and "No pictures were asked for" in html
+
+
+def test_the_same_inputs_give_the_same_bytes(written):
+    assert written(runs="a") == written(runs="b")
+
+
+def test_a_second_run_renders_nothing(written, monkeypatch):
+    first = written()
+    monkeypatch.setattr(report, "render", None)
+    assert written() == first
+
+
+def test_nothing_tells_where_or_when_it_was_made(written, tmp_path, results):
+    html = written()
+    text = words(html)
+    assert str(tmp_path) not in html and str(results.parent) not in html
+    assert str(Path.home()) not in text and socket.gethostname() not in text
+    # the data set's root is an absolute path in this test
+    assert re.search(r"root …/phantom\d+", text)
+    assert re.findall(r"\b20\d\d-\d\d-\d\d\b|\b\d\d:\d\d\b", text) == []
+
+
+def test_windows_paths_lose_their_folders_too(inputs):
+    provenance = {**inputs.provenance["train"], "params": {"a": {"b": "C:\\Users\\me\\sam.pth"}}}
+    content = page(replace(inputs, provenance={"train": provenance}))
+    assert content["parameters"] == [{"name": "a", "rows": [("b", "…/sam.pth")]}]
+
+
+def test_names_are_escaped(inputs):
+    name = "<script>alert('liver')</script> & $x$"
+    organs = [name, *inputs.manifest.class_names[1:]]
+    old = inputs.manifest.class_names[0]
+    tables = {
+        table: getattr(inputs, table).replace({"organ": {old: name}})
+        for table in ("cases", "organs", "stages", "review")
+    }
+    manifest = replace(inputs.manifest, class_names=organs)
+    html = report.render(page(replace(inputs, manifest=manifest, **tables)) | {"pictures": []})
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 3
+
+
+def test_what_is_left_out_is_a_dash(inputs):
+    organ = inputs.manifest.class_names[0]
+    organs = inputs.organs.copy()
+    organs.loc[organs["organ"] == organ, ["mean", "sd", "low", "high"]] = None
+    organs.loc[organs["organ"] == organ, "cases"] = 0
+    content = page(replace(inputs, organs=organs))
+    nothing = {"mean": None, "sd": None, "low": None, "high": None, "cases": 0}
+    assert content["organs"][0]["dice"] == nothing
+    assert "nan" not in words(report.render(content | {"pictures": []})).lower().split()
+
+
+def test_missing_files_are_all_named_and_the_old_report_stays(written, results, tmp_path):
+    old = written()
+    shutil.copytree(results, tmp_path / "broken")
+    (tmp_path / "broken" / "search" / "trials.csv").unlink()
+    (tmp_path / "broken" / "evaluate" / "metrics.json").unlink()
+    with pytest.raises(UserError) as error:
+        written(results=tmp_path / "broken")
+    assert len(error.value.problems) == 2
+    assert "trials.csv" in str(error.value) and "run the evaluate stage" in str(error.value)
+    assert (tmp_path / "reports" / "report.html").read_text(encoding="utf-8") == old
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "cases.parquet"])
+def test_damaged_files_are_named(written, results, tmp_path, name):
+    shutil.copytree(results, tmp_path / "broken")
+    (tmp_path / "broken" / "evaluate" / name).write_text("torn")
+    with pytest.raises(UserError, match=f"{name}: damaged .* run the evaluate stage"):
+        written(results=tmp_path / "broken")
+
+
+def test_scores_of_another_model(written, results, tmp_path):
+    shutil.copytree(results, tmp_path / "mixed")
+    path = tmp_path / "mixed" / "train" / "model.json"
+    files.write_json(path, files.read_json(path) | {"hsam_version": "other"})
+    with pytest.raises(UserError, match="another model.json .* run the evaluate stage again"):
+        written(results=tmp_path / "mixed")
+
+
+def test_other_files_in_the_reports_folder_stay(written, tmp_path):
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "mine.html").write_text("mine")
+    written()
+    assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == [
+        "mine.html",
+        "report.html",
+    ]
+
+
+def test_summary_on_the_terminal(results, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    report.print_summary(results / "evaluate", Path("reports/report.html"))
+    printed = capsys.readouterr().out
+    scores = files.read_json(results / "evaluate" / "metrics.json")
+    for organ in synapse.ORGANS:
+        assert re.search(rf"{organ} .* {scores['dice'][organ]:.3f} ", printed)
+    assert re.search(rf"mean .* {scores['mean_dice']:.3f} ", printed)
+    assert printed.endswith("report: reports/report.html\n")
+
+
+def test_summary_without_scores(tmp_path):
+    with pytest.raises(UserError, match="run the evaluate stage first"):
+        report.print_summary(tmp_path, tmp_path / "report.html")

@@ -1,0 +1,134 @@
+import csv
+import json
+
+import pytest
+
+import hsam
+from pipeline.core.errors import UserError
+from pipeline.stages import evaluate, train
+from tests.pipeline.conftest import make_params, split_and_search
+
+TINY = {"image_size": 32, "epochs": 2, "batch_size": 8, "validate_every": 2}
+
+
+@pytest.fixture(scope="module")
+def work(prepared_phantoms, phantom_params, tmp_path_factory):
+    """A folder with a split and an empty search, and the parameters."""
+    folder = tmp_path_factory.mktemp("train")
+    dataset = phantom_params.dataset.model_dump()
+    params = make_params(dataset=dataset, train=TINY, search={"trials": 0})
+    split_and_search(params, prepared_phantoms, folder)
+    return params, prepared_phantoms, folder
+
+
+def run(work, **changes) -> None:
+    params, prepared, folder = work
+    params = params.model_copy(update=changes)
+    train.run(
+        params,
+        prepared,
+        folder / "split",
+        folder / "search",
+        folder / "train",
+        folder / "runs",
+        device="cpu",
+    )
+
+
+def test_a_model_is_published_that_can_be_rebuilt(work):
+    run(work)
+    out = work[2] / "train"
+    record = hsam.read_record(out)
+    assert record["class_names"][0] == "spleen"
+    assert record["intensity"]["kind"] == "window"
+    assert hsam.load(out).image_size == 32
+    rows = list(csv.DictReader((out / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert rows[0]["validation_dice"] == ""
+    assert 0 <= float(rows[1]["validation_dice"]) <= 1
+
+
+@pytest.mark.parametrize("model", ["samed", "sam_adapter", "autosam", "unet"])
+def test_a_rival_goes_the_same_way_to_its_scores(work, tmp_path, model):
+    params, prepared, folder = work
+    wanted = params.train.model_copy(update={"model": model, "epochs": 1})
+    params = params.model_copy(update={"train": wanted})
+    stages = [prepared, folder / "split"]
+    out, runs = tmp_path / "train", tmp_path / "runs"
+    train.run(params, *stages, folder / "search", out, runs, device="cpu")
+    assert hsam.read_record(out)["config"]["model"] == model
+    evaluate.run(params, *stages, out, tmp_path / "evaluate", runs, device="cpu")
+    metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    assert 0 <= metrics["mean_dice"] <= 1
+
+
+def test_two_devices_have_the_losses_of_one(work, tmp_path):
+    params, prepared, folder = work
+    losses = {}
+    for devices in (1, 2):
+        changes = {"model": "samed", "devices": devices, "learning_rate": 1e-4}
+        wanted = params.model_copy(update={"train": params.train.model_copy(update=changes)})
+        stages = [prepared, folder / "split", folder / "search"]
+        out = tmp_path / f"on {devices}"
+        train.run(wanted, *stages, out, tmp_path / "runs", device="cpu")
+        rows = csv.DictReader((out / "history.csv").open())
+        losses[devices] = [float(row["train_loss"]) for row in rows]
+    assert len(losses[2]) == 2
+    assert losses[2] == pytest.approx(losses[1], rel=2e-3)
+
+
+def test_validations_are_published_organ_by_organ(work):
+    run(work)
+    rows = list(csv.DictReader((work[2] / "train" / "validation.csv").open()))
+    assert {row["epoch"] for row in rows} == {"1"}
+    assert "spleen" in {row["organ"] for row in rows}
+    curve = work[2] / "train" / "dvclive" / "plots" / "metrics" / "validation" / "spleen.tsv"
+    assert curve.read_text().splitlines()[0] == "step\tspleen"
+
+
+def test_best_and_last_stay_in_the_run_folder_and_checkpoints_do_not(work):
+    run(work)
+    (folder,) = (work[2] / "runs").glob("*-train-*")
+    for name in ("best", "last"):
+        assert hsam.load(folder / name).image_size == 32
+    last = (folder / "last" / "model.safetensors").read_bytes()
+    assert (work[2] / "train" / "model.safetensors").read_bytes() == last
+    assert not list(folder.glob("checkpoint*"))
+
+
+def test_a_second_run_trains_nothing(work, monkeypatch):
+    run(work)
+    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("trained again"))
+    run(work)
+
+
+def test_the_overlay_of_the_search_is_laid_over_the_parameters(work, tmp_path):
+    path = tmp_path / "best.yaml"
+    path.write_text('{"train": {"lora_rank": 8}}')
+    assert train.with_overlay(work[0], path).train.lora_rank == 8
+    path.write_text('{"train": {"lora_rank": -8}}')
+    with pytest.raises(UserError, match="best.yaml: train.lora_rank"):
+        train.with_overlay(work[0], path)
+
+
+def test_a_missing_sam_file_is_described(work):
+    wanted = work[0].train.model_copy(
+        update={"backbone": "vit_b", "sam_checkpoint": "none.pth", "train_encoder": False}
+    )
+    with pytest.raises(UserError, match=r"375,042,383 bytes, SHA-256 ec2df627"):
+        run(work, train=wanted)
+
+
+def test_inputs_that_are_not_there_are_named(work, tmp_path):
+    params, prepared, folder = work
+    with pytest.raises(UserError, match="run the prepare stage first"):
+        train.run(
+            params,
+            tmp_path,
+            folder / "split",
+            folder / "search",
+            tmp_path / "out",
+            tmp_path / "runs",
+            device="cpu",
+        )
+    assert not (tmp_path / "out").exists()

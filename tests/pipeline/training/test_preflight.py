@@ -1,0 +1,108 @@
+import pytest
+import torch
+
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Train
+from pipeline.training import preflight
+from pipeline.training.batches import Batches
+from pipeline.training.build import build_model
+from pipeline.training.devices import make_fabric
+from tests.pipeline.conftest import make_params
+
+
+def settings(**changes) -> Train:
+    return make_params(train={"image_size": 32, "batch_size": 16, **changes}).train
+
+
+def chosen(monkeypatch, free: float, **changes) -> int:
+    """The size of a pass where `free` bytes are free."""
+    monkeypatch.setattr(preflight, "free_bytes", lambda device: free)
+    wanted = settings(**changes)
+    fabric = make_fabric(wanted, "cpu")
+    fabric.launch()
+    model = build_model(wanted, organs=2, seed=0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    size = preflight.micro_batch(fabric, model, wanted, 16)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    return size
+
+
+def test_auto_takes_the_most_that_fits_halving_it(monkeypatch):
+    wanted = settings()
+    fabric = make_fabric(wanted, "cpu")
+    loss = preflight.Loss(build_model(wanted, organs=2, seed=0).train(), wanted)
+    estimate = preflight._Estimate(fabric, loss, packs=True)
+    for size in (16, 8, 4, 1):
+        enough = estimate(fabric, loss, size)
+        assert chosen(monkeypatch, enough * 1.01, micro_batch="auto") == size
+
+
+def test_a_given_size_is_taken_as_it_is_but_never_beyond_the_batch(monkeypatch):
+    assert chosen(monkeypatch, 1e12, micro_batch=5) == 5
+    assert chosen(monkeypatch, 1e12, micro_batch=64) == 16
+
+
+def test_what_cannot_fit_says_what_is_needed_and_what_is_free(monkeypatch):
+    with pytest.raises(
+        UserError, match=r"1 slices of 32 px .* need .* GiB, 0.00 GiB are free"
+    ) as e:
+        chosen(monkeypatch, 1e6, micro_batch="auto")
+    assert "choose a smaller train.image_size" in str(e.value)
+
+
+def test_the_estimate_grows_with_the_pass_and_is_not_below_what_it_keeps(monkeypatch):
+    wanted = settings()
+    model = build_model(wanted, organs=2, seed=0)
+    fabric = make_fabric(wanted, "cpu")
+    loss = preflight.Loss(model, wanted)
+    estimate = preflight._Estimate(fabric, loss, packs=True)
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss(*preflight._zeros(loss, 8, fabric.device), 0.5, 8)
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
+    activations = sum(size for pointer, size in storages.items() if pointer not in own)
+    state = 16 * model.count_trainable()
+    assert activations <= estimate(fabric, loss, 8) - state <= 2 * activations
+
+
+def test_a_frozen_encoder_counts_as_often_as_it_is_packed():
+    wanted = settings().model_copy(update={"train_encoder": False})
+    fabric = make_fabric(wanted, "cpu")
+    model = build_model(wanted, organs=2, seed=0).train()
+    loss = preflight.Loss(model, wanted)
+    packed, plain = (preflight._Estimate(fabric, loss, packs=packs) for packs in (True, False))
+    linears = [m for m in model.image_encoder.blocks.modules() if isinstance(m, torch.nn.Linear)]
+    frozen = sum(m.weight.numel() for m in linears if not m.weight.requires_grad)
+    more = packed(fabric, loss, 1) - plain(fabric, loss, 1)
+    assert 8 * frozen <= more <= 1.5 * 8 * frozen
+
+
+def test_checkpointing_needs_less(monkeypatch):
+    def a_slice(**changes) -> int:
+        wanted = settings(**changes)
+        model = build_model(wanted, organs=2, seed=0).train()
+        return preflight._Estimate(
+            make_fabric(wanted, "cpu"), preflight.Loss(model, wanted), packs=True
+        ).a_slice
+
+    assert a_slice(gradient_checkpointing=True) < 0.95 * a_slice(gradient_checkpointing=False)
+
+
+def test_the_table_names_what_follows_from_the_parameters():
+    wanted = settings(epochs=3, warmup_iterations=50)
+    model = build_model(wanted, organs=2, seed=0)
+    batches = Batches(40, 3, 16, 6, 0)
+    rows = preflight.derived(make_fabric(wanted, "cpu"), model, wanted, batches, {"data": "abc"})
+    assert rows["data"] == "abc"
+    assert rows["steps"] == "9: 3 epochs of 3"
+    assert rows["accumulation"] == "3 x 6 slices or fewer on each of 1"
+    assert rows["parameters"].startswith(f"{model.count_trainable():,} of ")
+    assert {f"parameters of {part}" for part, _ in model.named_children()} < rows.keys()
+    assert "warm-up is longer" in rows["note"]

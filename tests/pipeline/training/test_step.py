@@ -1,0 +1,80 @@
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+
+from pipeline.training.batches import Batches
+from pipeline.training.build import build_model
+from pipeline.training.devices import make_fabric
+from pipeline.training.step import Trainer, training_step
+from tests.pipeline.conftest import make_params
+
+SIZE = 32
+
+
+def trainer(device: str, **changes) -> Trainer:
+    train = {"image_size": SIZE, "batch_size": 4, "learning_rate": 1e-3, **changes}
+    settings = make_params(train=train).train
+    fabric = make_fabric(settings, device)
+    fabric.launch()
+    return Trainer.make(
+        fabric, build_model(settings, organs=2, seed=0), settings, seed=0, micro_batch=4
+    )
+
+
+def steps(one: Trainer, number: int, micro_batch: int = 4):
+    """Losses of some steps on one batch."""
+    images = torch.rand(4, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    labels = (images * 3).to(torch.uint8)
+    batches = Batches(4, number, 4, micro_batch, 0)
+    for step in batches.steps():
+        read = [(images[p.indices], labels[p.indices], p.indices) for p in step.passes]
+        yield training_step(one, step, read, 1e-3, 0.4)
+
+
+STILL = {"augment": {"rotate": 0.0, "crop": 0.0, "elastic": 0.0}}
+
+
+def test_passes_with_equal_losses_give_the_gradient_of_their_mean():
+    one = trainer("cpu", model="unet", dice_weight=0.0, **STILL)
+    two = trainer("cpu", model="unet", dice_weight=0.0, **STILL)
+    (whole,), (parts,) = list(steps(one, 1)), list(steps(two, 1, micro_batch=2))
+    assert parts.shape == (2, 3)
+    # cross entropy is a mean over pixels, so passes of equal size add up to the batch
+    assert parts[:, 0].mean().item() == pytest.approx(whole[0, 0].item(), rel=1e-5)
+    gradients = [[p.grad for p in x.model.trainable_parameters()] for x in (one, two)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["fp32", "scaled fp16"])
+def test_the_gradient_has_no_larger_norm_than_the_bound(monkeypatch, scaled):
+    def fabric(*_):
+        plugins = [MixedPrecision("16-mixed", "cpu")] if scaled else []
+        return Fabric(accelerator="cpu", plugins=plugins)
+
+    def norm(bound: float) -> float:
+        one = trainer("cpu", model="unet", clip_norm=bound, **STILL)
+        before = [p.detach().clone() for p in one.model.trainable_parameters()]
+        list(steps(one, 1))
+        after = one.model.trainable_parameters()
+        assert any((a != b).any() for a, b in zip(before, after, strict=True))
+        return torch.nn.utils.get_total_norm([p.grad for p in after]).item()
+
+    monkeypatch.setattr("tests.pipeline.training.test_step.make_fabric", fabric)
+    free = norm(1e6)
+    assert norm(free / 2) == pytest.approx(free / 2, rel=1e-3)
+    assert norm(free * 2) == pytest.approx(free, rel=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_does_not_wait_for_the_gpu(precision):
+    one = trainer("cuda", precision=precision, clip_norm=1.0, ema_decay=0.9)
+    losses = list(steps(one, 2, micro_batch=2))  # the first steps allocate and choose kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses += steps(one, 3, micro_batch=2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(torch.stack(losses)[..., 0]).all()
