@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.core.params.blocks import Augment, Params, load, overlay, validate
+from pipeline.core.params.blocks import Augment, Params
+from pipeline.core.params.load import load, overlay, validate
 from pipeline.shards.case import ShardReader
 from pipeline.stages import phantom, prepare
 from pipeline.training.allocator import keep_freed_memory

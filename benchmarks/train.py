@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import hsam
 from hsam.backbones import get_backbone
-from pipeline.core.params.blocks import load
+from pipeline.core.params.load import load
 from pipeline.training.batches import Batches
 from pipeline.training.devices import make_fabric, set_tf32
 from pipeline.training.step import Trainer, training_step

@@ -13,7 +13,9 @@ from typing import Annotated
 import typer
 
 from pipeline.core.errors import Stopped, UserError
-from pipeline.core.params import blocks as parameters
+from pipeline.core.params.blocks import Convention, Params
+from pipeline.core.params.load import load
+from pipeline.core.params.render import render, restore_comments, schema_text
 
 app = typer.Typer(
     add_completion=False,
@@ -198,7 +200,7 @@ def score(
         Path | None, typer.Option(help="The same of the predictions, where they differ.")
     ] = None,
     convention: Annotated[
-        parameters.Convention, typer.Option(help="How empty organs count in the headline.")
+        Convention, typer.Option(help="How empty organs count in the headline.")
     ] = "paper",
     truth_name: Annotated[
         str, typer.Option(help="Names of the true volumes, such as label{case}.")
@@ -349,7 +351,7 @@ def show_params(
     ] = None,
 ) -> None:
     """Check parameters and print them, overlays applied, with each key's meaning."""
-    text = parameters.schema_text() if schema else parameters.render(_load(params))
+    text = schema_text() if schema else render(_load(params))
     if write is None:
         typer.echo(text, nl=False)
     else:
@@ -358,11 +360,11 @@ def show_params(
         files.write_text(write, text)
 
 
-def _load(paths: list[Path]) -> parameters.Params:
+def _load(paths: list[Path]) -> Params:
     # DVC composes params.yaml without its comments; only then is it ours to mend
     if os.environ.get("DVC_EXP_NAME") and paths == PARAMS:
-        parameters.restore_comments(PARAMS[0])
-    return parameters.load(paths)
+        restore_comments(PARAMS[0])
+    return load(paths)
 
 
 def _device(gpus: int) -> str:

@@ -17,11 +17,18 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.core.console import say
-from pipeline.reporting import panels as slice_figures
 from pipeline.reporting import plots
-from pipeline.reporting.figure_data import FigureData, read_figure_data
-from pipeline.reporting.panels import Box, Panel, Row
-from pipeline.reporting.pictures import choose_slices
+from pipeline.reporting.panels import (
+    Box,
+    Panel,
+    Row,
+    difference_panel,
+    draw,
+    framed,
+    panel,
+    zoom_box,
+)
+from pipeline.reporting.pictures import FigureData, choose_slices, read_figure_data
 from pipeline.scoring import dice
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.runs import ScoredRun, read_runs
@@ -87,7 +94,7 @@ def slice_grid(data: FigureData, chosen: Chosen) -> Figure:
         panels = [_panel(data, item, None), _panel(data, item, item.label)]
         panels += [_panel(data, item, labels, _dice(item.label, labels)) for labels in shown]
         rows.append(Row(_row_name(case, index), panels))
-    return slice_figures.draw(rows, ["image", "truth", *_titles(data.runs)], data.organs)
+    return draw(rows, ["image", "truth", *_titles(data.runs)], data.organs)
 
 
 def stages(data: FigureData, run: ScoredRun, chosen: Chosen, notes: Sequence[str] = ()) -> Figure:
@@ -104,11 +111,11 @@ def stages(data: FigureData, run: ScoredRun, chosen: Chosen, notes: Sequence[str
         panels = [_panel(data, item, None), _panel(data, item, item.label)]
         panels += [_panel(data, item, each, _dice(item.label, each)) for each in labels]
         note = notes[place] if notes else ""
-        panels.append(slice_figures.difference_panel(item.image, *pair, item.spacing_mm, note))
+        panels.append(difference_panel(item.image, *pair, item.spacing_mm, note))
         rows.append(Row(_row_name(case, index), panels))
     scored = {"mean": "ensemble"}.get(run.metrics["stage"], f"scored ({run.metrics['stage']})")
     titles = ["image", "truth", "stage 1", "stage 2", scored, "stages differ"]
-    return slice_figures.draw(rows, titles, data.organs)
+    return draw(rows, titles, data.organs)
 
 
 def worst_slices(run: ScoredRun, number: int) -> list[tuple[str, int, str, float]]:
@@ -124,8 +131,8 @@ def zoom(data: FigureData, number: int, random: np.random.Generator) -> Figure:
     rows = []
     for case, index, organ in zoom_slices(data, number, random):
         item = data.slice(case, index)
-        box = slice_figures.zoom_box(item.label == organ + 1, item.spacing_mm)
-        whole = slice_figures.framed(_panel(data, item, item.label), box, item.image.shape)
+        box = zoom_box(item.label == organ + 1, item.spacing_mm)
+        whole = framed(_panel(data, item, item.label), box, item.image.shape)
         panels = [whole, _panel(data, item, None, box=box), _panel(data, item, item.label, box=box)]
         for run in data.runs:
             labels = data.prediction(run, case, index)
@@ -135,7 +142,7 @@ def zoom(data: FigureData, number: int, random: np.random.Generator) -> Figure:
             )
         rows.append(Row(_row_name(case, index), panels))
     titles = ["truth", "image", "truth", *_titles(data.runs)]
-    return slice_figures.draw(rows, titles, data.organs)
+    return draw(rows, titles, data.organs)
 
 
 def zoom_slices(
@@ -169,9 +176,7 @@ def _panel(
     *,
     box: Box | None = None,
 ) -> Panel:
-    return slice_figures.panel(
-        item.image, labels, item.spacing_mm, len(data.organs), box=box, note=note
-    )
+    return panel(item.image, labels, item.spacing_mm, len(data.organs), box=box, note=note)
 
 
 def _dice(truth: NDArray[np.uint8], labels: NDArray[np.uint8]) -> str:

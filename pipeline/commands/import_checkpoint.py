@@ -17,7 +17,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.run_folder import IMPORT, RunFolder
 from pipeline.imaging import volumes
-from pipeline.stages.prepare import Recipe
+from pipeline.shards.recipe import Recipe
 from pipeline.training.build import build_model
 from pipeline.training.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
 from pipeline.training.sam_files import checked_sha256

@@ -24,11 +24,10 @@ from pipeline.core.files import write_json, write_text
 from pipeline.core.params.blocks import Percentile, Window
 from pipeline.imaging import intensity, label_volumes, scans, volumes
 from pipeline.imaging.label_tables import write_label_files
-from pipeline.imaging.scan_intensity import Bounds, find_bounds
-from pipeline.imaging.scans import Scan, Source
+from pipeline.imaging.scans import Bounds, Scan, Source, find_bounds
 from pipeline.inference import trained
-from pipeline.inference import tta as views
 from pipeline.inference.probabilities import open_probabilities
+from pipeline.inference.tta import averaged
 from pipeline.inference.volume import forward, model_stages, predict_slices, winner
 from pipeline.scoring import disagreement
 from pipeline.scoring.disagreement import TWO_STAGES
@@ -234,7 +233,7 @@ def _label(
         stages,
         batch_size=wanted.batch,
         device=predictor.device,
-        forward=views.averaged if wanted.tta else forward,
+        forward=averaged if wanted.tta else forward,
     )
     with ExitStack() as stack:
         bar = stack.enter_context(steps(name, -(-images.shape[0] // wanted.batch)))

@@ -17,7 +17,7 @@ from pipeline.scoring.labels import read_pair
 from pipeline.scoring.measures import Measures, measure_organs
 from pipeline.scoring.organs import Organs, read_file_names, read_label_names
 from pipeline.scoring.pairs import LabelPair, find_pairs
-from pipeline.scoring.score_table import print_scores
+from pipeline.scoring.tables import print_scores
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,9 @@ from pipeline.core.params.blocks import Params
 from pipeline.core.pool import over_cases
 from pipeline.datasets.base import LabelMap, RawCase
 from pipeline.imaging import volumes
+from pipeline.imaging.grids import TOLERANCE
 from pipeline.imaging.volumes import Volume
 
-# Grids of image and label may differ by this share of the smallest voxel side.
-TOLERANCE = 0.1
 PERCENTILES = (0.5, 50.0, 99.5)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.core.files import write_text
-from pipeline.reporting.drawing import organ_colour
+from pipeline.imaging.colours import organ_colour, rgb
 
 ITK_SNAP, SLICER = "labels_itksnap.txt", "labels_slicer.ctbl"
 HEAD = """################################################
@@ -35,11 +35,6 @@ def slicer(names: Sequence[str]) -> str:
     for index, name, (red, green, blue) in _coloured(names):
         rows.append(f"{index} {'_'.join(name.split())} {red} {green} {blue} 255")
     return "\n".join(rows) + "\n"
-
-
-def rgb(colour: str) -> tuple[int, int, int]:
-    """The colour "#rrggbb" as three numbers from 0 to 255."""
-    return tuple(int(colour[place : place + 2], 16) for place in (1, 3, 5))
 
 
 def _coloured(names: Sequence[str]) -> Iterator[tuple[int, str, tuple[int, int, int]]]:

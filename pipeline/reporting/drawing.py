@@ -19,18 +19,6 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-# Okabe and Ito's colours without black, and a violet: told apart in all three colour blindnesses
-# (smallest CIE Lab distance 16, simulated after Machado et al. 2009).
-ORGAN_COLOURS = (
-    "#e69f00",
-    "#56b4e9",
-    "#009e73",
-    "#f0e442",
-    "#0072b2",
-    "#d55e00",
-    "#cc79a7",
-    "#8f21ff",
-)
 # colours drawn by matplotlib -> what the page's style sheet sets, light or dark
 PAGE_COLOURS = {
     "#010101": "currentColor",
@@ -66,11 +54,6 @@ STYLE = {
 }
 PICTURE_SIDE = 384  # pixels that small slices are enlarged to, by a whole factor
 FILL = 0.4  # share of an organ's colour within its outline
-
-
-def organ_colour(index: int) -> str:
-    """The colour of organ `index` (0 for the first after the background); repeats after eight."""
-    return ORGAN_COLOURS[index % len(ORGAN_COLOURS)]
 
 
 def line_plot(

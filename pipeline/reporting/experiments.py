@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pipeline.core.console import say
 from pipeline.core.files import digest
-from pipeline.core.params.blocks import Params, render
+from pipeline.core.params.blocks import Params
+from pipeline.core.params.render import render
 
 
 def record(name: str, texts: Mapping[str, str], repository: Path) -> bool:

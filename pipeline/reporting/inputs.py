@@ -9,8 +9,8 @@ import pandas as pd
 
 from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import read_yaml
-from pipeline.shards.case import Manifest, read_manifest
+from pipeline.core.params.load import read_yaml
+from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split
 
 

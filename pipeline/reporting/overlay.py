@@ -11,8 +11,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from pipeline.core.files import atomic_path
+from pipeline.imaging.colours import organ_colour
 from pipeline.inference.volume import Slices
-from pipeline.reporting.drawing import organ_colour
 
 COLUMNS, ROWS = 4, 3
 PANEL_INCHES = 2.4

@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline import datasets
+from pipeline.imaging import colours
 from pipeline.reporting import drawing
 from pipeline.reporting.inputs import ReportInputs
 from pipeline.scoring.conventions import CONVENTIONS, SCORES
@@ -115,7 +116,7 @@ def _organs(inputs: ReportInputs) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "colour": drawing.organ_colour(index) if index < len(names) else None,
+            "colour": colours.organ_colour(index) if index < len(names) else None,
             **_summaries(headline[headline["organ"] == name]),
         }
         for index, name in enumerate([*names, OVERALL])

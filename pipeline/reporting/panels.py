@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from pipeline.reporting.drawing import organ_colour, slice_pixels
+from pipeline.imaging.colours import organ_colour
+from pipeline.reporting.drawing import slice_pixels
 from pipeline.reporting.plots import SOFT, STYLE
 
 PANEL = 1.75  # side of a panel, inches

@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
-from pipeline.datasets.check import TOLERANCE
 from pipeline.imaging import volumes
+from pipeline.imaging.grids import grid_difference
 from pipeline.imaging.volumes import Geometry
 from pipeline.scoring.measures import Labels
 from pipeline.scoring.organs import LARGEST, Organs
@@ -76,37 +76,6 @@ def read_labels(source: Source, organs: Organs) -> Labelled:
     present = np.flatnonzero(np.bincount(array.ravel()))
     others = frozenset(int(value) for value in present) - known
     return Labelled(array, geometry, dict(organs), others)
-
-
-def grid_difference(expected: Geometry, found: Geometry) -> str | None:
-    """How two grids differ in words: shape, spacing, origin, direction; None where no voxel lies
-    further from its place than a tenth of the smallest voxel side."""
-    if expected.shape != found.shape:
-        return f"shape {_by(found.shape)} instead of {_by(expected.shape)}"
-    distance = volumes.largest_distance(expected, found)
-    allowed = TOLERANCE * min(expected.spacing)
-    if distance <= allowed:
-        return None
-    parts = []
-    if not np.allclose(expected.spacing, found.spacing, rtol=1e-4):
-        parts.append(f"spacing {_by(found.spacing)} mm instead of {_by(expected.spacing)} mm")
-    axes = [g.affine[:3, :3] / g.spacing for g in (expected, found)]
-    if angles := _angles(*axes):
-        parts.append(angles)
-    shift = float(np.linalg.norm(expected.affine[:3, 3] - found.affine[:3, 3]))
-    if shift > allowed:
-        parts.append(f"its origin {shift:.4g} mm away")
-    worst = f"voxels up to {distance:.4g} mm from their place (allowed: {allowed:.3g} mm)"
-    return ", ".join([*parts, worst])
-
-
-def _angles(expected: NDArray[np.float64], found: NDArray[np.float64]) -> str | None:
-    cosines = np.clip((expected * found).sum(0), -1, 1)
-    degrees = np.degrees(np.arccos(cosines))
-    if degrees.max() < 0.01:
-        return None
-    turned = (f"{axis} by {angle:.3g}°" for axis, angle in zip("xyz", degrees, strict=True))
-    return f"axes that point elsewhere ({', '.join(turned)})"
 
 
 def words(name: str) -> frozenset[str]:
@@ -218,7 +187,3 @@ def _labels(path: Path, array: NDArray) -> NDArray:
 def _some(values: Iterable[float], most: int = 4) -> str:
     values = list(values)
     return ", ".join(f"{v:g}" for v in values[:most]) + (", ..." if len(values) > most else "")
-
-
-def _by(sides: Iterable[float]) -> str:
-    return " x ".join(f"{side:.5g}" for side in sides)

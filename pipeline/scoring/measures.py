@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
-from pipeline.scoring import surface
 from pipeline.scoring.dice import NAN
 
 TOLERANCES_MM = (1, 2, 3)
 
 Labels = tuple[int, ...]
+
+
+Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,9 @@ def _mask(labels: NDArray[np.integer], values: Labels) -> NDArray[np.bool_]:
 def _distances(
     truth: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing: Sequence[float]
 ) -> dict[str, float]:
-    points = surface.surface_points(truth, prediction)
+    points = surface_points(truth, prediction)
     voxels, mm = (
-        np.concatenate(surface.point_distances(*points, unit))
-        for unit in ((1.0,) * truth.ndim, spacing)
+        np.concatenate(point_distances(*points, unit)) for unit in ((1.0,) * truth.ndim, spacing)
     )
     return {
         "hd95_voxels": float(np.percentile(voxels, 95)),
@@ -162,3 +164,33 @@ def _join(boxes: Iterable[tuple[slice, ...] | None], axes: int) -> tuple[slice, 
         slice(min(side.start for side in sides), max(side.stop for side in sides))
         for sides in zip(*known, strict=True)
     )
+
+
+def surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask's surface voxels; any number of axes."""
+    return mask & ~ndimage.binary_erosion(mask)
+
+
+def surface_points(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[Points, Points]:
+    """Indices (points, axes) of the two masks' surface voxels.
+
+    Raises:
+        ValueError: a mask without a voxel.
+    """
+    points = tuple(np.argwhere(surface(mask)).astype(np.float64) for mask in (a, b))
+    if not (len(points[0]) and len(points[1])):
+        raise ValueError("a, b: expected masks with a voxel in each, got an empty one")
+    return points
+
+
+def point_distances(a: Points, b: Points, spacing: Sequence[float]) -> tuple[Points, Points]:
+    """From each point of `a` the distance to the nearest of `b`, and the other way.
+
+    Args:
+        a, b: (points, axes), at least one each.
+        spacing: voxel size along each axis; the unit of the result.
+    """
+    a, b = (points * np.asarray(spacing, np.float64) for points in (a, b))
+    # unbalanced trees are built in a fraction of the time and answer as fast on a grid
+    trees = [cKDTree(points, balanced_tree=False, compact_nodes=False) for points in (a, b)]
+    return trees[1].query(a)[0], trees[0].query(b)[0]

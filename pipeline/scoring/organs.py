@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import datasets
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
-from pipeline.core.params import blocks
+from pipeline.core.params import load
 
 LARGEST = 65_535
 
@@ -27,7 +27,7 @@ def read_label_names(path: Path) -> dict[str, tuple[int, ...]]:
         UserError: missing, unreadable or not a description of labels; lists every problem.
     """
     if path.suffix in (".yaml", ".yml"):
-        dataset = blocks.load([path]).dataset
+        dataset = load.load([path]).dataset
         return dict(datasets.get(dataset).labels(dataset).organs)
     try:
         value = read_json(path)

@@ -7,27 +7,22 @@ HU), clipped to [low, high]; the reader maps them to [0, 1]. Axes are (slice, ro
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_path
 from pipeline.imaging.intensity import to_unit
 from pipeline.imaging.volumes import Geometry
+from pipeline.shards.parquet import damaged, open_file, reading, with_metadata
 
-VERSION = 1
-KEY = b"hsam"
 IMAGE_TYPES = ("<i2", "<f4")
 _PIXELS = ["rows", "columns", "image", "label"]
 
@@ -42,25 +37,6 @@ _SHARD_FIELDS = pa.schema(
         pa.field("label", pa.large_binary(), nullable=False),
         pa.field("counts", pa.list_(pa.int64()), nullable=False),
         pa.field("content", pa.string(), nullable=False),
-    ]
-)
-_MANIFEST_FIELDS = pa.schema(
-    [
-        pa.field("case", pa.string(), nullable=False),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("shard_sha256", pa.string(), nullable=False),
-        pa.field("image_sha256", pa.string(), nullable=False),
-        pa.field("label_sha256", pa.string(), nullable=False),
-        pa.field("shape", pa.list_(pa.int32(), 3), nullable=False),
-        pa.field("spacing_mm", pa.list_(pa.float64(), 3), nullable=False),
-        pa.field("source_shape", pa.list_(pa.int32(), 3), nullable=False),
-        pa.field("source_affine", pa.list_(pa.float64(), 16), nullable=False),
-        pa.field("orientation", pa.string(), nullable=False),
-        pa.field("low", pa.float64(), nullable=False),
-        pa.field("high", pa.float64(), nullable=False),
-        pa.field("slices", pa.int32(), nullable=False),
-        pa.field("counts", pa.list_(pa.int64()), nullable=False),
-        pa.field("role", pa.string()),
     ]
 )
 
@@ -109,79 +85,6 @@ class Slice:
     spacing_mm: tuple[float, float, float]
 
 
-@dataclass(frozen=True)
-class ManifestRow:
-    """One case of a data set.
-
-    Attributes:
-        case: the id.
-        shard: file name of its shard.
-        shard_sha256, image_sha256, label_sha256: of the shard and the raw files.
-        shape: (slices, rows, columns) as prepared.
-        spacing_mm: voxel sides along slice, row, column as prepared.
-        source_shape: voxels along x, y, z of the raw volume.
-        source_affine: voxel to RAS+ mm, 4 x 4, row after row.
-        orientation: of the raw volume, such as "LAS".
-        low, high: source units that became 0 and 1.
-        slices: number of slices.
-        counts: voxels of each class, the background first.
-        role: part of the literature's split, None where it names none.
-    """
-
-    case: str
-    shard: str
-    shard_sha256: str
-    image_sha256: str
-    label_sha256: str
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    source_shape: tuple[int, int, int]
-    source_affine: tuple[float, ...]
-    orientation: str
-    low: float
-    high: float
-    slices: int
-    counts: tuple[int, ...]
-    role: Literal["train", "test"] | None
-
-    @property
-    def geometry(self) -> Geometry:
-        """The raw volume's grid, to which predictions go back (`volumes.restore_labels`)."""
-        return Geometry(self.source_shape, np.reshape(self.source_affine, (4, 4)))
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A prepared data set.
-
-    Attributes:
-        name: the data set's.
-        class_names: organs; `class_names[k - 1]` is class k.
-        intensity: the rule that brought the images to [0, 1]: kind, low, high.
-        preparation: axes of the slices ("SPL") and spacing_mm that they were resampled to, or None.
-        rows: the cases, sorted by id.
-    """
-
-    name: str
-    class_names: list[str]
-    intensity: dict[str, Any]
-    preparation: dict[str, Any]
-    rows: tuple[ManifestRow, ...]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[ManifestRow]:
-        return iter(self.rows)
-
-    def case(self, case: str) -> ManifestRow:
-        """The row of one case; KeyError when there is none."""
-        for row in self.rows:
-            if row.case == case:
-                return row
-        raise KeyError(case)
-
-
 def write_shard(path: Path, prepared: Prepared) -> None:
     """Write a shard atomically; the same case gives the same bytes.
 
@@ -209,7 +112,7 @@ def write_shard(path: Path, prepared: Prepared) -> None:
         "source_shape": list(prepared.source.geometry.shape),
         "source_affine": prepared.source.geometry.affine.ravel().tolist(),
     }
-    schema = _with_metadata(_SHARD_FIELDS, about)
+    schema = with_metadata(_SHARD_FIELDS, about)
     classes = len(prepared.class_names) + 1
     with (
         atomic_path(path) as temporary,
@@ -269,7 +172,7 @@ class ShardReader:
     def source(self) -> Source:
         """The raw files that the shard was made from."""
         about = self._about
-        with _reading(self.path):
+        with reading(self.path):
             affine = np.reshape(about["source_affine"], (4, 4))
             geometry = Geometry(tuple(about["source_shape"]), affine)
             return Source(about["image_sha256"], about["label_sha256"], geometry)
@@ -288,7 +191,7 @@ class ShardReader:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """(slices, classes) pixels of each class, the background first; decodes no image."""
-        with _reading(self.path):
+        with reading(self.path):
             column = self._file.read(columns=["counts"]).column("counts").to_pylist()
         return np.array(column, np.int64).reshape(len(self), len(self.class_names) + 1)
 
@@ -322,7 +225,7 @@ class ShardReader:
             image, label = self._decode(table)
             place, content = self._values(table, "slice", "content")
             if place != index or content != _content(image, label):
-                raise _damaged(self.path, f"slice {index} has changed")
+                raise damaged(self.path, f"slice {index} has changed")
 
     @property
     def _file(self) -> pq.ParquetFile:
@@ -335,8 +238,8 @@ class ShardReader:
     def _open(self) -> tuple[int, pq.ParquetFile, dict[str, Any]]:
         # a forked process must not share its parent's file position
         if self._opened is None or self._opened[0] != os.getpid():
-            file, about = _open_file(self.path, "shard", _SHARD_FIELDS)
-            with _reading(self.path):
+            file, about = open_file(self.path, "shard", _SHARD_FIELDS)
+            with reading(self.path):
                 if about["image_type"] not in IMAGE_TYPES or not about["low"] < about["high"]:
                     raise ValueError("its description makes no sense")
                 if file.num_row_groups == 0 or file.num_row_groups != file.metadata.num_rows:
@@ -346,60 +249,24 @@ class ShardReader:
 
     def _table(self, index: int, columns: list[str] | None = None) -> pa.Table:
         """The row of a slice; no columns named: all."""
-        with _reading(self.path):
+        with reading(self.path):
             # without Arrow's threads, which would cost a slice as much as they save
             return self._file.read_row_group(index, columns=columns, use_threads=False)
 
     def _values(self, table: pa.Table, *columns: str) -> tuple[Any, ...]:
         """Some columns of one row."""
-        with _reading(self.path):
+        with reading(self.path):
             return tuple(table.column(name)[0].as_py() for name in columns)
 
     def _decode(self, table: pa.Table) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Image (H, W) in source units, read-only, and label (H, W), of a row with _PIXELS."""
         shape = self._values(table, "rows", "columns")
-        with _reading(self.path):
+        with reading(self.path):
             # Arrow's own memory: a Python value would be a copy
             image, label = (table.column(name)[0].as_buffer() for name in ("image", "label"))
             image = np.frombuffer(image, self.image_type).reshape(shape)
             label = np.frombuffer(label, np.uint8).reshape(shape)
         return image, label.copy()
-
-
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest atomically; the same data set gives the same bytes."""
-    about = {
-        "kind": "manifest",
-        "name": manifest.name,
-        "class_names": list(manifest.class_names),
-        "intensity": dict(manifest.intensity),
-        "preparation": dict(manifest.preparation),
-    }
-    schema = _with_metadata(_MANIFEST_FIELDS, about)
-    table = pa.Table.from_pylist([asdict(row) for row in manifest.rows], schema)
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-
-
-def read_manifest(path: Path) -> Manifest:
-    """The prepared data set's cases.
-
-    Raises:
-        UserError: missing, damaged, or written by another version.
-    """
-    file, about = _open_file(Path(path), "manifest", _MANIFEST_FIELDS)
-    with _reading(path):
-        rows = [
-            ManifestRow(**{key: _tuple(value) for key, value in row.items()})
-            for row in file.read().to_pylist()
-        ]
-        return Manifest(
-            about["name"],
-            about["class_names"],
-            about["intensity"],
-            about["preparation"],
-            tuple(rows),
-        )
 
 
 def _slice_row(
@@ -424,44 +291,3 @@ def _slice_row(
 def _content(image: NDArray[Any], label: NDArray[np.uint8]) -> str:
     head = f"{image.dtype.str} {image.shape[0]} {image.shape[1]}\n".encode()
     return hashlib.sha256(head + image.tobytes() + label.tobytes()).hexdigest()
-
-
-def _with_metadata(schema: pa.Schema, about: Mapping[str, Any]) -> pa.Schema:
-    text = json.dumps({"version": VERSION, **about}, sort_keys=True, allow_nan=False)
-    return schema.with_metadata({KEY: text.encode()})
-
-
-def _open_file(path: Path, kind: str, fields: pa.Schema) -> tuple[pq.ParquetFile, dict[str, Any]]:
-    """A parquet file of this schema and its description."""
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such {kind}; run the prepare stage first.")
-    with _reading(path):
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        schema = file.schema_arrow
-        about = json.loads((schema.metadata or {}).get(KEY, b"{}"))
-    if about.get("kind") != kind or about.get("version") != VERSION:
-        raise UserError(
-            f"{path}: expected a {kind} of version {VERSION}, found {about.get('kind', 'another')} "
-            f"file of version {about.get('version', 'none')}; run the prepare stage again."
-        )
-    if not schema.remove_metadata().equals(fields):
-        raise UserError(f"{path}: its columns are not those of a {kind}; run prepare again.")
-    return file, about
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turns what a damaged file makes the libraries raise into a sentence about the file."""
-    try:
-        yield
-    # pyarrow's own errors are OSErrors and ValueErrors
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, " ".join(str(error).split())) from None
-
-
-def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"{path}: damaged ({reason}); delete it and run the prepare stage again.")
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

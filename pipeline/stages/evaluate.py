@@ -30,7 +30,8 @@ from pipeline.scoring import dice, disagreement, tables
 from pipeline.scoring.conventions import apply_convention
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.measures import Measures, measure_organs
-from pipeline.shards.case import Manifest, ManifestRow, ShardReader, read_manifest
+from pipeline.shards.case import ShardReader
+from pipeline.shards.manifest import Manifest, ManifestRow, read_manifest
 from pipeline.shards.roles import SplitFile, check_slices, read_split
 
 MEASURES, REVIEW_ROWS = "measures.json", "review.json"

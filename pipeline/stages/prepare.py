@@ -10,7 +10,7 @@ import filecmp
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,47 +23,13 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Percentile, Window, stage_params
 from pipeline.core.pool import over_cases
 from pipeline.datasets import check
-from pipeline.datasets.base import CanonicalSplit, LabelMap, RawCase
+from pipeline.datasets.base import CanonicalSplit, RawCase
 from pipeline.imaging import intensity, volumes
-from pipeline.shards import case as shards
+from pipeline.shards.case import Prepared, ShardReader, Source, write_shard
+from pipeline.shards.manifest import Manifest, ManifestRow, write_manifest
+from pipeline.shards.recipe import Recipe
 
 MANIFEST = "manifest.parquet"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything but its raw files that a shard depends on.
-
-    Attributes:
-        labels: raw labels to classes.
-        intensity: the rule for [low, high].
-        spacing_mm: in-plane spacing to resample to; None: as acquired.
-    """
-
-    labels: LabelMap
-    intensity: Window | Percentile
-    spacing_mm: float | None
-
-    @classmethod
-    def of(cls, params: Params) -> "Recipe":
-        """The recipe that the parameters ask for."""
-        entry, dataset = datasets.get(params.dataset), params.dataset
-        rule = params.prepare.intensity or entry.intensity(dataset)
-        return cls(entry.labels(dataset), rule, params.prepare.spacing_mm)
-
-    def digest(self) -> str:
-        """SHA-256 over the values and over the stage's code."""
-        labels = {**asdict(self.labels), "ignored": sorted(self.labels.ignored)}
-        # the order of the organs is the order of the classes, which a mapping's hash would lose
-        labels["organs"] = list(self.labels.organs.items())
-        return files.digest(
-            {
-                "labels": labels,
-                "intensity": self.intensity.model_dump(),
-                "spacing_mm": self.spacing_mm,
-                "code": sources.stage_digest("prepare"),
-            }
-        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +41,7 @@ class Work:
     folder: Path
 
 
-def prepare_case(raw: RawCase, recipe: Recipe) -> shards.Prepared:
+def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
     """Read, check and turn one case into what its shard holds.
 
     Raises:
@@ -101,7 +67,7 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> shards.Prepared:
         spacing = (spacing[0], *plane)
         images = volumes.resample_images(images, size)
         labels = volumes.resample_labels(labels, size)
-    return shards.Prepared(
+    return Prepared(
         case=raw.case,
         images=stored(images, low, high, recipe.intensity),
         labels=labels,
@@ -109,7 +75,7 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> shards.Prepared:
         low=low,
         high=high,
         class_names=list(recipe.labels.names),
-        source=shards.Source(file_hash(raw.image_files), file_hash(raw.label_files), geometry),
+        source=Source(file_hash(raw.image_files), file_hash(raw.label_files), geometry),
     )
 
 
@@ -189,17 +155,17 @@ def keep_shard(work: Work) -> Path:
     source = files.digest([file_hash(raw.image_files), file_hash(raw.label_files)])
     path = work.folder / f"{raw.case}-{source[:12]}.parquet"
     try:
-        shards.ShardReader(path).verify()
+        ShardReader(path).verify()
     except UserError:
-        shards.write_shard(path, prepare_case(raw, work.recipe))
+        write_shard(path, prepare_case(raw, work.recipe))
     return path
 
 
-def manifest_row(case: str, shard: Path, canonical: CanonicalSplit) -> shards.ManifestRow:
+def manifest_row(case: str, shard: Path, canonical: CanonicalSplit) -> ManifestRow:
     """What the manifest says of a case, from its shard alone."""
-    reader = shards.ShardReader(shard)
+    reader = ShardReader(shard)
     source, (low, high) = reader.source, reader.bounds
-    return shards.ManifestRow(
+    return ManifestRow(
         case=case,
         shard=f"{case}.parquet",
         shard_sha256=files.sha256(shard),
@@ -227,7 +193,7 @@ def _finish(
 ) -> None:
     """Publish provenance and manifest; both stay as they are when the manifest is the same."""
     rows = tuple(manifest_row(case, path, canonical) for case, path in made.items())
-    manifest = shards.Manifest(
+    manifest = Manifest(
         params.dataset.name,
         list(recipe.labels.names),
         recipe.intensity.model_dump(),
@@ -237,7 +203,7 @@ def _finish(
     target, provenance = out / MANIFEST, out / run_folder.PROVENANCE
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder) / MANIFEST
-        shards.write_manifest(new, manifest)
+        write_manifest(new, manifest)
         if _same(new, target) and provenance.is_file():
             return
     target.unlink(missing_ok=True)
@@ -248,7 +214,7 @@ def _finish(
         "code": sources.stage_digest("prepare"),
     }
     files.write_json(provenance, run_folder.provenance(key))
-    shards.write_manifest(target, manifest)
+    write_manifest(target, manifest)
 
 
 def _same(first: Path, second: Path) -> bool:

@@ -22,7 +22,7 @@ from pipeline.core.sources import ROOT
 from pipeline.reporting.inputs import ReportFolders, read_inputs
 from pipeline.reporting.page import page
 from pipeline.reporting.pictures import test_pictures
-from pipeline.scoring.score_table import print_scores
+from pipeline.scoring.tables import print_scores
 
 TEMPLATES = ROOT / "pipeline" / "reporting" / "templates"
 TEMPLATE, STYLE, REPORT = "report.html.j2", "report.css", "report.html"

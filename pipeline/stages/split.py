@@ -18,7 +18,8 @@ from pipeline.core import files, run_folder, sources
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.params.blocks import Split as Settings
-from pipeline.shards.case import Manifest, ShardReader, read_manifest
+from pipeline.shards.case import ShardReader
+from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import ROLES, SplitFile, leaks, write_split
 
 SPLIT, SUMMARY = "split.parquet", "split.json"

@@ -16,7 +16,8 @@ import hsam
 from pipeline.core import files, run_folder
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import Params, Train, overlay, read_yaml, stage_params, validate
+from pipeline.core.params.blocks import Params, Train, stage_params
+from pipeline.core.params.load import overlay, read_yaml, validate
 from pipeline.training.build import build_model, takes_sam
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import launch, make_fabric

@@ -1,7 +1,6 @@
 """The training loop: what `train` and each trial of `search` run."""
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,13 +12,14 @@ from torch import Tensor
 
 import hsam
 from pipeline.core import files
-from pipeline.core.console import duration, say, show_table, steps
+from pipeline.core.console import show_table, steps
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
 from pipeline.core.signals import Stop, listening
 from pipeline.training import preflight
 from pipeline.training.batches import Batches, Step
 from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.clock import Clock
 from pipeline.training.devices import set_tf32
 from pipeline.training.history import History, LiveLog, Pending
 from pipeline.training.sampling import rare_organ_weights
@@ -164,57 +164,6 @@ def schedules(settings: Train, batches: Batches, step: Step) -> tuple[float, flo
         epochs=settings.epochs,
     )
     return settings.learning_rate * factor, weight
-
-
-class Clock:
-    """Times of a training: checkpoints, slices a second, what is left. No number depends on it."""
-
-    FIRST = 3  # steps before the estimate; the very first ones are slower
-
-    def __init__(self, checkpoint_minutes: float) -> None:
-        self._pause = 60 * checkpoint_minutes
-        self._saved = self._looked = time.monotonic()
-        self._timed = 0.0
-        self._steps = 0
-        self._speed = math.nan
-        self._told = False
-
-    def due(self) -> bool:
-        """Whether it is time for a checkpoint."""
-        return time.monotonic() - self._saved >= self._pause
-
-    def saved(self) -> None:
-        """A checkpoint was written."""
-        self._saved = time.monotonic()
-
-    def note(self, done: list[Step]) -> None:
-        """Some more steps are done; what comes before `go_on` isn't counted as theirs."""
-        seconds = time.monotonic() - self._looked
-        self._timed += seconds
-        self._steps += len(done)
-        self._speed = sum(len(step.indices) for step in done) / seconds
-
-    def go_on(self) -> None:
-        """The next steps begin."""
-        self._looked = time.monotonic()
-
-    def told(self, history: History, rate: float, done: list[Step]) -> str:
-        """What the progress display says after these steps."""
-        text = (
-            f"epoch {done[-1].epoch}  loss {history.loss:.4f}  lr {rate:.2e}  "
-            f"{self._speed:.1f} slices/s"
-        )
-        last = history.epochs[-1] if history.epochs else {}
-        if done[-1].ends_epoch and last["validation_dice"] is not None:
-            text += f"  validation Dice {last['validation_dice']:.3f}"
-        return text
-
-    def estimate(self, title: str, step: int, total: int) -> None:
-        """Say once, after the first steps, how long all of them take."""
-        if not self._told and self._steps >= self.FIRST and step < total:
-            left = duration(self._timed / self._steps * (total - step))
-            say(f"{title}: about {left} for the {total - step:,} steps that are left")
-            self._told = True
 
 
 def _batches(

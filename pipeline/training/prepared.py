@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.shards.case import ShardReader, read_manifest
+from pipeline.shards.case import ShardReader
+from pipeline.shards.manifest import read_manifest
 from pipeline.shards.roles import check_slices, read_split
 from pipeline.training.slices import SliceDataset
 

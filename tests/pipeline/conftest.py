@@ -8,9 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.core.params.blocks import Params, overlay, read_yaml, validate
+from pipeline.core.params.blocks import Params
+from pipeline.core.params.load import overlay, read_yaml, validate
 from pipeline.imaging.volumes import Geometry
-from pipeline.shards import case as shards
+from pipeline.shards.case import Prepared, Source, write_shard
 from pipeline.stages import phantom, prepare, search, split
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,13 +49,13 @@ def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Pa
 
 def save_shard(path: Path, images: np.ndarray, labels: np.ndarray, organs: int = 8) -> Path:
     """Write a shard of images (Z, H, W), in [0, 1] or int16 from 0 to 1000, and labels."""
-    source = shards.Source("11", "22", Geometry(images.shape[::-1], AFFINE))
+    source = Source("11", "22", Geometry(images.shape[::-1], AFFINE))
     names = [f"organ {number}" for number in range(1, organs + 1)]
     case, spacing = path.stem, (3.0, 0.7, 0.8)
     high = 1000.0 if images.dtype == np.int16 else 1.0
     images = images.astype(np.int16 if high > 1 else np.float32)
-    prepared = shards.Prepared(case, images, labels, spacing, 0.0, high, names, source)
-    shards.write_shard(path, prepared)
+    prepared = Prepared(case, images, labels, spacing, 0.0, high, names, source)
+    write_shard(path, prepared)
     return path
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.params.blocks import load, overlay, read_yaml, render, validate
+from pipeline.core.params.load import load, overlay, read_yaml, validate
+from pipeline.core.params.render import render
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {

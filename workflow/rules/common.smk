@@ -13,7 +13,9 @@ sys.path.insert(0, workflow.basedir)
 from pipeline import datasets
 from pipeline.core import files, sources as code
 from pipeline.core.errors import UserError
-from pipeline.core.params import blocks as parameters
+from pipeline.core.params.blocks import params_digest, stage_params
+from pipeline.core.params.load import read_yaml, validate as validate_params
+from pipeline.core.params.render import render
 
 
 def checked(function, *arguments):
@@ -27,17 +29,17 @@ def checked(function, *arguments):
 def params_file():
     """params.yaml, or with overlays from the command line a file that holds the result."""
     default = Path("params.yaml")
-    if parameters.validate(parameters.read_yaml(default), str(default)) == PARAMS:
+    if validate_params(read_yaml(default), str(default)) == PARAMS:
         return str(default)
-    path = Path("runs", "params", f"{parameters.params_digest(PARAMS)[:12]}.yaml")
+    path = Path("runs", "params", f"{params_digest(PARAMS)[:12]}.yaml")
     if not path.exists():
-        files.write_text(path, parameters.render(PARAMS))
+        files.write_text(path, render(PARAMS))
     return str(path)
 
 
 def reads(stage):
     """The parameters that a stage reads: their change reruns its rule."""
-    return parameters.stage_params(PARAMS, stage)
+    return stage_params(PARAMS, stage)
 
 
 def sources(stage):
@@ -45,7 +47,7 @@ def sources(stage):
     return [str(path) for path in code.stage_files(stage)]
 
 
-PARAMS = checked(parameters.validate, config, "params.yaml")
+PARAMS = checked(validate_params, config, "params.yaml")
 PARAMS_FILE = checked(params_file)
 CASES = checked(datasets.expected_files, PARAMS.dataset)
 PHANTOM = "data/raw/phantom"

@@ -16,9 +16,8 @@ from pydicom.sr.codedict import Code, codes
 
 from hsam import __version__
 from pipeline.core.files import atomic_path
+from pipeline.imaging.colours import organ_colour, rgb
 from pipeline.imaging.dicom.series import Series
-from pipeline.imaging.label_tables import rgb
-from pipeline.reporting.drawing import organ_colour
 
 MAKER, MODEL_NAME, DESCRIPTION = "H-SAM", "hsam predict", "H-SAM segmentation"
 SERIES_NUMBER = 900

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from pipeline.commands import figures as paper_figures
+from pipeline.commands import figures as figures_command
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.reporting.figure_data import read_figure_data
+from pipeline.reporting.pictures import read_figure_data
 from pipeline.scoring.runs import read_runs
-from pipeline.shards.case import read_manifest
+from pipeline.shards.manifest import read_manifest
 from pipeline.stages import split
 from tests.pipeline.runs import measured, write_run
 from tests.pipeline.stages.test_evaluate import evaluate_into, save_model
@@ -35,7 +35,7 @@ def runs(phantom_params, prepared_phantoms, tmp_path_factory):
 def drawn(runs, prepared_phantoms, tmp_path_factory):
     out = tmp_path_factory.mktemp("figures")
     names = ["two stages", "one stage"]
-    paper_figures.run(runs, prepared_phantoms, out, names=names, slices=2)
+    figures_command.run(runs, prepared_phantoms, out, names=names, slices=2)
     return out
 
 
@@ -56,7 +56,7 @@ def test_the_seed_chooses_the_slices(runs, prepared_phantoms, drawn, tmp_path):
     names = ["two stages", "one stage"]
     for seed in (0, 1):
         out = tmp_path / str(seed)
-        paper_figures.run(runs, prepared_phantoms, out, names=names, slices=2, seed=seed)
+        figures_command.run(runs, prepared_phantoms, out, names=names, slices=2, seed=seed)
     for path in drawn.iterdir():
         assert path.read_bytes() == (tmp_path / "0" / path.name).read_bytes()
     assert (drawn / "slices.svg").read_bytes() != (tmp_path / "1" / "slices.svg").read_bytes()
@@ -65,7 +65,7 @@ def test_the_seed_chooses_the_slices(runs, prepared_phantoms, drawn, tmp_path):
 def test_one_run_and_several_show_the_same_slices(runs, prepared_phantoms):
     def names(folders):
         data = read_figure_data(prepared_phantoms, read_runs(folders, list("ab")[: len(folders)]))
-        figures = paper_figures.draw_all(data, 2, np.random.default_rng(0))
+        figures = figures_command.draw_all(data, 2, np.random.default_rng(0))
         return {key: [a.get_ylabel() for a in figures[key].axes] for key in ("slices", "zoom")}
 
     alone, both = names(runs[:1]), names(runs)
@@ -75,7 +75,7 @@ def test_one_run_and_several_show_the_same_slices(runs, prepared_phantoms):
 
 def test_zoomed_organs_are_small_and_on_the_slice(runs, prepared_phantoms):
     data = read_figure_data(prepared_phantoms, read_runs(runs, ["a", "b"]))
-    found = paper_figures.zoom_slices(data, 3, np.random.default_rng(0))
+    found = figures_command.zoom_slices(data, 3, np.random.default_rng(0))
     sizes = sum(data.counts(case).sum(0) for case in data.runs[0].case_ids)
     assert len(set(found)) == len(found) == 3
     for case, index, organ in found:
@@ -85,7 +85,7 @@ def test_zoomed_organs_are_small_and_on_the_slice(runs, prepared_phantoms):
 
 def test_the_worst_disagreements_come_first_and_once(runs, prepared_phantoms):
     (run,) = read_runs(runs[:1])
-    worst = paper_figures.worst_slices(run, 5)
+    worst = figures_command.worst_slices(run, 5)
     assert len({(case, index) for case, index, *_ in worst}) == 5
     values = [value for *_, value in worst]
     assert values == sorted(values, reverse=True)
@@ -94,13 +94,13 @@ def test_the_worst_disagreements_come_first_and_once(runs, prepared_phantoms):
 def test_runs_without_predictions_or_on_other_data(runs, prepared_phantoms, tmp_path):
     scored = write_run(tmp_path / "scored", measured(1))
     with pytest.raises(UserError, match="no predictions there"):
-        paper_figures.run([scored], prepared_phantoms, tmp_path / "out")
+        figures_command.run([scored], prepared_phantoms, tmp_path / "out")
     shutil.copytree(runs[0], tmp_path / "other")
     record = files.read_json(tmp_path / "other" / "provenance.json")
     record["inputs"]["manifest"] = "0" * 64
     files.write_json(tmp_path / "other" / "provenance.json", record)
     with pytest.raises(UserError, match="other data than"):
-        paper_figures.run([tmp_path / "other"], prepared_phantoms, tmp_path / "out")
+        figures_command.run([tmp_path / "other"], prepared_phantoms, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

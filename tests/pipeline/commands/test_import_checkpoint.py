@@ -12,7 +12,7 @@ from pipeline.commands import import_checkpoint
 from pipeline.commands.predict import Predictor
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import load, overlay, read_yaml, validate
+from pipeline.core.params.load import load, overlay, read_yaml, validate
 from pipeline.datasets import synapse
 from pipeline.inference import trained
 from pipeline.inference.volume import predict_volume

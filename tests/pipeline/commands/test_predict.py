@@ -16,14 +16,14 @@ from scipy import ndimage
 
 import hsam
 from hsam import Segmentation, SegmentationModel
-from pipeline.commands import predict as predict_scans
+from pipeline.commands import predict as predict_command
 from pipeline.commands import score
 from pipeline.commands.predict import Predictor, Wanted, predict_scan
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Percentile, Window
 from pipeline.imaging import scans, volumes
 from pipeline.imaging.scans import Source
-from pipeline.shards.case import read_manifest
+from pipeline.shards.manifest import read_manifest
 from pipeline.stages import evaluate, split
 from tests.pipeline.conftest import AFFINE, save_nifti, tiny_image
 from tests.pipeline.dicom_files import PATIENT, changed, write_enhanced, write_series
@@ -126,7 +126,7 @@ def trained(phantom_params, prepared_phantoms, tmp_path_factory) -> Path:
 
 def test_a_raw_scan_gets_the_labels_that_evaluate_gave_it(trained, phantom_params, tmp_path):
     images = Path(phantom_params.dataset.root) / "Training" / "img"
-    assert predict_scans.run([images], trained, tmp_path, Wanted(batch=16), None, "cpu")
+    assert predict_command.run([images], trained, tmp_path, Wanted(batch=16), None, "cpu")
     cases = sorted((trained / "evaluate" / "predictions").glob("*.nii.gz"))
     assert cases
     for case in cases:
@@ -138,7 +138,7 @@ def test_a_raw_scan_gets_the_labels_that_evaluate_gave_it(trained, phantom_param
 def test_what_is_written_beside_the_label_map(trained, phantom_params, tmp_path):
     image = sorted((Path(phantom_params.dataset.root) / "Training" / "img").iterdir())[0]
     wanted = Wanted(overlay=True, probabilities=True)
-    assert predict_scans.run([image], trained / "train", tmp_path, wanted, None, "cpu")
+    assert predict_command.run([image], trained / "train", tmp_path, wanted, None, "cpu")
     name = image.name.removesuffix(".nii.gz")
     ends = (".nii.gz", ".json", "_review.csv", "_overlay.png")
     others = {"labels_itksnap.txt", "labels_slicer.ctbl", "probabilities"}
@@ -173,7 +173,7 @@ def test_a_folder_with_everything_in_it_is_scored_as_it_is(trained, tmp_path):
     array = tiny_image((24, 24, 5))
     write_series(tmp_path / "scans" / "series", array.transpose())
     everything = Wanted(probabilities=True, overlay=True, dicom_seg=True)
-    assert predict_scans.run(
+    assert predict_command.run(
         [tmp_path / "scans"], trained, tmp_path / "out", everything, None, "cpu"
     )
     assert (tmp_path / "out" / "series.seg.dcm").is_file()
@@ -189,7 +189,7 @@ def test_the_runs_spacing_is_applied_and_undone(tmp_path):
     path = save_nifti(tmp_path / "a.nii.gz", scan_on(np.random.default_rng(0), [2, 1, 0], True))
     predictor = threshold(spacing_mm=2.0)
     source = scans.read(Source("a", path))
-    slices = predict_scans.ScanSlices(source, predict_scans.Bounds(-125, 275, ()), 2.0)
+    slices = predict_command.ScanSlices(source, predict_command.Bounds(-125, 275, ()), 2.0)
     assert slices.shape == (source.volume.geometry.shape[2], 11, 13)
     assert slices[0:2].shape == (min(2, slices.shape[0]), 11, 13)
     predict(path, tmp_path / "out", predictor)
@@ -439,13 +439,13 @@ def test_a_mistake_is_a_sentence_and_writes_nothing(folder, trained, tmp_path, w
 def test_a_label_map_never_replaces_a_scan(folder, trained):
     before = (folder / "one.nii.gz").read_bytes()
     with pytest.raises(UserError, match="its label map would replace a scan"):
-        predict_scans.run([folder / "one.nii.gz"], trained, folder, Wanted(), None, "cpu")
+        predict_command.run([folder / "one.nii.gz"], trained, folder, Wanted(), None, "cpu")
     assert (folder / "one.nii.gz").read_bytes() == before
 
 
 def test_the_only_scan_that_is_bad_is_an_error(folder, trained, tmp_path):
     with pytest.raises(UserError, match="damaged or truncated"):
-        predict_scans.run([folder / "bad.nii.gz"], trained, tmp_path / "o", Wanted(), None, "cpu")
+        predict_command.run([folder / "bad.nii.gz"], trained, tmp_path / "o", Wanted(), None, "cpu")
 
 
 def test_a_run_that_does_not_say_how_it_was_prepared(trained, tmp_path, folder):

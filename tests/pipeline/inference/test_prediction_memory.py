@@ -17,12 +17,12 @@ PREDICT = """
 import sys
 from pathlib import Path
 import torch
-from pipeline.commands import predict as predict_scans
+from pipeline.commands import predict as predict_command
 from pipeline.commands.predict import Wanted
 
 torch.set_num_threads(1)
 scan, run, out, batch = *map(Path, sys.argv[1:4]), int(sys.argv[4])
-assert predict_scans.run([scan], run, out, Wanted(batch=batch), None, "cpu")
+assert predict_command.run([scan], run, out, Wanted(batch=batch), None, "cpu")
 # getrusage would give the parent's peak where that is larger
 status = Path("/proc/self/status").read_text()
 print(status.split("VmHWM:")[1].split()[0])

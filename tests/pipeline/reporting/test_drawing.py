@@ -7,6 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from pipeline.imaging.colours import organ_colour
 from pipeline.reporting import drawing
 
 NAN = float("nan")
@@ -83,5 +84,5 @@ def test_organs_have_their_colours_where_they_are():
 
 
 def test_organ_colours_differ_for_eight_organs():
-    assert len({drawing.organ_colour(index) for index in range(8)}) == 8
-    assert drawing.organ_colour(8) == drawing.organ_colour(0)
+    assert len({organ_colour(index) for index in range(8)}) == 8
+    assert organ_colour(8) == organ_colour(0)

@@ -2,18 +2,18 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from pipeline.scoring import surface
+from pipeline.scoring import measures
 from tests.pipeline.masks import SPACING, blob, brute_surface
 
 
 def distances(a: np.ndarray, b: np.ndarray, spacing) -> tuple[np.ndarray, np.ndarray]:
-    return surface.point_distances(*surface.surface_points(a, b), spacing)
+    return measures.point_distances(*measures.surface_points(a, b), spacing)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_distances_equal_brute_force(seed):
     a, b = blob(seed), blob(seed + 100)
-    np.testing.assert_array_equal(surface.surface(a), brute_surface(a))
+    np.testing.assert_array_equal(measures.surface(a), brute_surface(a))
     for spacing in (SPACING, (1, 1, 1)):
         points = (np.argwhere(brute_surface(mask)) * np.asarray(spacing) for mask in (a, b))
         table = cdist(*points)
@@ -30,9 +30,9 @@ def test_hand_made_distances():
 
 
 def test_the_array_border_counts_as_outside():
-    assert surface.surface(np.ones((3, 3, 3), bool)).sum() == 26
+    assert measures.surface(np.ones((3, 3, 3), bool)).sum() == 26
 
 
 def test_distances_refuse_an_empty_mask():
     with pytest.raises(ValueError, match="empty"):
-        surface.surface_points(np.zeros((2, 2), bool), np.ones((2, 2), bool))
+        measures.surface_points(np.zeros((2, 2), bool), np.ones((2, 2), bool))

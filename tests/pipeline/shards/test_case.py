@@ -10,12 +10,12 @@ import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.imaging.volumes import Geometry
-from pipeline.shards import case as shards
-from pipeline.shards.case import ShardReader
+from pipeline.shards import manifest, parquet
+from pipeline.shards.case import Prepared, ShardReader, Source, write_shard
 from tests.pipeline.conftest import AFFINE, tiny_image, tiny_label
 
 NAMES = [f"organ {index}" for index in range(1, 14)]
-ROW = shards.ManifestRow(
+ROW = manifest.ManifestRow(
     case="a",
     shard="a.parquet",
     shard_sha256="00",
@@ -32,19 +32,19 @@ ROW = shards.ManifestRow(
     counts=(5, 6),
     role=None,
 )
-MANIFEST = shards.Manifest("tiny", ["organ"], {"kind": "window"}, {"axes": "SPL"}, (ROW,))
+MANIFEST = manifest.Manifest("tiny", ["organ"], {"kind": "window"}, {"axes": "SPL"}, (ROW,))
 
 
-def prepared(images=None, low=-125.0, high=275.0) -> shards.Prepared:
+def prepared(images=None, low=-125.0, high=275.0) -> Prepared:
     images = np.clip(tiny_image(), -125, 275).T if images is None else images
-    source = shards.Source("11", "22", Geometry((10, 20, 30), AFFINE))
+    source = Source("11", "22", Geometry((10, 20, 30), AFFINE))
     labels = tiny_label().T
-    return shards.Prepared("a", images, labels, (3.0, 0.7, 0.8), low, high, NAMES, source)
+    return Prepared("a", images, labels, (3.0, 0.7, 0.8), low, high, NAMES, source)
 
 
 @pytest.fixture
 def path(tmp_path):
-    shards.write_shard(tmp_path / "a.parquet", prepared())
+    write_shard(tmp_path / "a.parquet", prepared())
     return tmp_path / "a.parquet"
 
 
@@ -74,7 +74,7 @@ def test_a_volume_is_its_slices(path):
 def test_float_images(tmp_path):
     images = (tiny_image().T / 1000).astype(np.float32)
     low, high = float(images.min()), float(images.max())
-    shards.write_shard(tmp_path / "b.parquet", prepared(images, low, high))
+    write_shard(tmp_path / "b.parquet", prepared(images, low, high))
     read, _ = ShardReader(tmp_path / "b.parquet").read_volume()
     assert (read.min(), read.max()) == (0, 1)
     np.testing.assert_allclose(read, (images - low) / (high - low), atol=1e-6)
@@ -100,7 +100,7 @@ def test_one_slice_a_row_group(path):
 
 
 def test_same_case_same_bytes(path, tmp_path):
-    shards.write_shard(tmp_path / "again.parquet", prepared())
+    write_shard(tmp_path / "again.parquet", prepared())
     assert (tmp_path / "again.parquet").read_bytes() == path.read_bytes()
 
 
@@ -157,14 +157,14 @@ def rewritten(path, **about):
 
 
 def test_another_version_is_refused(path):
-    rewritten(path, version=shards.VERSION + 1)
+    rewritten(path, version=parquet.VERSION + 1)
     with pytest.raises(UserError, match="expected a shard of version 1, found shard file of"):
         ShardReader(path).read(0)
 
 
 def test_other_files_are_refused(path, tmp_path):
     with pytest.raises(UserError, match="expected a manifest of version 1, found shard"):
-        shards.read_manifest(path)
+        manifest.read_manifest(path)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "b.parquet")
     with pytest.raises(UserError, match="expected a shard of version 1, found another file"):
         len(ShardReader(tmp_path / "b.parquet"))
@@ -190,13 +190,13 @@ def test_what_the_schema_has_no_place_for(tmp_path):
         ({"class_names": ["one"]}, "label 12 in slice 0 has no class name"),
     ):
         with pytest.raises(ValueError, match=message):
-            shards.write_shard(tmp_path / "a.parquet", replace(case, **change))
+            write_shard(tmp_path / "a.parquet", replace(case, **change))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_manifest_round_trip(tmp_path):
-    shards.write_manifest(tmp_path / "m.parquet", MANIFEST)
-    read = shards.read_manifest(tmp_path / "m.parquet")
+    manifest.write_manifest(tmp_path / "m.parquet", MANIFEST)
+    read = manifest.read_manifest(tmp_path / "m.parquet")
     assert read == MANIFEST
     assert len(read) == 1
     assert np.array_equal(read.case("a").geometry.affine, AFFINE)

@@ -19,7 +19,7 @@ from pipeline.imaging import volumes
 from pipeline.scoring import dice
 from pipeline.scoring.conventions import CONVENTIONS, SCORES
 from pipeline.scoring.measures import measure
-from pipeline.shards.case import Manifest, read_manifest
+from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split, write_split
 from pipeline.stages import evaluate, split
 

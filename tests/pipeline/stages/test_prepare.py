@@ -9,8 +9,8 @@ from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.datasets.synapse import image_path, label_path
 from pipeline.imaging import volumes
-from pipeline.shards import case as shards
-from pipeline.shards.case import ShardReader, read_manifest
+from pipeline.shards.case import ShardReader
+from pipeline.shards.manifest import read_manifest
 from pipeline.stages import prepare
 from tests.pipeline.conftest import AFFINE, save_nifti, tiny_image, tiny_label
 
@@ -276,7 +276,7 @@ def test_empty_range_of_intensities(synapse_params, synapse_root, folders):
 
 
 def test_published_shards_are_those_of_the_schema(prepared_phantoms):
-    for row in shards.read_manifest(prepared_phantoms / "manifest.parquet"):
+    for row in read_manifest(prepared_phantoms / "manifest.parquet"):
         reader = ShardReader(prepared_phantoms / "shards" / row.shard)
         reader.verify()
         assert reader.case == row.case

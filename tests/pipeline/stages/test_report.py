@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import overlay, validate
+from pipeline.core.params.load import overlay, validate
 from pipeline.datasets import synapse
 from pipeline.reporting.inputs import ReportFolders, read_inputs
 from pipeline.reporting.page import page

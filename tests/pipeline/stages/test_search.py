@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from pipeline.core.params.blocks import read_yaml
+from pipeline.core.params.load import read_yaml
 from pipeline.stages import search, split
 from tests.pipeline.conftest import make_params
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.shards import roles as split_file
+from pipeline.shards import roles as roles_module
 from pipeline.shards.roles import SplitFile, read_split, write_split
 from pipeline.stages import split
 from tests.pipeline.conftest import make_params
@@ -160,7 +160,7 @@ def test_no_split_leaks(cases, test, validation, slices, only_labelled, seed):
         return
     made = SplitFile("any", roles)
     assert set(roles) == {(case, index) for case, count in cases.items() for index in range(count)}
-    assert split_file.leaks(made.cases) == []
+    assert roles_module.leaks(made.cases) == []
     assert made.cases["test"]
     assert made.slices["train"]
     assert not set(made.cases["validation"]) & set(made.cases["train"])
@@ -291,7 +291,7 @@ def test_a_leak_is_neither_written_nor_read(tmp_path, monkeypatch):
         write_split(tmp_path / "s.parquet", leak)
     assert list(tmp_path.iterdir()) == []
     with monkeypatch.context() as patch:
-        patch.setattr(split_file, "leaks", lambda cases: [])
+        patch.setattr(roles_module, "leaks", lambda cases: [])
         write_split(tmp_path / "s.parquet", leak)
     with pytest.raises(UserError, match="case b is in test and in train"):
         read_split(tmp_path / "s.parquet")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pipeline.core.params.blocks import load
+from pipeline.core.params.load import load
 from pipeline.imaging.resize import resize_images, resize_labels
 from pipeline.training.augment import augment, draw, sample_seeds
 from tests.pipeline.conftest import ROOT

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pipeline.core.files import write_text
-from pipeline.core.params.blocks import render
+from pipeline.core.params.render import render
 from tests.pipeline.conftest import ROOT, make_params, split_and_search
 
 TINY = {

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import cli
 from pipeline.core.files import write_text
-from pipeline.core.params.blocks import render
+from pipeline.core.params.render import render
 from pipeline.shards.roles import SplitFile, read_split, write_split
 from pipeline.stages import search, split
 from pipeline.training.sam_files import SAM_FILES

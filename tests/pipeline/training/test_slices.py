@@ -10,7 +10,7 @@ import torch
 
 from pipeline.core.errors import UserError
 from pipeline.shards.case import ShardReader
-from pipeline.training import slices as slice_dataset
+from pipeline.training import slices as slices_module
 from pipeline.training.slices import SliceDataset, SliceLoader
 from tests.pipeline.conftest import save_shard
 
@@ -122,7 +122,7 @@ def test_the_cache_is_read_and_never_larger_than_its_limit(folder, monkeypatch):
 
 
 def test_few_shards_are_open_at_a_time(folder, monkeypatch):
-    monkeypatch.setattr(slice_dataset, "READERS", 2)
+    monkeypatch.setattr(slices_module, "READERS", 2)
     slices = dataset(folder)
     for index in range(7):
         slices[index]

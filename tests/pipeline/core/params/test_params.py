@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import UserError
-from pipeline.core.params import blocks as parameters
-from pipeline.core.params.blocks import load, overlay, read_yaml, render, stage_params, validate
+from pipeline.core.params import blocks
+from pipeline.core.params.blocks import stage_params
+from pipeline.core.params.load import load, overlay, read_yaml, validate
+from pipeline.core.params.render import render, restore_comments, schema_text
 
 ROOT = Path(__file__).resolve().parents[4]
 PRESETS = sorted((ROOT / "workflow" / "presets").glob("*.yaml"))
@@ -35,11 +37,11 @@ def test_params_yaml_is_valid_and_carries_the_models_comments():
 
 def test_schema_file_is_up_to_date():
     text = (ROOT / "workflow" / "schemas" / "params.schema.json").read_text()
-    assert text == parameters.schema_text(), "run: make schema"
+    assert text == schema_text(), "run: make schema"
 
 
 def test_schema_sets_no_defaults():
-    assert '"default"' not in parameters.schema_text()
+    assert '"default"' not in schema_text()
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
@@ -145,7 +147,7 @@ def test_comments_come_back_without_a_change_of_values(tmp_path, values):
     path = tmp_path / "params.yaml"
     text = (ROOT / "params.yaml").read_text()
     path.write_text("\n".join(line.split("#")[0].rstrip() for line in text.splitlines()))
-    parameters.restore_comments(path)
+    restore_comments(path)
     assert path.read_text() == text
 
 
@@ -153,5 +155,5 @@ def test_stages_read_only_their_blocks(values):
     before = validate(values, "")
     values["evaluate"]["batch_size"] += 1
     after = validate(values, "")
-    changed = {s for s in parameters.READS if stage_params(before, s) != stage_params(after, s)}
+    changed = {s for s in blocks.READS if stage_params(before, s) != stage_params(after, s)}
     assert changed == {"evaluate"}

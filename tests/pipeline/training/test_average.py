@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.ema import Average
+from pipeline.training.step import Average
 
 
 def test_an_average_follows_slowly_and_faster_at_first():
