@@ -1,0 +1,4 @@
+"""What a person runs beside the stages: predict, score, compare, figures, export, import.
+
+No command imports a stage or another command.
+"""

@@ -23,7 +23,8 @@ def stage_files(stage: str) -> list[Path]:
             found.add(name)
             pending += _imports(name)
     templates = (ROOT / "pipeline" / "reporting" / "templates").glob(f"{stage}.*")
-    return sorted(path.relative_to(ROOT) for path in (*map(_path, found), *templates))
+    modules = (path for path in map(_path, found) if _has_code(path))
+    return sorted(path.relative_to(ROOT) for path in (*modules, *templates))
 
 
 def stage_digest(stage: str) -> str:
@@ -50,6 +51,12 @@ def _imports(name: str) -> tuple[str, ...]:
     return tuple(
         sorted(item for item in names if item.split(".")[0] in PACKAGES and _path(item).is_file())
     )
+
+
+def _has_code(path: Path) -> bool:
+    """Whether a module holds more than the docstring of its folder."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return path.name != "__init__.py" or len(body) > 1
 
 
 def _absolute(name: str, node: ast.ImportFrom) -> str:

@@ -1,0 +1,4 @@
+"""From label volumes to numbers and tables: measures, conventions, intervals.
+
+Nothing here draws.
+"""

@@ -33,10 +33,8 @@ def test_files_are_those_the_stage_imports(tree):
     assert sources.stage_files("stage") == [
         Path("hsam/__init__.py"),
         Path("hsam/model.py"),
-        Path("pipeline/__init__.py"),
         Path("pipeline/helper.py"),
         Path("pipeline/reporting/templates/stage.html.j2"),
-        Path("pipeline/stages/__init__.py"),
         Path("pipeline/stages/stage.py"),
     ]
 
