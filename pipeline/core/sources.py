@@ -56,7 +56,7 @@ def _imports(name: str) -> tuple[str, ...]:
 def _has_code(path: Path) -> bool:
     """Whether a module holds more than the docstring of its folder."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
-    return path.name != "__init__.py" or len(body) > 1
+    return any(not isinstance(node, ast.Expr) for node in body)
 
 
 def _absolute(name: str, node: ast.ImportFrom) -> str:
