@@ -15,7 +15,8 @@ ROWS = (
     ("shards", "scoring", "inference"),
     ("datasets",),
     ("imaging",),
-    ("hsam", "core"),
+    ("core",),
+    ("hsam",),
 )
 LEVEL = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 CLOSED = ("stages", "commands")  # whose modules don't even know each other

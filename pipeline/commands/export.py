@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import hsam
+from hsam.inference import for_inference
+from hsam.model import SegmentationModel
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_path, sha256, write_json
@@ -35,7 +36,7 @@ Answer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 class Logits(nn.Module):
     """A model whose answer is the logits of one stage."""
 
-    def __init__(self, model: hsam.SegmentationModel, stage: str) -> None:
+    def __init__(self, model: SegmentationModel, stage: str) -> None:
         super().__init__()
         self.model, self.stage = model, stage
 
@@ -65,7 +66,7 @@ def run(
     folder = trained.model_folder(run_path)
     record = trained.read_record(folder)
     loaded = trained.load_model(folder, checkpoint, "cpu")
-    model = hsam.for_inference(loaded)
+    model = for_inference(loaded)
     known = model_stages(model)
     if stage not in known:
         raise UserError(f"--stage: this model has no {stage} stage; choose {' or '.join(known)}.")

@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import hsam
+from hsam.weights import storage
+from hsam.weights.published_adapter import load_published_adapter
 from pipeline import datasets
 from pipeline.core import files, sources
 from pipeline.core.console import say
@@ -65,7 +66,7 @@ def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:
     names = list(datasets.get(params.dataset).labels(params.dataset).names)
     model = build_model(settings, len(names), params.base.seed)
     try:
-        report = hsam.load_published_adapter(model, adapter)
+        report = load_published_adapter(model, adapter)
     except ValueError as error:
         raise UserError(f"--adapter: {error}; choose the --preset it was trained with.") from None
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:
             "code": sources.stage_digest("import_checkpoint"),
         }
         work = RunFolder(staging / out.name, key)
-        hsam.save(
+        storage.save(
             model,
             work.out,
             class_names=names,

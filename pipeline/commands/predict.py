@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-import hsam
+from hsam.inference import for_inference
+from hsam.model import SegmentationModel
 from pipeline.core.console import console, say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_json, write_text
@@ -63,7 +64,7 @@ class Wanted:
 class Predictor:
     """A loaded run: its model, its organs, and how it wants its slices."""
 
-    model: hsam.SegmentationModel
+    model: SegmentationModel
     names: list[str]
     rule: Window | Percentile
     spacing_mm: float | None
@@ -97,7 +98,7 @@ class Predictor:
                 f"expected {axes}."
             )
         model = trained.load_model(folder, checkpoint, "cpu")
-        model = hsam.for_inference(model, device, batch)
+        model = for_inference(model, device, batch)
         known = model_stages(model, device)
         return cls(model, names, rule, preparation.get("spacing_mm"), device, known)
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-import hsam
+from hsam.model import SegmentationModel
+from hsam.weights import storage
 from pipeline.core.errors import UserError
 from pipeline.core.run_folder import read_provenance
 
@@ -35,7 +36,7 @@ def model_folder(run: Path) -> Path:
 def read_record(folder: Path) -> dict[str, Any]:
     """What model.json says; UserError when it can't be read."""
     try:
-        return hsam.read_record(folder)
+        return storage.read_record(folder)
     except (FileNotFoundError, ValueError) as error:
         raise UserError(
             f"{folder / MODEL_FILES[0]}: can't be read ({error}); train or import again."
@@ -44,7 +45,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def load_model(
     folder: Path, checkpoint: str | Path | None, device: str, option: str = "--checkpoint"
-) -> hsam.SegmentationModel:
+) -> SegmentationModel:
     """The model in eval mode on the device.
 
     Args:
@@ -61,7 +62,7 @@ def load_model(
     needed = record["needs_sam_checkpoint"]
     chosen = _sam_checkpoint(folder, record, checkpoint, option) if needed else None
     try:
-        return hsam.load(folder, sam_checkpoint=chosen, device=device)
+        return storage.load(folder, sam_checkpoint=chosen, device=device)
     except (FileNotFoundError, ValueError, SafetensorError) as error:
         named = "" if chosen is None else f", {option} naming the SAM file that it was trained on"
         raise UserError(

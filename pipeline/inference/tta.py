@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hsam import SegmentationModel
+from hsam.model import SegmentationModel
 from pipeline.inference.volume import forward
 
 

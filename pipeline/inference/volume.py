@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsam import SegmentationModel
+from hsam.model import SegmentationModel
 from pipeline.imaging.resize import resize_images, resize_logits
 
 # (model, images (B, 1, S, S), stages) -> stage to logits (B, C, S, S)

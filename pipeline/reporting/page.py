@@ -59,7 +59,7 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
             **{score: scores.get(f"mean_{score}") for score in SCORES},
         },
         "sentences": [_data_sentence(inputs), _scoring_sentence(inputs)],
-        "remark": datasets.REGISTRY[inputs.manifest.name].remark,
+        "remark": datasets.named(inputs.manifest.name).remark,
         "split_hash": scores["split"],
         "organs": _organs(inputs),
         "scores": [{"name": name, "title": title, "digits": d} for name, title, d in COLUMNS],

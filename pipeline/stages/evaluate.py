@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-import hsam
+from hsam.model import SegmentationModel
 from pipeline.core import files, run_folder
 from pipeline.core.console import say, steps
 from pipeline.core.errors import UserError
@@ -123,7 +123,7 @@ class Scoring:
         return (self.finished / case).is_dir()
 
     def score(
-        self, case: str, network: hsam.SegmentationModel, stages: Sequence[str], device: str
+        self, case: str, network: SegmentationModel, stages: Sequence[str], device: str
     ) -> dict[str, Measures]:
         """Predict and measure one case; its folder appears when all is done.
 
@@ -205,7 +205,7 @@ def _check_data(folder: Path, manifest: Manifest) -> None:
         raise UserError(problems)
 
 
-def _load(folder: Path, sam_checkpoint: str | None, device: str) -> hsam.SegmentationModel:
+def _load(folder: Path, sam_checkpoint: str | None, device: str) -> SegmentationModel:
     # a preset's path may not be there, while a model that was imported knows its own
     here = sam_checkpoint is not None and Path(sam_checkpoint).is_file()
     known = trained.recorded_checkpoint(folder)
@@ -213,7 +213,7 @@ def _load(folder: Path, sam_checkpoint: str | None, device: str) -> hsam.Segment
     return trained.load_model(folder, chosen, device, "train.sam_checkpoint")
 
 
-def _stages(network: hsam.SegmentationModel, wanted: str, device: str) -> tuple[str, ...]:
+def _stages(network: SegmentationModel, wanted: str, device: str) -> tuple[str, ...]:
     """What to predict: all three stages, or the one that is scored where there aren't two.
 
     Better known now than after the first volume.

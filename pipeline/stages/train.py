@@ -12,7 +12,8 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
-import hsam
+from hsam.model import SegmentationModel
+from hsam.weights import storage
 from pipeline.core import files, run_folder
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
@@ -108,19 +109,17 @@ def _train(
         _write(model, progress, data, folder)
 
 
-def _write(
-    model: hsam.SegmentationModel, progress: Progress, data: TrainingData, folder: Path
-) -> None:
+def _write(model: SegmentationModel, progress: Progress, data: TrainingData, folder: Path) -> None:
     """The folders last and best, each a model; history.csv and validation.csv."""
     about = {
         "class_names": data.class_names,
         "intensity": data.intensity,
         "preparation": data.preparation,
     }
-    hsam.save(model, folder / "last", **about)
+    storage.save(model, folder / "last", **about)
     if progress.best is not None:
         model.load_state_dict(progress.best[1], strict=False)
-        hsam.save(model, folder / "best", **about)
+        storage.save(model, folder / "best", **about)
     history = progress.history
     files.write_text(folder / "history.csv", table(EPOCH_COLUMNS, history.epochs))
     files.write_text(folder / "validation.csv", table(VALIDATION_COLUMNS, history.validations))

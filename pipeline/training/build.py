@@ -1,16 +1,16 @@
 """From the parameters to a model of `hsam`."""
 
-import inspect
 from typing import Any
 
 import torch
 
-import hsam
+from hsam.model import SegmentationModel
+from hsam.registry import MODELS, build
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Train
 
 
-def build_model(settings: Train, organs: int, seed: int) -> hsam.SegmentationModel:
+def build_model(settings: Train, organs: int, seed: int) -> SegmentationModel:
     """The model that the parameters describe, its new weights drawn from the seed.
 
     Args:
@@ -23,14 +23,14 @@ def build_model(settings: Train, organs: int, seed: int) -> hsam.SegmentationMod
     """
     torch.manual_seed(seed)
     try:
-        return hsam.build(settings.model, num_classes=organs, **_arguments(settings))
+        return build(settings.model, num_classes=organs, **_arguments(settings))
     except (ValueError, FileNotFoundError) as error:
         raise UserError(f"train: {error}.") from None
 
 
 def takes_sam(settings: Train) -> bool:
     """Whether the model starts from a SAM file."""
-    return "sam_checkpoint" in _arguments(settings) and settings.sam_checkpoint is not None
+    return MODELS[settings.model].pretrained and settings.sam_checkpoint is not None
 
 
 def _arguments(settings: Train) -> dict[str, Any]:
@@ -38,5 +38,6 @@ def _arguments(settings: Train) -> dict[str, Any]:
         **settings.model_dump(exclude={"model"}),
         "checkpoint_blocks": settings.gradient_checkpointing,
     }
-    taken = inspect.signature(hsam.MODELS[settings.model]).parameters
-    return {name: value for name, value in values.items() if name in taken}
+    taken = {"image_size", *MODELS[settings.model].takes}
+    chosen = {name: value for name, value in values.items() if name in taken}
+    return chosen | (settings.model_options or {})

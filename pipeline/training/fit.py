@@ -10,7 +10,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-import hsam
+from hsam.model import SegmentationModel
+from hsam.schedules import lr_factor, stage_weight
 from pipeline.core import files
 from pipeline.core.console import show_table, steps
 from pipeline.core.errors import Stopped, UserError
@@ -31,7 +32,7 @@ LINE_SECONDS = 15  # between two lines in a log file
 
 Weights = dict[str, Tensor]
 # Dice of each organ, by a model in eval mode; called on every device at once
-Validate = Callable[[hsam.SegmentationModel, Fabric], Mapping[str, float]]
+Validate = Callable[[SegmentationModel, Fabric], Mapping[str, float]]
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Progress:
 
 def fit(
     fabric: Fabric,
-    model: hsam.SegmentationModel,
+    model: SegmentationModel,
     slices: SliceDataset,
     settings: Train,
     *,
@@ -151,13 +152,13 @@ def schedules(settings: Train, batches: Batches, step: Step) -> tuple[float, flo
 
     Source: paper, supplement A.1, tables 7 and 8.
     """
-    factor = hsam.lr_factor(
+    factor = lr_factor(
         step.iteration,
         batches.total_steps,
         warmup=settings.warmup_iterations,
         power=settings.lr_power,
     )
-    weight = hsam.stage_weight(
+    weight = stage_weight(
         step.epoch,
         start=settings.lambda_start,
         end_at_zero=settings.lambda_end_at_zero,
@@ -168,7 +169,7 @@ def schedules(settings: Train, batches: Batches, step: Step) -> tuple[float, flo
 
 def _batches(
     fabric: Fabric,
-    model: hsam.SegmentationModel,
+    model: SegmentationModel,
     slices: SliceDataset,
     settings: Train,
     seed: int,
@@ -249,7 +250,7 @@ def _validate(trainer: Trainer, validate: Validate, progress: Progress) -> None:
             progress.best, progress.stale = (mean, weights(trainer.model)), 0
 
 
-def weights(model: hsam.SegmentationModel) -> Weights:
+def weights(model: SegmentationModel) -> Weights:
     """A copy of everything but the frozen parameters, on the CPU."""
     frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
     return {

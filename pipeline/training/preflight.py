@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-import hsam
+from hsam.model import SegmentationModel
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Train
 from pipeline.training.batches import Batches
@@ -23,7 +23,7 @@ GIB = 2**30
 MARGIN = 1.25
 
 
-def micro_batch(fabric: Fabric, model: hsam.SegmentationModel, settings: Train, most: int) -> int:
+def micro_batch(fabric: Fabric, model: SegmentationModel, settings: Train, most: int) -> int:
     """Slices per device and forward pass.
 
     Args:
@@ -144,7 +144,7 @@ def _gib(size: float) -> str:
 
 def derived(
     fabric: Fabric,
-    model: hsam.SegmentationModel,
+    model: SegmentationModel,
     settings: Train,
     batches: Batches,
     facts: Mapping[str, str],

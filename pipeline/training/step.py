@@ -10,7 +10,10 @@ import torch.distributed
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-import hsam
+from hsam.losses import two_stage_loss
+from hsam.model import SegmentationModel
+from hsam.output import Segmentation
+from hsam.packing import pack_linears
 from pipeline.core.params.blocks import Train
 from pipeline.training.allocator import keep_freed_memory
 from pipeline.training.augment import augment, sample_seeds
@@ -37,7 +40,7 @@ class _OverDevices(torch.autograd.Function):
 class Loss(nn.Module):
     """A model and its loss as one module, which is what several processes share."""
 
-    def __init__(self, model: hsam.SegmentationModel, settings: Train, devices: int = 1) -> None:
+    def __init__(self, model: SegmentationModel, settings: Train, devices: int = 1) -> None:
         """Join the two; with several devices the loss is that of all their slices together."""
         super().__init__()
         self.network = torch.compile(model) if settings.compile else model
@@ -61,16 +64,16 @@ class Loss(nn.Module):
         """
         output = self.network(images, labels)
         if count < len(images):
-            output = hsam.Segmentation(
+            output = Segmentation(
                 *(None if part is None else part[:count] for part in _parts(output))
             )
-        loss = hsam.two_stage_loss(output, labels[:count], weight, **self.terms)
+        loss = two_stage_loss(output, labels[:count], weight, **self.terms)
         none = torch.full_like(loss.total, torch.nan)
         stages = (none if stage is None else stage.total for stage in (loss.coarse, loss.fine))
         return torch.stack([loss.total, *stages])
 
 
-def _parts(output: hsam.Segmentation) -> tuple[Tensor | None, ...]:
+def _parts(output: Segmentation) -> tuple[Tensor | None, ...]:
     return output.coarse_logits, output.fine_logits, output.coarse_iou, output.fine_iou
 
 
@@ -130,7 +133,7 @@ class Trainer:
     """
 
     fabric: Fabric
-    model: hsam.SegmentationModel
+    model: SegmentationModel
     loss: nn.Module
     optimizer: torch.optim.Optimizer
     average: Average | None
@@ -141,7 +144,7 @@ class Trainer:
     def make(
         cls,
         fabric: Fabric,
-        model: hsam.SegmentationModel,
+        model: SegmentationModel,
         settings: Train,
         seed: int,
         micro_batch: int,
@@ -157,7 +160,7 @@ class Trainer:
         if fabric.device.type == "cpu":
             keep_freed_memory()
             if not settings.compile:
-                hsam.pack_linears(model, micro_batch, backward=True)
+                pack_linears(model, micro_batch, backward=True)
         loss = fabric.setup_module(Loss(model, settings, fabric.world_size))
         optimizer = torch.optim.AdamW(
             model.trainable_parameters(),

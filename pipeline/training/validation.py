@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch.distributed
 from lightning_fabric import Fabric
 
-import hsam
+from hsam.model import SegmentationModel
 from pipeline.core.params.blocks import Train
 from pipeline.inference.volume import predict_volume
 from pipeline.scoring import dice
@@ -38,7 +38,7 @@ class Validation:
         at_once = min(settings.batch_size, AT_ONCE) if auto else settings.micro_batch
         return cls(data.volumes("validation"), data.class_names, at_once)
 
-    def __call__(self, model: hsam.SegmentationModel, fabric: Fabric) -> Scores:
+    def __call__(self, model: SegmentationModel, fabric: Fabric) -> Scores:
         """Organ to its mean Dice over the cases that show it, in [0, 1].
 
         Called on every device, each scores its share of the cases and all get the result.
@@ -53,7 +53,7 @@ class Validation:
         }
         return {organ: dice.mean(scores) for organ, scores in found.items() if scores}
 
-    def _score(self, model: hsam.SegmentationModel, case: str, device: str) -> Scores:
+    def _score(self, model: SegmentationModel, case: str, device: str) -> Scores:
         images, truth = self.volumes.read(case)
         predicted = predict_volume(model, images, batch_size=self.batch_size, device=device)
         return {

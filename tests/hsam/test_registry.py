@@ -1,5 +1,10 @@
 """The models by name, and the rivals."""
 
+import importlib
+import inspect
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -48,7 +53,7 @@ def test_trainable_counts_are_those_stated(name, count):
     with torch.device("meta"):
         model = hsam.build(name, **sizes)
     assert model.count_trainable() == count
-    module = __import__(hsam.MODELS[name].__module__, fromlist=["x"])
+    module = importlib.import_module(hsam.MODELS[name].module)
     assert f"{count:,}" in module.__doc__
 
 
@@ -103,6 +108,32 @@ def test_samed_is_sams_order_of_attention(toy):
     image = seeded_image(1, 64)
     difference = samed(image).coarse_logits - hsam_model(image).coarse_logits
     assert difference.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", hsam.MODELS)
+def test_the_table_names_every_argument_and_stage_of_a_model(name):
+    need(name)
+    entry = hsam.MODELS[name]
+    taken = inspect.signature(entry.load_builder()).parameters
+    assert set(taken) == {"image_size", "num_classes", *entry.takes, *entry.options}
+    for option, about in entry.options.items():
+        assert taken[option].default == about.default
+        assert about.problem(about.default) is None
+    output = build(name).eval()(seeded_image(1, 64))
+    given = tuple(s for s in ("coarse", "fine") if getattr(output, f"{s}_logits") is not None)
+    assert given == entry.stages
+
+
+def test_names_are_known_without_pytorch():
+    code = "import hsam, sys; hsam.MODELS; hsam.backbones(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_every_exported_name_is_there():
+    assert all(getattr(hsam, name) is not None for name in hsam.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        hsam.nothing  # noqa: B018
 
 
 def test_unknown_model_and_argument_are_refused():

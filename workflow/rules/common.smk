@@ -13,6 +13,7 @@ sys.path.insert(0, workflow.basedir)
 from pipeline import datasets
 from pipeline.core import files, sources as code
 from pipeline.core.errors import UserError
+from pipeline.datasets import phantom
 from pipeline.core.params.blocks import params_digest, stage_params
 from pipeline.core.params.load import read_yaml, validate as validate_params
 from pipeline.core.params.render import render
@@ -51,7 +52,7 @@ PARAMS = checked(validate_params, config, "params.yaml")
 PARAMS_FILE = checked(params_file)
 CASES = checked(datasets.expected_files, PARAMS.dataset)
 PHANTOM = "data/raw/phantom"
-PHANTOM_FILES = [str(path) for path in datasets.phantom.paths(PHANTOM, PARAMS.dataset.phantom)]
+PHANTOM_FILES = [str(path) for path in phantom.paths(PHANTOM, PARAMS.dataset.phantom)]
 
 
 wildcard_constraints:

@@ -9,11 +9,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hsam.backbones import BACKBONES
+from hsam.registry import MODELS
 from pipeline.core.files import digest
+from pipeline.core.registry import CONVENTIONS, DATASETS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
-Convention = Literal["paper", "strict", "nnunet", "both_empty_one"]
+# one of a registry's names: a new line there is allowed here, in the schema and in the help
+DataSetName = Literal[tuple(DATASETS)]
+ModelName = Literal[tuple(MODELS)]
+BackboneName = Literal[tuple(BACKBONES)]
+Convention = Literal[CONVENTIONS]
 CaseId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -34,9 +41,7 @@ class Phantom(Block):
 
 
 class Dataset(Block):
-    name: Literal["phantom", "synapse", "la", "promise12", "nnunet"] = Field(
-        description="phantom | synapse | la | promise12 | nnunet"
-    )
+    name: DataSetName = Field(description=" | ".join(DATASETS))
     root: str = Field(min_length=1, description="folder of the raw volumes")
     cases: list[CaseId] | None = Field(
         description="case ids to use; null: every case found under root"
@@ -117,11 +122,19 @@ class Augment(Block):
 
 
 class Train(Block):
-    model: Literal["hsam", "samed", "sam_adapter", "autosam", "unet"] = Field(
-        description="hsam | samed | sam_adapter | autosam | unet (docs/model.md)"
+    model: ModelName = Field(description=f"{' | '.join(MODELS)} (docs/model.md)")
+    model_options: dict[str, int | float | list[int]] | None = Field(
+        description="what one model alone has; null: its defaults ("
+        + "; ".join(
+            f"{name}: {', '.join(model.options)}" for name, model in MODELS.items() if model.options
+        )
+        + ")"
     )
-    backbone: Literal["vit_tiny", "vit_b", "vit_l", "vit_h"] = Field(
-        description="vit_tiny (not pretrained) | vit_b | vit_l | vit_h"
+    backbone: BackboneName = Field(
+        description=" | ".join(
+            name if backbone.pretrained else f"{name} (not pretrained)"
+            for name, backbone in BACKBONES.items()
+        )
     )
     sam_checkpoint: str | None = Field(
         description="Meta's SAM file for the backbone; null: random weights"
@@ -196,11 +209,11 @@ class Train(Block):
 class Search(Block):
     trials: int = Field(ge=0, le=10_000, description="0: no search, train as set above")
     epochs: int = Field(ge=1, le=100_000, description="epochs of each trial")
-    lora_rank: Annotated[list[Annotated[int, Field(ge=1, le=256)]], Field(min_length=1)] = Field(
-        description="ranks to choose from"
+    lora_rank: Annotated[list[Annotated[int, Field(ge=1, le=256)]], Field(min_length=1)] | None = (
+        Field(description="ranks to choose from; null: not searched")
     )
-    dice_weight: Range = Field(description="[low, high]")
-    lambda_start: Range = Field(description="[low, high]")
+    dice_weight: Range | None = Field(description="[low, high]; null: not searched")
+    lambda_start: Range | None = Field(description="[low, high]; null: not searched")
 
 
 class Evaluate(Block):

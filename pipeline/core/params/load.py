@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
+from hsam.backbones import BACKBONES
+from hsam.registry import MODELS
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params
 
@@ -106,7 +108,9 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
         _encoder_weights,
         _needs_validation,
         _one_stage,
+        _model_options,
         _search_ranges,
+        _search_knobs,
         _crop_range,
         _validation_slices,
     ):
@@ -136,11 +140,12 @@ def _split_ways(values: dict[str, Any]) -> list[str]:
 def _encoder_weights(values: dict[str, Any]) -> list[str]:
     train = values["train"]
     problems = []
-    if train["model"] == "unet":
+    if not MODELS[train["model"]].pretrained:
         return []
-    if train["backbone"] == "vit_tiny" and train["sam_checkpoint"] is not None:
+    backbone = train["backbone"]
+    if not BACKBONES[backbone].pretrained and train["sam_checkpoint"] is not None:
         problems.append(
-            f"train.sam_checkpoint: {train['sam_checkpoint']!r} can't load into vit_tiny, "
+            f"train.sam_checkpoint: {train['sam_checkpoint']!r} can't load into {backbone}, "
             "which has no SAM weights; set it to null or choose another backbone."
         )
     if train["sam_checkpoint"] is None and not train["train_encoder"]:
@@ -168,18 +173,55 @@ def _needs_validation(values: dict[str, Any]) -> list[str]:
 
 def _one_stage(values: dict[str, Any]) -> list[str]:
     model, stage = values["train"]["model"], values["evaluate"]["stage"]
-    own = {"unet": "fine", "hsam": stage}.get(model, "coarse")
-    if stage in ("mean", own):
+    if stage in ("mean", *MODELS[model].stages):
         return []
     return [f"evaluate.stage: {model} has no {stage} stage; set it to mean, its only one."]
+
+
+def _model_options(values: dict[str, Any]) -> list[str]:
+    model, given = values["train"]["model"], values["train"]["model_options"] or {}
+    known = MODELS[model].options
+    problems = []
+    for name, value in given.items():
+        key = f"train.model_options.{name}"
+        if name not in known:
+            there = f"it has {', '.join(known)}" if known else "it has none"
+            problems.append(f"{key}: {model} has no such option, {there}; remove it.")
+        elif problem := known[name].problem(value):
+            problems.append(f"{key}: {problem} ({known[name].meaning}).")
+    return problems
 
 
 def _search_ranges(values: dict[str, Any]) -> list[str]:
     problems = []
     for name in ("dice_weight", "lambda_start"):
+        if values["search"][name] is None:
+            continue
         low, high = values["search"][name]
         if not 0 <= low <= high < 1:
             problems.append(f"search.{name}: [{low}, {high}] is not a range within [0, 1).")
+    return problems
+
+
+def _search_knobs(values: dict[str, Any]) -> list[str]:
+    search, model = values["search"], values["train"]["model"]
+    if not search["trials"]:
+        return []
+    missing = {
+        "lora_rank": None if "lora_rank" in MODELS[model].takes else "no LoRA whose rank",
+        "lambda_start": None if len(MODELS[model].stages) > 1 else "one stage, so no lambda that",
+        "dice_weight": None,
+    }
+    problems = [
+        f"search.{name}: {model} has {why} could be tuned; set it to null."
+        for name, why in missing.items()
+        if why is not None and search[name] is not None
+    ]
+    if all(search[name] is None for name in missing):
+        problems.append(
+            f"search.trials: {search['trials']} trials, but nothing to tune; give one of "
+            f"{', '.join(f'search.{name}' for name in missing)} a range, or set search.trials to 0."
+        )
     return problems
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import Code, codes
 
-from hsam import __version__
+from hsam.version import __version__
 from pipeline.core.files import atomic_path
 from pipeline.imaging.colours import organ_colour, rgb
 from pipeline.imaging.dicom.series import Series

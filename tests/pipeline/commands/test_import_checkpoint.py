@@ -19,8 +19,8 @@ from pipeline.inference.volume import predict_volume
 from pipeline.shards.case import ShardReader
 from pipeline.stages import evaluate, report, split
 from tests.hsam.seeded import seeded_image
-from tests.hsam.weights.test_published_adapter import published_state
 from tests.hsam.toys import randomise, sam_state
+from tests.hsam.weights.test_published_adapter import published_state
 from tests.pipeline.conftest import ROOT
 
 

@@ -5,10 +5,11 @@ import pytest
 from pipeline import datasets
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Dataset
+from pipeline.core.registry import DATASETS
 from pipeline.datasets.base import RawCase, Scan
 from tests.pipeline.conftest import make_params
 
-NAMES = sorted(datasets.REGISTRY)
+NAMES = sorted(DATASETS)
 
 
 def test_parameters_allow_the_registered_names():
@@ -21,7 +22,7 @@ def test_missing_root_says_what_belongs_there(tmp_path, name):
     with pytest.raises(UserError) as caught:
         datasets.get(dataset).find(dataset)
     text = str(caught.value)
-    entry = datasets.REGISTRY[name]
+    entry = datasets.named(name)
     assert str(tmp_path / "none") in text
     assert entry.layout in text
     assert entry.source in text
