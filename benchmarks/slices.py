@@ -41,7 +41,8 @@ from pipeline.shards.case import ShardReader
 from pipeline.stages import phantom, prepare
 from pipeline.training.allocator import keep_freed_memory
 from pipeline.training.augment import Draw, augment, draw, sample_seeds
-from pipeline.training.slices import SliceDataset, SliceLoader
+from pipeline.training.loader import SliceLoader
+from pipeline.training.slices import SliceDataset
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE, BATCH, SEED = 512, 16, 0

@@ -25,7 +25,8 @@ from pipeline.core.files import write_json, write_text
 from pipeline.core.params.blocks import Percentile, Window
 from pipeline.imaging import intensity, label_volumes, scans, volumes
 from pipeline.imaging.label_tables import write_label_files
-from pipeline.imaging.scans import Bounds, Scan, Source, find_bounds
+from pipeline.imaging.scan_intensity import Bounds, find_bounds
+from pipeline.imaging.scans import Scan, Source
 from pipeline.inference import trained
 from pipeline.inference.probabilities import open_probabilities
 from pipeline.inference.tta import averaged

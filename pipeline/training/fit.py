@@ -23,8 +23,9 @@ from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.clock import Clock
 from pipeline.training.devices import set_tf32
 from pipeline.training.history import History, LiveLog, Pending
+from pipeline.training.loader import SliceLoader, explaining_killed_workers
 from pipeline.training.sampling import rare_organ_weights
-from pipeline.training.slices import SliceDataset, SliceLoader, explaining_killed_workers
+from pipeline.training.slices import SliceDataset
 from pipeline.training.step import Trainer, training_step
 
 NONFINITE, LOG = "nonfinite.json", "dvclive"

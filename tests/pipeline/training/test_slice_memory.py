@@ -15,9 +15,10 @@ import sys
 from pathlib import Path
 import torch
 from pipeline.training.augment import augment, sample_seeds
-from pipeline.core.params.blocks import load
+from pipeline.core.params.load import load
+from pipeline.training.loader import SliceLoader
 from pipeline.training.sampling import epoch_order, rare_organ_weights
-from pipeline.training.slices import SliceDataset, SliceLoader
+from pipeline.training.slices import SliceDataset
 
 torch.set_num_threads(1)
 folder, side, slices, cache = Path(sys.argv[1]), *map(int, sys.argv[2:])

@@ -1,0 +1,103 @@
+import itertools
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pipeline.core.errors import UserError
+from pipeline.training.loader import SliceLoader
+from pipeline.training.slices import SliceDataset
+from tests.pipeline.training.conftest import dataset, mib_of
+
+
+@pytest.mark.parametrize(
+    ("cached", "workers", "start"),
+    [
+        (0, 0, None),
+        (3, 0, None),
+        (7, 0, None),
+        (0, 2, "fork"),
+        (3, 2, "fork"),
+        (7, 2, "fork"),
+        (3, 2, "spawn"),
+    ],
+)
+def test_batches_are_the_same_with_any_workers_and_cache(slice_shards, cached, workers, start):
+    whole = dataset(slice_shards)
+    whole[0]  # a reader that is open when the workers start
+    slices = dataset(slice_shards, mib_of(cached))
+    slices[0]
+    loader = SliceLoader(slices, 3, workers, start_method=start)
+    assert slices.cached == cached
+    for order in ([6, 2, 2, 0, 5, 1, 4], [1, 3]):
+        batches = list(loader.epoch(torch.tensor(order)))
+        assert [len(indices) for *_, indices in batches] == ([3, 3, 1] if len(order) > 2 else [2])
+        assert torch.cat([indices for *_, indices in batches]).tolist() == order
+        for images, labels, indices in batches:
+            for image, label, index in zip(images, labels, indices.tolist(), strict=True):
+                assert torch.equal(image, whole[index][0])
+                assert torch.equal(label, whole[index][1])
+
+
+def test_an_epoch_that_was_left_does_not_reach_into_the_next(slice_shards):
+    loader = SliceLoader(dataset(slice_shards), 1, workers=1, start_method="fork")
+    next(iter(loader.epoch(range(7))))
+    assert [indices.item() for *_, indices in loader.epoch([4, 5])] == [4, 5]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_may_be_of_any_size_and_without_end(slice_shards, workers):
+    loader = SliceLoader(dataset(slice_shards), 1, workers)
+    stream = loader.batches([index] * (1 + index % 3) for index in itertools.cycle(range(7)))
+    for index in [*range(7), 0, 1]:
+        assert next(stream)[2].tolist() == [index] * (1 + index % 3)
+
+
+def test_random_numbers_of_the_training_are_left_alone(slice_shards):
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    list(SliceLoader(dataset(slice_shards), 4).epoch(range(7)))
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_shard_is_named(slice_shards, tmp_path, workers):
+    whole = (slice_shards / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(whole[: len(whole) // 2])
+    loader = SliceLoader(SliceDataset(tmp_path, [("a", 0)]), 1, workers)
+    with pytest.raises(UserError, match=r"a\.parquet: damaged") as caught:
+        list(loader.epoch([0]))
+    assert "\n" not in str(caught.value)  # no traceback of a worker
+
+
+# in a process of its own: PyTorch raises wherever the main thread is, be that in pytest itself
+KILLED = """
+import multiprocessing, sys
+from pathlib import Path
+from pipeline.core.errors import UserError
+from pipeline.training.loader import SliceLoader, explaining_killed_workers
+from pipeline.training.slices import SliceDataset
+
+data = SliceDataset(Path(sys.argv[1]), [("a", 0)] * 200)
+try:
+    with explaining_killed_workers():
+        batches = SliceLoader(data, 1, workers=1, start_method="fork").epoch(range(200))
+        next(batches)
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        list(batches)
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_killed_worker_is_reported(slice_shards):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(slice_shards)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.startswith("a process that reads slices was killed"), done.stderr
