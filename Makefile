@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself when it is missing or older than the pins.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format schema bench clean
+.PHONY: help setup hooks demo test lint format schema bench clean
 
 # the first Python between 3.11 and 3.13 on the PATH; override with make PYTHON=...
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -15,9 +15,10 @@ READY := .venv/.ready
 
 help:
 	@echo "make demo    phantom data to report: a whole run on the CPU in a few minutes"
-	@echo "make test    the test suite"
+	@echo "make test    the test suite, and the share of lines that it covers"
 	@echo "make lint    ruff and snakefmt"
-	@echo "make format  let them mend what they can"
+	@echo "make format  let ruff and snakefmt mend what they can"
+	@echo "make hooks   run the lint before every commit"
 	@echo "make schema  write workflow/schemas/params.schema.json again"
 	@echo "make bench   measure this machine (benchmarks/)"
 	@echo "make clean   remove results, logs and the workflow's memory; keeps .venv, data and runs"
@@ -37,7 +38,7 @@ demo: $(READY)
 	hsam summary
 
 test: $(READY)
-	python -m pytest -n auto --dist loadfile
+	python -m pytest -n auto --dist loadfile --cov --cov-report=term
 
 lint: $(READY)
 	ruff check .
@@ -48,6 +49,9 @@ format: $(READY)
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile workflow
+
+hooks: $(READY)
+	pre-commit install
 
 schema: $(READY)
 	hsam params --schema > workflow/schemas/params.schema.json
