@@ -17,7 +17,7 @@ from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.run_folder import IMPORT, RunFolder
-from pipeline.imaging import volumes
+from pipeline.imaging.geometry import preparation
 from pipeline.shards.recipe import Recipe
 from pipeline.training.build import build_model
 from pipeline.training.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
@@ -85,7 +85,7 @@ def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:
             work.out,
             class_names=names,
             intensity=recipe.intensity.model_dump(),
-            preparation=volumes.preparation(recipe.spacing_mm),
+            preparation=preparation(recipe.spacing_mm),
         )
         # nothing is known of its training
         files.write_text(work.out / "history.csv", table(EPOCH_COLUMNS, []))

@@ -23,7 +23,15 @@ from pipeline.core.console import console, say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_json, write_text
 from pipeline.core.params.blocks import Percentile, Window
-from pipeline.imaging import intensity, label_volumes, scans, volumes
+from pipeline.imaging import intensity, label_volumes, scans
+from pipeline.imaging.geometry import (
+    CANONICAL,
+    canonical_view,
+    resample_images,
+    resampled_size,
+    restore_labels,
+    source_slice,
+)
 from pipeline.imaging.label_tables import write_label_files
 from pipeline.imaging.scan_intensity import Bounds, find_bounds
 from pipeline.imaging.scans import Scan, Source
@@ -92,7 +100,7 @@ class Predictor:
                 f"{folder / trained.MODEL_FILES[0]}: expected class names, intensity rule and "
                 "preparation, found none; the run can't be applied to a scan. Train it again."
             ) from None
-        axes = "".join(volumes.CANONICAL)
+        axes = "".join(CANONICAL)
         if preparation.get("axes") != axes:
             raise UserError(
                 f"{folder}: the model was trained on slices with axes {preparation.get('axes')}; "
@@ -122,15 +130,15 @@ class ScanSlices:
     def shape(self) -> tuple[int, int, int]:
         """(slices, rows, columns)."""
         geometry = self.scan.volume.geometry
-        size = volumes.resampled_size(geometry, self.spacing_mm)
+        size = resampled_size(geometry, self.spacing_mm)
         return (geometry.canonical_shape[0], *size)
 
     def __getitem__(self, index: slice) -> NDArray[np.float32]:
         """(B, rows, columns) in [0, 1]; the steps are those of prepare, in its order."""
         volume = self.scan.volume
-        part = volumes.canonical_view(volume.array, volume.geometry)[index]
+        part = canonical_view(volume.array, volume.geometry)[index]
         if self.spacing_mm is not None:
-            part = volumes.resample_images(part, self.shape[1:])
+            part = resample_images(part, self.shape[1:])
         low, high = self.bounds.low, self.bounds.high
         return intensity.to_unit(intensity.clip(part, low, high), low, high)
 
@@ -203,7 +211,7 @@ def predict_scan(
     out.mkdir(parents=True, exist_ok=True)
     labels = _label(source.name, images, predictor, out, wanted)
     geometry, chosen = scan.volume.geometry, labels[wanted.stage]
-    restored = volumes.restore_labels(chosen, geometry)
+    restored = restore_labels(chosen, geometry)
     target = out / f"{source.name}{_ending(source, wanted)}"
     label_volumes.write_labels(target, restored, geometry, scan.like)
     if wanted.overlay:
@@ -320,7 +328,7 @@ def _write_review(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(REVIEW)
     for item in found:
-        place = volumes.source_slice(geometry, item.slice)
+        place = source_slice(geometry, item.slice)
         writer.writerow(
             (item.slice, place, item.organ, f"{item.disagreement:.4f}", f"{item.differing_mm2:.1f}")
         )

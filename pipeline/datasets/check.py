@@ -21,7 +21,7 @@ from pipeline.core.params.blocks import Params
 from pipeline.core.pool import over_cases
 from pipeline.datasets.base import LabelMap, RawCase
 from pipeline.imaging import volumes
-from pipeline.imaging.grids import TOLERANCE
+from pipeline.imaging.grids import TOLERANCE, largest_distance
 from pipeline.imaging.volumes import Volume
 
 PERCENTILES = (0.5, 50.0, 99.5)
@@ -221,7 +221,7 @@ def _grid_problems(raw: RawCase, image: Volume, label: Volume) -> list[str]:
             f"{raw.case}: {raw.label}: expected the image's shape {first.shape}, "
             f"found {second.shape}."
         ]
-    distance = volumes.largest_distance(first, second)
+    distance = largest_distance(first, second)
     allowed = TOLERANCE * min(first.spacing)
     if distance > allowed:
         return [

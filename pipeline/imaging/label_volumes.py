@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_path
 from pipeline.imaging import volumes
-from pipeline.imaging.volumes import LPS_TO_RAS, NIFTI, Geometry
+from pipeline.imaging.geometry import LPS_TO_RAS, Geometry
+from pipeline.imaging.volumes import NIFTI
 
 FORMATS = (".nii.gz", ".nii", ".mha", ".nrrd")
 GRID_FIELDS = [

@@ -1,10 +1,4 @@
-"""Volumes on disk and in memory: one type for every format, and one canonical axis order.
-
-Source order is (x, y, z) as the file stores it. Canonical order is (slice, row, column): slices
-go from the feet to the head, rows from front to back, columns from the patient's right to the
-left (SPL), so that a slice shown as a picture is the radiological display: patient's right on the
-left. Volumes are turned by whole axes to the nearest such order, never resampled.
-"""
+"""Volumes on disk: NIfTI, HDF5, NRRD and MetaImage read as one type, NIfTI written."""
 
 import gzip
 from collections.abc import Iterator
@@ -17,11 +11,11 @@ import h5py
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
-from nibabel import orientations
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_path
+from pipeline.imaging.geometry import LPS_TO_RAS, Geometry
 
 NIFTI = (".nii.gz", ".nii")
 HDF5 = (".h5", ".hdf5")
@@ -29,43 +23,8 @@ ITK = (".nrrd", ".mhd", ".mha")
 SUFFIXES = NIFTI + HDF5 + ITK
 # HDF5 volumes of the field store no geometry; this is that of the left-atrium challenge.
 HDF5_SPACING_MM = 0.625
-CANONICAL = ("S", "P", "L")
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
-
-
-@dataclass(frozen=True, eq=False)
-class Geometry:
-    """Where a volume's voxels lie in the patient.
-
-    Attributes:
-        shape: voxels along x, y, z of the source.
-        affine: (4, 4) float64, voxel index (x, y, z, 1) to RAS+ millimetres.
-    """
-
-    shape: tuple[int, int, int]
-    affine: NDArray[np.float64]
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Voxel sides along x, y, z in mm."""
-        return tuple(float(side) for side in np.linalg.norm(self.affine[:3, :3], axis=0))
-
-    @property
-    def orientation(self) -> str:
-        """Directions in which x, y and z grow, to the nearest axis: "RAS", "LPS", "PIR", ..."""
-        return "".join(orientations.aff2axcodes(self.affine))
-
-    @property
-    def canonical_shape(self) -> tuple[int, int, int]:
-        """(slices, rows, columns) of the volume in canonical order."""
-        return tuple(self.shape[axis] for axis in _source_axes(self.affine))
-
-    @property
-    def canonical_spacing(self) -> tuple[float, float, float]:
-        """Voxel sides along slice, row and column in mm."""
-        return tuple(self.spacing[axis] for axis in _source_axes(self.affine))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,84 +80,6 @@ def read(path: Path, key: str | None = None) -> Volume:
     _check_array(path, array)
     _check_affine(path, affine)
     return Volume(array, Geometry(array.shape, affine))
-
-
-def to_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-    """(x, y, z) of the source -> (slice, row, column); values unchanged, memory contiguous."""
-    return np.ascontiguousarray(canonical_view(array, geometry))
-
-
-def canonical_view(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-    """(x, y, z) of the source -> (slice, row, column), a view of the same memory."""
-    return orientations.apply_orientation(array, _to_canonical(geometry.affine))
-
-
-def source_slice(geometry: Geometry, index: int) -> int:
-    """Index of a canonical slice along the source's own slice axis."""
-    axis = _source_axes(geometry.affine)[0]
-    forwards = _to_canonical(geometry.affine)[axis, 1] > 0
-    return index if forwards else geometry.shape[axis] - 1 - index
-
-
-def from_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-    """(slice, row, column) -> (x, y, z) of the source: the exact inverse of `to_canonical`.
-
-    Raises:
-        ValueError: the array's shape isn't the geometry's in canonical order.
-    """
-    if array.shape != geometry.canonical_shape:
-        raise ValueError(f"expected shape {geometry.canonical_shape}, got {array.shape}")
-    back = orientations.ornt_transform(
-        orientations.axcodes2ornt(CANONICAL), orientations.io_orientation(geometry.affine)
-    )
-    return np.ascontiguousarray(orientations.apply_orientation(array, back))
-
-
-def preparation(spacing_mm: float | None) -> dict[str, Any]:
-    """How volumes become slices, as manifests and models record it."""
-    return {"axes": "".join(CANONICAL), "spacing_mm": spacing_mm}
-
-
-def resampled_size(geometry: Geometry, spacing_mm: float | None) -> tuple[int, int]:
-    """Rows and columns of the canonical slices at an in-plane spacing; None: as they are."""
-    plane = geometry.canonical_shape[1:]
-    if spacing_mm is None:
-        return plane
-    sides = zip(plane, geometry.canonical_spacing[1:], strict=True)
-    return tuple(max(1, round(side * mm / spacing_mm)) for side, mm in sides)
-
-
-def resample_labels(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """(slices, rows, columns) -> (slices, *size): the label at the nearest voxel centre.
-
-    The field of view stays: the outer edges of the first and last voxel are kept.
-    """
-    for axis, new in zip((1, 2), size, strict=True):
-        old = labels.shape[axis]
-        if new != old:
-            nearest = np.floor((np.arange(new) + 0.5) * old / new).astype(np.intp)
-            labels = labels.take(nearest, axis)
-    return labels
-
-
-def resample_images(images: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-    """(slices, rows, columns) -> (slices, *size) float32, linear, same field of view."""
-    images = images.astype(np.float32, copy=False)
-    for axis, new in zip((1, 2), size, strict=True):
-        old = images.shape[axis]
-        if new != old:
-            place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-            low = np.minimum(place.astype(np.intp), max(old - 2, 0))
-            high = np.minimum(low + 1, old - 1)
-            shape = (1, new, 1) if axis == 1 else (1, 1, new)
-            weight = (place - low).astype(np.float32).reshape(shape)
-            images = images.take(low, axis) * (1 - weight) + images.take(high, axis) * weight
-    return images
-
-
-def restore_labels(labels: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-    """Prepared labels (slice, row, column), resampled in plane or not -> the source grid."""
-    return from_canonical(resample_labels(labels, geometry.canonical_shape[1:]), geometry)
 
 
 def write_label_nifti(path: Path, labels: NDArray[Any], geometry: Geometry) -> None:
@@ -263,27 +144,6 @@ def nifti_header(path: Path) -> nib.Nifti1Header:
         return _nifti_kind(file).header_class.from_fileobj(file)
 
 
-def largest_distance(first: Geometry, second: Geometry) -> float:
-    """How far apart, in mm, two grids of one shape place the same voxel, at worst.
-
-    Affine maps differ most at a corner, so the corners are enough.
-    """
-    ends = [(0, side - 1) for side in first.shape]
-    corners = np.stack([*np.meshgrid(*ends, indexing="ij"), np.ones((2, 2, 2))], -1).reshape(8, 4)
-    return float(np.linalg.norm(corners @ (first.affine - second.affine).T, axis=1).max())
-
-
-def _to_canonical(affine: NDArray[np.float64]) -> NDArray[Any]:
-    return orientations.ornt_transform(
-        orientations.io_orientation(affine), orientations.axcodes2ornt(CANONICAL)
-    )
-
-
-def _source_axes(affine: NDArray[np.float64]) -> list[int]:
-    """The source axis that becomes the slice, row and column axis."""
-    return [int(axis) for axis in np.argsort(_to_canonical(affine)[:, 0])]
-
-
 def _read_nifti(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     with _refusing_damage(path), _open(path) as file:
         image = _nifti_kind(file).from_stream(file)
@@ -303,13 +163,13 @@ def _nifti_kind(file: IO[bytes]) -> type[nib.Nifti1Image]:
     return nib.Nifti2Image if size in (540, 0x1C020000) else nib.Nifti1Image
 
 
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb")
+
+
 def _is_sheared(affine: NDArray[np.float64]) -> bool:
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4)
-
-
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb")
 
 
 def _read_hdf5(path: Path, key: str | None) -> tuple[NDArray[Any], NDArray[np.float64]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.core.files import atomic_path
 from pipeline.imaging import volumes
-from pipeline.imaging.volumes import Geometry
+from pipeline.imaging.geometry import Geometry, restore_labels
 
 STEPS = 255  # a probability is stored in steps of 1 / 255
 
@@ -43,7 +43,7 @@ class Probabilities:
         with atomic_path(path) as temporary, gzip.open(temporary, "wb", compresslevel=3) as file:
             file.write(start)
             for index in range(len(self._store)):
-                part = volumes.restore_labels(self._store[index], self._geometry)
+                part = restore_labels(self._store[index], self._geometry)
                 for plane in np.moveaxis(part, 2, 0):
                     file.write(plane.tobytes(order="F"))
 

@@ -12,6 +12,7 @@ from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
 from pipeline.imaging.colours import organ_colour
+from pipeline.imaging.geometry import resample_labels, to_canonical
 from pipeline.reporting import drawing
 from pipeline.reporting.inputs import ReportFolders, ReportInputs
 from pipeline.scoring import dice
@@ -110,8 +111,8 @@ def _case_pictures(
 def read_prediction(path: Path, plane: tuple[int, int]) -> NDArray[np.uint8]:
     """(slice, row, column) at the shard's in-plane size, from the source's grid."""
     volume = volumes.read(path)
-    canonical = volumes.to_canonical(volume.array, volume.geometry)
-    return volumes.resample_labels(canonical, plane).astype(np.uint8)
+    canonical = to_canonical(volume.array, volume.geometry)
+    return resample_labels(canonical, plane).astype(np.uint8)
 
 
 def slice_dice_text(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> str:

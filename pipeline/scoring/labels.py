@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
+from pipeline.imaging.geometry import Geometry
 from pipeline.imaging.grids import grid_difference
-from pipeline.imaging.volumes import Geometry
 from pipeline.scoring.measures import Labels
 from pipeline.scoring.organs import LARGEST, Organs
 from pipeline.scoring.pairs import LabelPair, Source, place

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.core.files import atomic_path
+from pipeline.imaging.geometry import Geometry
 from pipeline.imaging.intensity import to_unit
-from pipeline.imaging.volumes import Geometry
 from pipeline.shards.parquet import damaged, open_file, reading, with_metadata
 
 IMAGE_TYPES = ("<i2", "<f4")

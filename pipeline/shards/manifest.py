@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core.files import atomic_path
-from pipeline.imaging.volumes import Geometry
+from pipeline.imaging.geometry import Geometry
 from pipeline.shards.parquet import open_file, reading, with_metadata
 
 _MANIFEST_FIELDS = pa.schema(
@@ -71,7 +71,7 @@ class ManifestRow:
 
     @property
     def geometry(self) -> Geometry:
-        """The raw volume's grid, to which predictions go back (`volumes.restore_labels`)."""
+        """The raw volume's grid, to which predictions go back (`geometry.restore_labels`)."""
         return Geometry(self.source_shape, np.reshape(self.source_affine, (4, 4)))
 
 

@@ -23,6 +23,7 @@ from pipeline.core.console import say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Evaluate, Params, stage_params
 from pipeline.imaging import volumes
+from pipeline.imaging.geometry import restore_labels
 from pipeline.inference import trained
 from pipeline.inference.trained import MODEL_FILES
 from pipeline.inference.volume import model_stages, predict_stages
@@ -147,7 +148,7 @@ class Scoring:
         self.finished.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{case}-", dir=self.finished))
         for stage, prediction in labels.items():
-            source = volumes.restore_labels(prediction, row.geometry)
+            source = restore_labels(prediction, row.geometry)
             volumes.write_label_nifti(folder / f"{stage}.nii.gz", source, row.geometry)
         files.write_json(
             folder / MEASURES, {stage: tables.to_json(found) for stage, found in measured.items()}

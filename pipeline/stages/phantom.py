@@ -20,7 +20,7 @@ from scipy import ndimage
 from pipeline.core.console import steps
 from pipeline.datasets import synapse
 from pipeline.imaging import volumes
-from pipeline.imaging.volumes import Geometry
+from pipeline.imaging.geometry import CANONICAL, Geometry, from_canonical
 
 Array = NDArray[np.float32]
 # Through-plane samples that are averaged into one thick slice.
@@ -144,8 +144,8 @@ def make_case(
     spacing = (thickness, pixel, pixel)
     geometry = _geometry(image.shape, spacing, ORIENTATIONS[(number - 1) % len(ORIENTATIONS)], rng)
     return (
-        volumes.from_canonical(image, geometry),
-        volumes.from_canonical(label, geometry),
+        from_canonical(image, geometry),
+        from_canonical(label, geometry),
         geometry.affine,
     )
 
@@ -385,7 +385,7 @@ def _geometry(
     The middle of the volume lies near the scanner's origin.
     """
     source = orientations.axcodes2ornt(tuple(codes))
-    body = orientations.axcodes2ornt(volumes.CANONICAL)
+    body = orientations.axcodes2ornt(CANONICAL)
     affine = np.eye(4)
     stored = []
     for axis, (direction, sign) in enumerate(source):

@@ -24,7 +24,14 @@ from pipeline.core.params.blocks import Params, Percentile, Window, stage_params
 from pipeline.core.pool import over_cases
 from pipeline.datasets import check
 from pipeline.datasets.base import CanonicalSplit, RawCase
-from pipeline.imaging import intensity, volumes
+from pipeline.imaging import intensity
+from pipeline.imaging.geometry import (
+    preparation,
+    resample_images,
+    resample_labels,
+    resampled_size,
+    to_canonical,
+)
 from pipeline.shards.case import Prepared, ShardReader, Source, write_shard
 from pipeline.shards.manifest import Manifest, ManifestRow, write_manifest
 from pipeline.shards.recipe import Recipe
@@ -56,17 +63,17 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
         raise UserError(
             f"{raw.case}: {raw.image}: prepare.intensity leaves no range: {low:g} to {high:g}."
         )
-    images = volumes.to_canonical(found.image.array, geometry)
-    labels = volumes.to_canonical(recipe.labels.apply(found.label.array), geometry)
+    images = to_canonical(found.image.array, geometry)
+    labels = to_canonical(recipe.labels.apply(found.label.array), geometry)
     spacing = geometry.canonical_spacing
     if recipe.spacing_mm is not None:
-        size = volumes.resampled_size(geometry, recipe.spacing_mm)
+        size = resampled_size(geometry, recipe.spacing_mm)
         plane = [
             mm * old / new for mm, old, new in zip(spacing[1:], images.shape[1:], size, strict=True)
         ]
         spacing = (spacing[0], *plane)
-        images = volumes.resample_images(images, size)
-        labels = volumes.resample_labels(labels, size)
+        images = resample_images(images, size)
+        labels = resample_labels(labels, size)
     return Prepared(
         case=raw.case,
         images=stored(images, low, high, recipe.intensity),
@@ -197,7 +204,7 @@ def _finish(
         params.dataset.name,
         list(recipe.labels.names),
         recipe.intensity.model_dump(),
-        volumes.preparation(recipe.spacing_mm),
+        preparation(recipe.spacing_mm),
         rows,
     )
     target, provenance = out / MANIFEST, out / run_folder.PROVENANCE

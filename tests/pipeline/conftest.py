@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.core.params.blocks import Params
 from pipeline.core.params.load import overlay, read_yaml, validate
-from pipeline.imaging.volumes import Geometry
+from pipeline.imaging.geometry import Geometry
 from pipeline.shards.case import Prepared, Source, write_shard
 from pipeline.stages import phantom, prepare, search, split
 

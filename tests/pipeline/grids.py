@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
-from pipeline.imaging.volumes import LPS_TO_RAS
+from pipeline.imaging.geometry import LPS_TO_RAS
 
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".mhd")
 

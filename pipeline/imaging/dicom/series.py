@@ -17,7 +17,8 @@ from pydicom.misc import is_dicom
 from pipeline.core.errors import UserError
 from pipeline.imaging.dicom.frames import PER_FRAME, SHARED, frame_headers, has_frames
 from pipeline.imaging.dicom.pixels import PixelReader
-from pipeline.imaging.volumes import LPS_TO_RAS, Geometry, Volume
+from pipeline.imaging.geometry import LPS_TO_RAS, Geometry
+from pipeline.imaging.volumes import Volume
 
 TAGS = [
     "SOPInstanceUID",

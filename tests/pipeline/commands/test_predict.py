@@ -22,6 +22,7 @@ from pipeline.commands.predict import Predictor, Wanted, predict_scan
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Percentile, Window
 from pipeline.imaging import scans, volumes
+from pipeline.imaging.grids import largest_distance
 from pipeline.imaging.scans import Source
 from pipeline.shards.manifest import read_manifest
 from pipeline.stages import evaluate, split
@@ -132,7 +133,7 @@ def test_a_raw_scan_gets_the_labels_that_evaluate_gave_it(trained, phantom_param
     for case in cases:
         one, other = volumes.read(case), volumes.read(tmp_path / case.name)
         assert np.array_equal(one.array, other.array)
-        assert volumes.largest_distance(one.geometry, other.geometry) < 1e-4
+        assert largest_distance(one.geometry, other.geometry) < 1e-4
 
 
 def test_what_is_written_beside_the_label_map(trained, phantom_params, tmp_path):

@@ -7,8 +7,9 @@ import SimpleITK as sitk
 
 from pipeline.core.errors import UserError
 from pipeline.imaging import label_volumes, volumes
+from pipeline.imaging.geometry import Geometry
+from pipeline.imaging.grids import largest_distance
 from pipeline.imaging.label_volumes import FORMATS, write_labels
-from pipeline.imaging.volumes import Geometry
 from tests.pipeline.conftest import AFFINE, save_nifti, tiny_image, tiny_label
 from tests.pipeline.grids import random_grid, write_scan
 
@@ -33,7 +34,7 @@ def test_every_format_takes_the_grid_of_every_other(tmp_path, source, written):
     back = volumes.read(target)
     assert back.array.dtype == np.uint8
     assert np.array_equal(back.array, tiny_label())
-    assert volumes.largest_distance(back.geometry, volume.geometry) < 1e-4
+    assert largest_distance(back.geometry, volume.geometry) < 1e-4
     if written is None:
         assert np.array_equal(back.affine, volume.affine)
 

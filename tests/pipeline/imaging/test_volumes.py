@@ -1,17 +1,17 @@
 import gzip
-import itertools
 
 import h5py
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
-from pipeline.imaging.volumes import Geometry
+from pipeline.imaging.geometry import (
+    Geometry,
+)
+from pipeline.imaging.grids import largest_distance
 from tests.pipeline.conftest import AFFINE, save_nifti, tiny_image, tiny_label
 
 OBLIQUE = np.array(
@@ -19,20 +19,6 @@ OBLIQUE = np.array(
 )
 FLIPPED = AFFINE @ np.diag([-1.0, -1, -1, 1])
 PERMUTED = AFFINE[:, [2, 0, 1, 3]]
-ORIENTATIONS = [
-    "".join(pair[sign] for pair, sign in zip(axes, signs, strict=True))
-    for axes in itertools.permutations(("RL", "AP", "SI"))
-    for signs in itertools.product((0, 1), repeat=3)
-]
-
-
-def geometry(codes: str, shape: tuple[int, int, int] = (4, 5, 6)) -> Geometry:
-    turn = nib.orientations.axcodes2ornt(tuple(codes))
-    affine = np.zeros((4, 4))
-    for axis, (direction, sign) in enumerate(turn):
-        affine[int(direction), axis] = sign * (axis + 1.5)
-    affine[:, 3] = (-7, 11, 13, 1)
-    return Geometry(shape, affine)
 
 
 @pytest.mark.parametrize("affine", [AFFINE, FLIPPED, PERMUTED])
@@ -85,87 +71,17 @@ def test_hdf5_has_the_default_geometry(tmp_path):
         volumes.read(tmp_path / "a.h5", "label")
 
 
-def test_canonical_axes_are_head_back_and_left():
-    array = np.zeros((4, 5, 6), np.uint8)
-    # LAS: x grows to the left, y to the front, z to the head
-    array[3, 0, 5] = 1
-    place = np.argwhere(volumes.to_canonical(array, geometry("LAS")))
-    assert place.tolist() == [[5, 4, 3]]
-
-
-def test_canonical_shape_and_spacing():
-    turned = geometry("PIR")
-    assert turned.orientation == "PIR"
-    assert turned.canonical_shape == (5, 4, 6)
-    assert turned.canonical_spacing == (2.5, 1.5, 3.5)
-    assert volumes.to_canonical(np.zeros(turned.shape), turned).shape == (5, 4, 6)
-
-
-@given(st.sampled_from(ORIENTATIONS), st.tuples(*[st.integers(1, 5)] * 3))
-def test_canonical_round_trip_is_exact(codes, shape):
-    grid = geometry(codes, shape)
-    array = np.arange(np.prod(shape)).reshape(shape)
-    canonical = volumes.to_canonical(array, grid)
-    assert canonical.shape == grid.canonical_shape
-    assert np.array_equal(volumes.from_canonical(canonical, grid), array)
-
-
-@given(st.sampled_from(ORIENTATIONS))
-def test_canonical_order_does_not_depend_on_how_a_file_stores_it(codes):
-    anatomy = np.arange(4 * 5 * 6).reshape(4, 5, 6)
-    grid = geometry("SPL")
-    stored = volumes.from_canonical(anatomy, grid)
-    turn = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("SPL"), nib.orientations.axcodes2ornt(tuple(codes))
-    )
-    turned = nib.orientations.apply_orientation(stored, turn)
-    affine = grid.affine @ nib.orientations.inv_ornt_aff(turn, stored.shape)
-    again = volumes.to_canonical(turned, Geometry(turned.shape, affine))
-    assert np.array_equal(again, anatomy)
-
-
-def test_from_canonical_refuses_another_shape():
-    with pytest.raises(ValueError, match=r"expected shape \(6, 5, 4\), got \(4, 5, 6\)"):
-        volumes.from_canonical(np.zeros((4, 5, 6)), geometry("LPS"))
-
-
 def test_label_file_lies_on_the_source_grid(tmp_path):
     grid = Geometry((10, 20, 30), OBLIQUE)
     volumes.write_label_nifti(tmp_path / "a.nii.gz", tiny_label(), grid)
     volume = volumes.read(tmp_path / "a.nii.gz")
     assert volume.array.dtype == np.uint8
     assert np.array_equal(volume.array, tiny_label())
-    assert volumes.largest_distance(volume.geometry, grid) < 1e-3
+    assert largest_distance(volume.geometry, grid) < 1e-3
     # no time in gzip's header: the same labels give the same bytes
     assert (tmp_path / "a.nii.gz").read_bytes()[4:8] == bytes(4)
     with pytest.raises(ValueError, match="expected shape"):
         volumes.write_label_nifti(tmp_path / "c.nii.gz", tiny_label((3, 4, 5)), grid)
-
-
-def test_largest_distance_is_that_of_a_corner():
-    tilted = AFFINE.copy()
-    tilted[0, 2] += 0.1
-    # the last of 30 slices is 29 steps away
-    grids = Geometry((10, 20, 30), AFFINE), Geometry((10, 20, 30), tilted)
-    assert volumes.largest_distance(*grids) == pytest.approx(2.9)
-
-
-def test_resampling_keeps_the_field_of_view():
-    ramp = np.arange(4, dtype=np.float32).reshape(1, 1, 4)
-    halved = volumes.resample_images(ramp, (1, 2))
-    assert halved.tolist() == [[[0.5, 2.5]]]
-    doubled = volumes.resample_images(ramp, (1, 8))
-    assert doubled[0, 0].tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
-    labels = np.array([[[0, 1], [2, 3]]], np.uint8)
-    assert volumes.resample_labels(labels, (4, 2))[0].tolist() == [[0, 1], [0, 1], [2, 3], [2, 3]]
-
-
-def test_resampled_labels_go_back_to_the_source_grid():
-    grid = geometry("RPI")
-    labels = (np.arange(120) % 7).reshape(grid.canonical_shape).astype(np.uint8)
-    finer = volumes.resample_labels(labels, (15, 12))
-    restored = volumes.restore_labels(finer, grid)
-    assert np.array_equal(restored, volumes.from_canonical(labels, grid))
 
 
 def test_fourth_dimension_of_one_is_dropped(tmp_path):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import UserError
-from pipeline.imaging.volumes import Geometry
+from pipeline.imaging.geometry import Geometry
 from pipeline.shards import manifest, parquet
 from pipeline.shards.case import Prepared, ShardReader, Source, write_shard
 from tests.pipeline.conftest import AFFINE, tiny_image, tiny_label

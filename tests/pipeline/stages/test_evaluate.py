@@ -16,6 +16,7 @@ from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.datasets import synapse
 from pipeline.imaging import volumes
+from pipeline.imaging.geometry import to_canonical
 from pipeline.scoring import dice
 from pipeline.scoring.conventions import CONVENTIONS, SCORES
 from pipeline.scoring.measures import measure
@@ -277,7 +278,7 @@ def test_the_review_list_is_what_the_label_maps_say(finished):
 
 def canonical(path: Path) -> np.ndarray:
     volume = volumes.read(path)
-    return volumes.to_canonical(volume.array, volume.geometry)
+    return to_canonical(volume.array, volume.geometry)
 
 
 def test_a_model_of_one_stage_has_no_stage_analysis(evaluated, folders, tmp_path):

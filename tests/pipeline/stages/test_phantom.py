@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.synapse import ORGANS, image_path, label_path
-from pipeline.imaging import volumes
-from pipeline.imaging.volumes import Geometry
+from pipeline.imaging.geometry import Geometry, to_canonical
 from pipeline.stages import phantom
 
 SIZE = 64
@@ -24,7 +23,7 @@ HU = {
 def canonical(number, size=SIZE):
     image, label, affine = phantom.make_case(1, number, size)
     grid = Geometry(image.shape, affine)
-    return volumes.to_canonical(image, grid), volumes.to_canonical(label, grid), grid
+    return to_canonical(image, grid), to_canonical(label, grid), grid
 
 
 @pytest.fixture(scope="module")

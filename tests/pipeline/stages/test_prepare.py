@@ -8,7 +8,7 @@ from pipeline import datasets
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.datasets.synapse import image_path, label_path
-from pipeline.imaging import volumes
+from pipeline.imaging.geometry import restore_labels
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import read_manifest
 from pipeline.stages import prepare
@@ -76,7 +76,7 @@ def test_labels_go_back_to_the_source_grid(synapse_params, synapse_root, folders
     row = read_manifest(out / "manifest.parquet").case("img0005")
     _, labels = ShardReader(out / "shards" / row.shard).read_volume()
     expected = datasets.get(params.dataset).labels(params.dataset).apply(tiny_label())
-    assert np.array_equal(volumes.restore_labels(labels, row.geometry), expected)
+    assert np.array_equal(restore_labels(labels, row.geometry), expected)
 
 
 def test_flipped_twin_gives_the_same_pixels(synapse_params, synapse_root, folders):
@@ -105,7 +105,7 @@ def test_resampling_in_plane(synapse_params, folders):
     assert row.spacing_mm == pytest.approx((3.0, 14 / 9, 1.6))
     images, labels = ShardReader(out / "shards" / row.shard).read_volume()
     assert 0 <= images.min() < images.max() <= 1
-    assert volumes.restore_labels(labels, row.geometry).shape == (10, 20, 30)
+    assert restore_labels(labels, row.geometry).shape == (10, 20, 30)
 
 
 def test_percentiles(synapse_params, folders):

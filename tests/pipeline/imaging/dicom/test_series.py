@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from pipeline.core.errors import UserError
 from pipeline.imaging.dicom import series as dicom
-from pipeline.imaging.volumes import LPS_TO_RAS
+from pipeline.imaging.geometry import LPS_TO_RAS
 from tests.pipeline.conftest import tiny_image
 from tests.pipeline.dicom_files import AXIAL, PATIENT, changed, write_enhanced, write_series
 

@@ -1,0 +1,140 @@
+"""Where voxels lie in the patient, and one canonical axis order for every volume.
+
+Source order is (x, y, z) as the file stores it. Canonical order is (slice, row, column): slices
+go from the feet to the head, rows from front to back, columns from the patient's right to the
+left (SPL), so that a slice shown as a picture is the radiological display: patient's right on the
+left. Axes are permuted and flipped to the nearest such order; only `resample_images` and
+`resample_labels` interpolate, and only within slices.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nibabel import orientations
+from numpy.typing import NDArray
+
+CANONICAL = ("S", "P", "L")
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Where a volume's voxels lie in the patient.
+
+    Attributes:
+        shape: voxels along x, y, z of the source.
+        affine: (4, 4) float64, voxel index (x, y, z, 1) to RAS+ millimetres.
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel sides along x, y, z in mm."""
+        return tuple(float(side) for side in np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    @property
+    def orientation(self) -> str:
+        """Directions in which x, y and z grow, to the nearest axis: "RAS", "LPS", "PIR", ..."""
+        return "".join(orientations.aff2axcodes(self.affine))
+
+    @property
+    def canonical_shape(self) -> tuple[int, int, int]:
+        """(slices, rows, columns) of the volume in canonical order."""
+        return tuple(self.shape[axis] for axis in _source_axes(self.affine))
+
+    @property
+    def canonical_spacing(self) -> tuple[float, float, float]:
+        """Voxel sides along slice, row and column in mm."""
+        return tuple(self.spacing[axis] for axis in _source_axes(self.affine))
+
+
+def to_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+    """(x, y, z) of the source -> (slice, row, column); values unchanged, memory contiguous."""
+    return np.ascontiguousarray(canonical_view(array, geometry))
+
+
+def canonical_view(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+    """(x, y, z) of the source -> (slice, row, column), a view of the same memory."""
+    return orientations.apply_orientation(array, _to_canonical(geometry.affine))
+
+
+def from_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+    """(slice, row, column) -> (x, y, z) of the source: the exact inverse of `to_canonical`.
+
+    Raises:
+        ValueError: the array's shape isn't the geometry's in canonical order.
+    """
+    if array.shape != geometry.canonical_shape:
+        raise ValueError(f"expected shape {geometry.canonical_shape}, got {array.shape}")
+    back = orientations.ornt_transform(
+        orientations.axcodes2ornt(CANONICAL), orientations.io_orientation(geometry.affine)
+    )
+    return np.ascontiguousarray(orientations.apply_orientation(array, back))
+
+
+def source_slice(geometry: Geometry, index: int) -> int:
+    """Index of a canonical slice along the source's own slice axis."""
+    axis = _source_axes(geometry.affine)[0]
+    forwards = _to_canonical(geometry.affine)[axis, 1] > 0
+    return index if forwards else geometry.shape[axis] - 1 - index
+
+
+def preparation(spacing_mm: float | None) -> dict[str, Any]:
+    """How volumes become slices, as manifests and models record it."""
+    return {"axes": "".join(CANONICAL), "spacing_mm": spacing_mm}
+
+
+def resampled_size(geometry: Geometry, spacing_mm: float | None) -> tuple[int, int]:
+    """Rows and columns of the canonical slices at an in-plane spacing; None: as they are."""
+    plane = geometry.canonical_shape[1:]
+    if spacing_mm is None:
+        return plane
+    sides = zip(plane, geometry.canonical_spacing[1:], strict=True)
+    return tuple(max(1, round(side * mm / spacing_mm)) for side, mm in sides)
+
+
+def resample_images(images: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    """(slices, rows, columns) -> (slices, *size) float32, linear, same field of view."""
+    images = images.astype(np.float32, copy=False)
+    for axis, new in zip((1, 2), size, strict=True):
+        old = images.shape[axis]
+        if new != old:
+            place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+            low = np.minimum(place.astype(np.intp), max(old - 2, 0))
+            high = np.minimum(low + 1, old - 1)
+            shape = (1, new, 1) if axis == 1 else (1, 1, new)
+            weight = (place - low).astype(np.float32).reshape(shape)
+            images = images.take(low, axis) * (1 - weight) + images.take(high, axis) * weight
+    return images
+
+
+def resample_labels(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """(slices, rows, columns) -> (slices, *size): the label at the nearest voxel centre.
+
+    The field of view stays: the outer edges of the first and last voxel are kept.
+    """
+    for axis, new in zip((1, 2), size, strict=True):
+        old = labels.shape[axis]
+        if new != old:
+            nearest = np.floor((np.arange(new) + 0.5) * old / new).astype(np.intp)
+            labels = labels.take(nearest, axis)
+    return labels
+
+
+def restore_labels(labels: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+    """Prepared labels (slice, row, column), resampled in plane or not -> the source grid."""
+    return from_canonical(resample_labels(labels, geometry.canonical_shape[1:]), geometry)
+
+
+def _to_canonical(affine: NDArray[np.float64]) -> NDArray[Any]:
+    return orientations.ornt_transform(
+        orientations.io_orientation(affine), orientations.axcodes2ornt(CANONICAL)
+    )
+
+
+def _source_axes(affine: NDArray[np.float64]) -> list[int]:
+    """The source axis that becomes the slice, row and column axis."""
+    return [int(axis) for axis in np.argsort(_to_canonical(affine)[:, 0])]
