@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
-from pipeline.imaging.dicom import series as dicom
+from pipeline.imaging.dicom.series import Series, choose, find_series, has_images
+from pipeline.imaging.dicom.stack import read_series
 from pipeline.imaging.volumes import HDF5, Volume
 
 HDF5_KEY = "image"
@@ -42,7 +43,7 @@ class Scan:
     warnings: tuple[str, ...] = ()
     modality: str | None = None
     like: Path | None = None
-    series: dicom.Series | None = None
+    series: Series | None = None
 
 
 def find(paths: Iterable[Path]) -> list[Source]:
@@ -97,8 +98,8 @@ def read(source: Source, series: str | None = None) -> Scan:
         UserError: it can't be read, is no volume, or (DICOM) no whole one.
     """
     if source.path.is_dir():
-        chosen = dicom.choose(dicom.find_series(source.path), series, source.path)
-        volume, used, warnings = dicom.read_series(chosen)
+        chosen = choose(find_series(source.path), series, source.path)
+        volume, used, warnings = read_series(chosen)
         return Scan(volume, tuple(warnings), chosen.modality or None, None, used)
     key = HDF5_KEY if volumes.suffix(source.path) in HDF5 else None
     volume = volumes.read(source.path, key)
@@ -111,7 +112,7 @@ def _in_folder(folder: Path) -> Iterable[Source]:
         inner = place.relative_to(folder).parts
         if any(part.startswith(".") for part in inner):
             continue
-        if dicom.has_images(place):
+        if has_images(place):
             yield Source(_name("_".join(inner) or folder.resolve().name), place)
         for path in sorted(place.iterdir()):
             if path.is_file() and volumes.suffix(path) and not path.name.startswith("."):
