@@ -77,7 +77,7 @@ def measure(shape: tuple[int, int, int], rounds: int) -> dict:
     )
     found = ways["ours"]()
     for name, (a, b) in pairs.items():
-        assert abs(found[name].hd95_mm - binary.hd95(b, a, SPACING)) < 1e-6, name
+        assert abs(found[name].scores["hd95_mm"] - binary.hd95(b, a, SPACING)) < 1e-6, name
     return {"times": times, "peak_gib": memory, "voxels": int((truth > 0).sum())}
 
 

@@ -22,22 +22,20 @@ from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.reporting import plots
 from pipeline.scoring import tables
-from pipeline.scoring.conventions import SCORES
 from pipeline.scoring.runs import ScoredRun, read_runs
+from pipeline.scoring.scores import SCORES, in_view
 from pipeline.scoring.tables import OVERALL
-
-PRINTED = ("dice", "hd95_mm")
 
 
 def run(
     folders: Sequence[Path], out: Path, *, names: Sequence[str] = (), score: str = "dice"
 ) -> None:
-    """Compare two or more runs; write the table and the plot of `score`, print Dice and HD95.
+    """Compare two or more runs; write the table and the plot of `score`, print tables.
 
     Args:
-        folders, names: see `scored_runs.read_runs`.
+        folders, names: see `runs.read_runs`.
         out: folder to write to; other files in it stay.
-        score: one of `conventions.SCORES`.
+        score: one of `scores.SCORES`.
 
     Raises:
         UserError: fewer than two runs, an unknown score, or runs that can't be compared.
@@ -51,11 +49,12 @@ def run(
     table = pd.DataFrame(rows)
     files.write_text(out / "comparison.csv", table.to_csv(index=False, lineterminator="\n"))
     shown = [row for row in rows if row["score"] == score]
-    plots.save(plots.difference_plot(shown, score), out / f"comparison-{score}")
+    plots.save(plots.difference_plot(shown, SCORES[score]), out / f"comparison-{score}")
     for other in runs[1:]:
-        for name in PRINTED:
-            own = [row for row in rows if (row["run"], row["score"]) == (other.name, name)]
-            _print(own, f"{plots.UNITS[name]}: {other.name} minus {runs[0].name}")
+        for printed in in_view("comparison"):
+            about = (other.name, printed.name)
+            selected = [row for row in rows if (row["run"], row["score"]) == about]
+            _print(selected, f"{printed.label}: {other.name} minus {runs[0].name}")
     say(f"compare: {out / 'comparison.csv'}, comparison-{score}.png and .svg")
 
 

@@ -32,9 +32,8 @@ from pipeline.reporting.pictures import FigureData, choose_slices, read_figure_d
 from pipeline.scoring import dice
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.runs import ScoredRun, read_runs
+from pipeline.scoring.scores import in_view
 from pipeline.shards.case import Slice
-
-BOXES = ("dice", "hd95_mm", "nsd_2mm")
 
 Chosen = Sequence[tuple[str, int]]
 
@@ -51,7 +50,7 @@ def run(
     """Draw every figure and write it.
 
     Args:
-        folders, names: see `scored_runs.read_runs`.
+        folders, names: see `runs.read_runs`.
         prepared: published folder of the prepare stage.
         out: folder to write to; other files in it stay.
         slices: rows of each figure of slices.
@@ -80,8 +79,8 @@ def draw_all(data: FigureData, slices: int, random: np.random.Generator) -> dict
                 notes = [f"{organ}, disagreement {value:.2f}" for *_, organ, value in worst]
                 places = [(case, index) for case, index, *_ in worst]
                 figures[f"disagreement-{name}"] = stages(data, run, places, notes)
-    for score in BOXES:
-        figures[f"boxes-{score}"] = plots.box_plot(data.runs, score)
+    for score in in_view("boxes"):
+        figures[f"boxes-{score.name}"] = plots.box_plot(data.runs, score)
     return figures
 
 

@@ -48,11 +48,11 @@ def run(
         truth, prediction: folders of label volumes (NIfTI, MHA, MHD, NRRD), or of folders with
             one mask file an organ.
         labels: describes the organs' labels, of both folders unless `prediction_labels` is given;
-            see `label_names.read_label_names`, and `read_file_names` for mask files.
+            see `organs.read_label_names`, and `read_file_names` for mask files.
         out: folder to write to; other files in it stay.
         prediction_labels: describes those of the prediction.
         convention: the headline's, one of `conventions.CONVENTIONS`.
-        names, cases: see `score_files.find_pairs`.
+        names, cases: see `pairs.find_pairs`.
         jobs: processes.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -13,30 +13,16 @@ from pipeline import datasets
 from pipeline.imaging import colours
 from pipeline.reporting import drawing
 from pipeline.reporting.inputs import ReportInputs
-from pipeline.scoring.conventions import CONVENTIONS, SCORES
+from pipeline.scoring.conventions import CONVENTIONS
+from pipeline.scoring.scores import SCORES, Score, in_view
 from pipeline.scoring.tables import OVERALL
 
-TILES = ("dice", "hd95_voxels", "hd95_mm")
 REVIEWED = 20  # rows of the review list that are shown
 LOGITS = {
     "mean": "the mean of both decoders",
     "coarse": "the coarse decoder alone",
     "fine": "the fine decoder alone",
 }
-# score, title and digits after the point, in the order of the full table
-COLUMNS = (
-    ("dice", "Dice", 3),
-    ("iou", "IoU", 3),
-    ("hd95_voxels", "HD95, voxels", 2),
-    ("hd95_mm", "HD95, mm", 2),
-    ("hd_voxels", "HD, voxels", 2),
-    ("hd_mm", "HD, mm", 2),
-    ("assd_mm", "ASSD, mm", 2),
-    ("nsd_1mm", "NSD, 1 mm", 3),
-    ("nsd_2mm", "NSD, 2 mm", 3),
-    ("nsd_3mm", "NSD, 3 mm", 3),
-    ("volume_difference_ml", "volume, ml", 1),
-)
 CURVES = {
     "loss": (
         "Loss",
@@ -54,15 +40,18 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
     return {
         "data_set": inputs.manifest.name,
         "setting": _setting(inputs),
-        "overall": {
-            "cases": scores["cases"],
-            **{score: scores.get(f"mean_{score}") for score in SCORES},
-        },
+        "test_cases": scores["cases"],
+        "overall": _means(scores),
         "sentences": [_data_sentence(inputs), _scoring_sentence(inputs)],
         "remark": datasets.named(inputs.manifest.name).remark,
         "split_hash": scores["split"],
         "organs": _organs(inputs),
-        "scores": [{"name": name, "title": title, "digits": d} for name, title, d in COLUMNS],
+        "scores": list(SCORES.values()),
+        "views": {view: in_view(view) for view in ("summary", "comparison", "cases")},
+        "definitions": {
+            "summary": _definitions(in_view("summary")),
+            "all": _definitions(SCORES.values()),
+        },
         "conventions": _conventions(inputs),
         "stages": _stages(inputs),
         "strip": _strip(inputs),
@@ -134,6 +123,17 @@ def _summaries(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _means(entries: Mapping[str, Any]) -> dict[str, float | None]:
+    """The summary's scores and their means over organs; None where no case counts."""
+    return {score.name: entries.get(f"mean_{score.name}") for score in in_view("summary")}
+
+
+def _definitions(scores: Iterable[Score]) -> str:
+    """What the scores mean, each title once, as one sentence."""
+    by_title = {score.title: score.definition for score in scores}
+    return "; ".join(f"{title}: {definition}" for title, definition in by_title.items()) + "."
+
+
 def _conventions(inputs: ReportInputs) -> dict[str, Any]:
     """All conventions side by side, and on how many pairs of case and organ they differ."""
     pairs, headline = inputs.scores["pairs"], CONVENTIONS[inputs.scores["convention"]]
@@ -146,14 +146,15 @@ def _conventions(inputs: ReportInputs) -> dict[str, Any]:
             for kind in kinds
             if repr(getattr(convention, kind)) != repr(getattr(headline, kind))
         )
-        means = inputs.scores["conventions"][name]
-        about = {
-            "name": name,
-            "words": convention.words,
-            "headline": convention is headline,
-            "differing": differing,
-        }
-        rows.append(about | {score: means.get(f"mean_{score}") for score in TILES})
+        rows.append(
+            {
+                "name": name,
+                "words": convention.words,
+                "headline": convention is headline,
+                "differing": differing,
+                "means": _means(inputs.scores["conventions"][name]),
+            }
+        )
     return {"rows": rows, "note": _pairs_note(pairs)}
 
 
@@ -178,8 +179,10 @@ def _stages(inputs: ReportInputs) -> dict[str, Any] | None:
     rows = [
         {
             "name": organ,
-            "dice": [_number(means[stage, organ, "dice"]) for stage in names],
-            "hd95": [_number(means[stage, organ, "hd95_mm"]) for stage in names],
+            "means": {
+                score.name: [_number(means[stage, organ, score.name]) for stage in names]
+                for score in in_view("comparison")
+            },
         }
         for organ in [*inputs.manifest.class_names, OVERALL]
     ]
@@ -208,7 +211,7 @@ def _strip(inputs: ReportInputs) -> Markup:
         name: inputs.cases.loc[inputs.cases["organ"] == name, "dice"].to_list()
         for name in inputs.manifest.class_names
     }
-    return Markup(drawing.strip_plot("strip", groups, "Dice"))
+    return Markup(drawing.strip_plot("strip", groups, SCORES["dice"].label))
 
 
 def _rows(cases: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from pipeline.core.files import atomic_path
 from pipeline.scoring.runs import ScoredRun
+from pipeline.scoring.scores import Score
 from pipeline.scoring.tables import OVERALL
 
 # Okabe and Ito's colours in an order in which neighbours differ in lightness too
@@ -30,19 +31,6 @@ STYLE = {
     "text.parse_math": False,
 }
 DPI = 200
-UNITS = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "hd95_voxels": "HD95, voxels",
-    "hd95_mm": "HD95, mm",
-    "hd_voxels": "HD, voxels",
-    "hd_mm": "HD, mm",
-    "assd_mm": "ASSD, mm",
-    "nsd_1mm": "NSD at 1 mm",
-    "nsd_2mm": "NSD at 2 mm",
-    "nsd_3mm": "NSD at 3 mm",
-    "volume_difference_ml": "volume difference, ml",
-}
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -58,12 +46,12 @@ def run_colour(index: int) -> str:
     return RUN_COLOURS[index % len(RUN_COLOURS)]
 
 
-def difference_plot(rows: Sequence[Mapping[str, Any]], score: str) -> Figure:
+def difference_plot(rows: Sequence[Mapping[str, Any]], score: Score) -> Figure:
     """Mean difference and its interval of each organ and run.
 
     Args:
         rows: of `compare.comparison`, of one score.
-        score: its name.
+        score: that one.
     """
     organs = list(dict.fromkeys(row["organ"] for row in rows))
     runs = list(dict.fromkeys(row["run"] for row in rows))
@@ -100,7 +88,7 @@ def difference_plot(rows: Sequence[Mapping[str, Any]], score: str) -> Figure:
         axes.axhline(organs.index(OVERALL) - 0.5, color=LINE, linewidth=0.8)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(f"{UNITS[score]}: difference to {rows[0]['baseline']}, with 95% interval")
+        axes.set_xlabel(f"{score.label}: difference to {rows[0]['baseline']}, with 95% interval")
         if len(runs) > 1:
             figure.legend(loc="outside upper left", ncols=min(len(runs), 3))
         else:
@@ -108,7 +96,7 @@ def difference_plot(rows: Sequence[Mapping[str, Any]], score: str) -> Figure:
     return figure
 
 
-def box_plot(runs: Sequence[ScoredRun], score: str) -> Figure:
+def box_plot(runs: Sequence[ScoredRun], score: Score) -> Figure:
     """Boxes of each organ and run over the cases, with every case as a dot.
 
     A box spans the quartiles, its line is the median; whiskers reach the furthest case within 1.5
@@ -123,7 +111,7 @@ def box_plot(runs: Sequence[ScoredRun], score: str) -> Figure:
         axes = figure.subplots()
         for index, run in enumerate(runs):
             groups = [
-                run.cases.loc[run.cases["organ"] == organ, score].dropna().to_numpy()
+                run.cases.loc[run.cases["organ"] == organ, score.name].dropna().to_numpy()
                 for organ in organs
             ]
             places = np.arange(len(organs)) + (index - (len(runs) - 1) / 2) * width
@@ -149,7 +137,7 @@ def box_plot(runs: Sequence[ScoredRun], score: str) -> Figure:
         axes.set_xlim(-0.6, len(organs) - 0.4)
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="y")
-        axes.set_ylabel(UNITS[score])
+        axes.set_ylabel(score.label)
         if len(runs) > 1:
             figure.legend(loc="outside upper left", ncols=min(len(runs), 4))
     return figure

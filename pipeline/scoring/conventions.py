@@ -1,7 +1,7 @@
-"""What an organ counts that is empty in the truth, in the prediction, or in both.
+"""What a score counts for an organ that is empty in the truth, in the prediction, or in both.
 
-Where both masks have a voxel, all conventions agree. They differ by what the field's code makes of
-the rest (docs/evaluation.md).
+Where both masks have a voxel, all conventions agree. Where one is empty, published tables are made
+by different rules (docs/evaluation.md).
 """
 
 import math
@@ -9,41 +9,33 @@ from dataclasses import dataclass
 
 from pipeline.scoring.dice import NAN
 from pipeline.scoring.measures import Measures
+from pipeline.scoring.scores import SCORES, Score
 
-# scores in [0, 1]: the shares
-SHARES = ("dice", "iou", "nsd_1mm", "nsd_2mm", "nsd_3mm")
-DISTANCES = ("hd95_voxels", "hd95_mm", "hd_voxels", "hd_mm", "assd_mm")
-VOLUME = "volume_difference_ml"
-SCORES = (
-    *("dice", "iou", "hd95_voxels", "hd95_mm", "hd_voxels", "hd_mm", "assd_mm"),
-    *("nsd_1mm", "nsd_2mm", "nsd_3mm"),
-    VOLUME,
-)
 # stands for the volume's diagonal in the unit of the distance
 DIAGONAL = math.inf
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an empty pair counts; NaN: left out of the means.
+    """What scores count for a pair with an empty mask; NaN: left out of the means.
 
     Attributes:
-        share: for Dice, IoU and NSD, in [0, 1].
-        distance: for HD95, HD and ASSD, >= 0, or DIAGONAL.
+        overlap: for scores of this kind (Dice, IoU, NSD), in [0, 1].
+        distance: for scores of this kind (HD95, HD, ASSD), >= 0, or DIAGONAL.
     """
 
-    share: float
+    overlap: float
     distance: float
 
 
 @dataclass(frozen=True)
 class Convention:
-    """One way to count.
+    """The verdicts on the three ways in which a pair can have an empty mask.
 
     Attributes:
-        missed: the organ is there and not predicted.
-        invented: it is predicted and not there.
-        absent: neither.
+        missed: on an organ that the truth has and the prediction lacks.
+        invented: on one that the prediction has and the truth lacks.
+        absent: on one that neither has.
         words: the rule in one sentence, for reports.
     """
 
@@ -53,7 +45,7 @@ class Convention:
     words: str
 
     def verdict(self, measures: Measures) -> Verdict | None:
-        """For an empty pair; None where both masks have a voxel."""
+        """What an empty mask counts; None where both masks have a voxel."""
         if measures.truth_voxels:
             return None if measures.predicted_voxels else self.missed
         return self.invented if measures.predicted_voxels else self.absent
@@ -103,7 +95,9 @@ CONVENTIONS = {
 def apply_convention(measures: Measures, convention: str) -> dict[str, float]:
     """The scores of one organ in one case, by the names in SCORES; NaN: left out of the means.
 
-    The volume difference is predicted minus true, and left out where Dice is.
+    Args:
+        measures: of the organ.
+        convention: one of CONVENTIONS.
 
     Raises:
         ValueError: unknown convention.
@@ -111,25 +105,17 @@ def apply_convention(measures: Measures, convention: str) -> dict[str, float]:
     if convention not in CONVENTIONS:
         raise ValueError(f"convention: expected one of {list(CONVENTIONS)}, got {convention!r}")
     verdict = CONVENTIONS[convention].verdict(measures)
-    scores = _measured(measures) if verdict is None else _counted(measures, verdict)
-    difference = (measures.predicted_voxels - measures.truth_voxels) * measures.voxel_ml
-    scores[VOLUME] = NAN if math.isnan(scores["dice"]) else difference
-    return {name: scores[name] for name in SCORES}
+    if verdict is None:
+        return {name: measures.scores[name] for name in SCORES}
+    return {name: _counted(score, measures, verdict) for name, score in SCORES.items()}
 
 
-def _measured(measures: Measures) -> dict[str, float]:
-    sizes = measures.truth_voxels + measures.predicted_voxels
-    shared = measures.shared_voxels
-    overlap = {"dice": 2 * shared / sizes, "iou": shared / (sizes - shared)}
-    return overlap | {
-        name: getattr(measures, name) for name in (*SHARES, *DISTANCES) if name not in overlap
-    }
-
-
-def _counted(measures: Measures, verdict: Verdict) -> dict[str, float]:
-    far = verdict.distance == DIAGONAL
-    distances = {
-        name: getattr(measures, f"diagonal_{name.rsplit('_', 1)[1]}") if far else verdict.distance
-        for name in DISTANCES
-    }
-    return dict.fromkeys(SHARES, float(verdict.share)) | {k: float(v) for k, v in distances.items()}
+def _counted(score: Score, measures: Measures, verdict: Verdict) -> float:
+    """What a score counts for a pair with an empty mask."""
+    if score.kind == "overlap":
+        return float(verdict.overlap)
+    if score.kind == "distance":
+        diagonals = {"voxels": measures.diagonal_voxels, "mm": measures.diagonal_mm}
+        far = verdict.distance == DIAGONAL
+        return diagonals[score.unit] if far else float(verdict.distance)
+    return NAN if math.isnan(verdict.overlap) else measures.scores[score.name]

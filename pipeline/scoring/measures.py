@@ -1,7 +1,10 @@
-"""What is measured of one organ in one case; no convention yet (see `conventions`)."""
+"""Measures one organ in one case: mask sizes, surface distances and the scores made of them.
+
+What an empty mask counts is not decided here, but in `conventions`.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,44 +12,27 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from pipeline.scoring.dice import NAN
+from pipeline.scoring.scores import SCORES, MaskPair, MaskSizes, Score
 
-TOLERANCES_MM = (1, 2, 3)
-
+# the values that an organ has in a label map
 Labels = tuple[int, ...]
-
-
 Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Measures:
-    """One organ of one case; surface distances are NaN unless both masks have a voxel.
+class Measures(MaskSizes):
+    """One organ of one case, before any convention.
 
     Attributes:
-        truth_voxels, predicted_voxels: sizes of the two masks.
-        shared_voxels: size of their intersection.
-        voxel_ml: volume of a voxel.
-        hd95_voxels, hd95_mm: 95th percentile of the surface distances of both directions, pooled.
-        hd_voxels, hd_mm: the largest of them.
-        assd_mm: their mean.
-        nsd_1mm, nsd_2mm, nsd_3mm: the share of them that is within 1, 2 and 3 mm.
-        diagonal_voxels, diagonal_mm: the whole volume's diagonal.
+        truth_voxels, predicted_voxels, shared_voxels, voxel_ml: see `MaskSizes`.
+        diagonal_voxels, diagonal_mm: length of the whole volume's diagonal, edge to edge.
+        scores: by the names in `scores.SCORES`; NaN where undefined: overlaps and distances unless
+            both masks have a voxel, any score that would divide by zero.
     """
 
-    truth_voxels: int
-    predicted_voxels: int
-    shared_voxels: int
-    voxel_ml: float
-    hd95_voxels: float
-    hd95_mm: float
-    hd_voxels: float
-    hd_mm: float
-    assd_mm: float
-    nsd_1mm: float
-    nsd_2mm: float
-    nsd_3mm: float
     diagonal_voxels: float
     diagonal_mm: float
+    scores: dict[str, float]
 
 
 def measure(
@@ -66,17 +52,19 @@ def measure(
         ValueError: masks of different shapes, or a spacing of another length.
     """
     _check(truth, prediction, spacing)
-    sizes = int(np.count_nonzero(truth)), int(np.count_nonzero(prediction))
-    extent = np.asarray(truth.shape if volume is None else volume, np.float64)
-    distances = _distances(truth, prediction, spacing) if all(sizes) else _NO_DISTANCES
-    return Measures(
-        truth_voxels=sizes[0],
-        predicted_voxels=sizes[1],
+    sizes = MaskSizes(
+        truth_voxels=int(np.count_nonzero(truth)),
+        predicted_voxels=int(np.count_nonzero(prediction)),
         shared_voxels=int(np.count_nonzero(truth & prediction)),
         voxel_ml=float(np.prod(spacing)) / 1000,
+    )
+    pair = MaskPair(**asdict(sizes), **_surface_distances(truth, prediction, spacing))
+    extent = np.asarray(truth.shape if volume is None else volume, np.float64)
+    return Measures(
+        **asdict(sizes),
         diagonal_voxels=float(np.linalg.norm(extent)),
         diagonal_mm=float(np.linalg.norm(extent * spacing)),
-        **distances,
+        scores={name: _value(score, pair) for name, score in SCORES.items()},
     )
 
 
@@ -123,27 +111,24 @@ def _mask(labels: NDArray[np.integer], values: Labels) -> NDArray[np.bool_]:
     return mask
 
 
-def _distances(
+def _value(score: Score, pair: MaskPair) -> float:
+    if score.kind != "size" and not (pair.truth_voxels and pair.predicted_voxels):
+        return NAN
+    try:
+        return float(score.compute(pair))
+    except ZeroDivisionError:
+        return NAN
+
+
+def _surface_distances(
     truth: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing: Sequence[float]
-) -> dict[str, float]:
+) -> dict[str, Points]:
+    """Distances of both directions, pooled, in voxels and in mm; none where a mask is empty."""
+    if not (truth.any() and prediction.any()):
+        return {"voxels": np.empty(0), "mm": np.empty(0)}
     points = surface_points(truth, prediction)
-    voxels, mm = (
-        np.concatenate(point_distances(*points, unit)) for unit in ((1.0,) * truth.ndim, spacing)
-    )
-    return {
-        "hd95_voxels": float(np.percentile(voxels, 95)),
-        "hd95_mm": float(np.percentile(mm, 95)),
-        "hd_voxels": float(voxels.max()),
-        "hd_mm": float(mm.max()),
-        "assd_mm": float(mm.mean()),
-        **{f"nsd_{limit}mm": float(np.mean(mm <= limit)) for limit in TOLERANCES_MM},
-    }
-
-
-_NO_DISTANCES = dict.fromkeys(
-    ("hd95_voxels", "hd95_mm", "hd_voxels", "hd_mm", "assd_mm", "nsd_1mm", "nsd_2mm", "nsd_3mm"),
-    NAN,
-)
+    units = {"voxels": (1.0,) * truth.ndim, "mm": spacing}
+    return {name: np.concatenate(point_distances(*points, unit)) for name, unit in units.items()}
 
 
 def _check(truth: NDArray, prediction: NDArray, spacing: Sequence[float]) -> None:

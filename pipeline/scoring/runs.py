@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.scoring.conventions import SCORES
+from pipeline.scoring.scores import SCORES
 
 CASES, METRICS = "cases.parquet", "metrics.json"
 # where a run keeps its scores: the folder itself, a folder of results, a run folder, a repository

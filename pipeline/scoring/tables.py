@@ -21,8 +21,9 @@ from rich.text import Text
 
 from pipeline.core import files
 from pipeline.scoring import dice
-from pipeline.scoring.conventions import CONVENTIONS, SCORES, apply_convention
+from pipeline.scoring.conventions import CONVENTIONS, apply_convention
 from pipeline.scoring.measures import Measures
+from pipeline.scoring.scores import SCORES, in_view
 
 OVERALL = "mean over organs"
 SEED, RESAMPLES, LEVEL = 0, 10_000, 95
@@ -31,15 +32,6 @@ BLOCK = 500  # resamples at a time, so that many cases need little memory
 # organ to what was measured, of one case
 Measured = Mapping[str, Measures]
 
-CASES = pa.schema(
-    [
-        pa.field("case", pa.string(), nullable=False),
-        pa.field("organ", pa.string(), nullable=False),
-        *(pa.field(score, pa.float64()) for score in SCORES),
-        pa.field("truth_voxels", pa.int64(), nullable=False),
-        pa.field("predicted_voxels", pa.int64(), nullable=False),
-    ]
-)
 ORGANS = pa.schema(
     [
         pa.field("convention", pa.string(), nullable=False),
@@ -54,11 +46,21 @@ ORGANS = pa.schema(
 )
 
 
-COLUMNS = (("dice", 3), ("hd95_voxels", 2), ("hd95_mm", 2))
+def case_schema() -> pa.Schema:
+    """Columns of the table `cases`: case, organ, every score, voxels of truth and prediction."""
+    return pa.schema(
+        [
+            pa.field("case", pa.string(), nullable=False),
+            pa.field("organ", pa.string(), nullable=False),
+            *(pa.field(score, pa.float64()) for score in SCORES),
+            pa.field("truth_voxels", pa.int64(), nullable=False),
+            pa.field("predicted_voxels", pa.int64(), nullable=False),
+        ]
+    )
 
 
 def case_rows(measured: Mapping[str, Measured], convention: str) -> list[dict[str, Any]]:
-    """One row of CASES a case and organ; None for what the convention leaves out.
+    """Rows of the table `cases`, one a case and organ; None for what the convention leaves out.
 
     Args:
         measured: case to organ to what was measured.
@@ -189,7 +191,7 @@ def headline(rows: Iterable[Mapping[str, Any]], convention: str) -> dict[str, An
         rows: of ORGANS.
     """
     overall: dict[str, Any] = {}
-    by_organ: dict[str, Any] = {score: {} for score in ("dice", "hd95_voxels", "hd95_mm")}
+    by_organ: dict[str, Any] = {score.name: {} for score in in_view("summary")}
     for row in rows:
         if row["convention"] != convention or row["mean"] is None:
             continue
@@ -201,12 +203,20 @@ def headline(rows: Iterable[Mapping[str, Any]], convention: str) -> dict[str, An
 
 
 def overall(rows: Iterable[Mapping[str, Any]], convention: str) -> dict[str, float]:
-    """`mean_dice`, `mean_hd95_voxels` and `mean_hd95_mm` of one convention, from rows of ORGANS."""
+    """Means over organs of the summary's scores under one convention, as `mean_<score>`.
+
+    What is left out in every case has no entry.
+
+    Args:
+        rows: of ORGANS.
+        convention: one of `conventions.CONVENTIONS`.
+    """
+    shown = {score.name for score in in_view("summary")}
     return {
         f"mean_{row['score']}": row["mean"]
         for row in rows
         if (row["convention"], row["organ"]) == (convention, OVERALL)
-        and row["score"] in ("dice", "hd95_voxels", "hd95_mm")
+        and row["score"] in shown
         and row["mean"] is not None
     }
 
@@ -232,7 +242,7 @@ def write_scores(
 ) -> list[dict[str, Any]]:
     """Write the tables `cases`, under one convention, and `organs`, under all; give the latter."""
     rows = organ_rows(measured, organs)
-    write_table(folder, "cases", case_rows(measured, convention), CASES)
+    write_table(folder, "cases", case_rows(measured, convention), case_schema())
     write_table(folder, "organs", rows, ORGANS)
     return rows
 
@@ -264,20 +274,21 @@ def write_table(
     files.write_text(folder / f"{name}.csv", text)
 
 
-def to_json(measured: Measured) -> dict[str, dict[str, float | None]]:
-    """What was measured as JSON types, NaN as None."""
+def to_json(measured: Measured) -> dict[str, dict[str, Any]]:
+    """What was measured as JSON types, an undefined score as None."""
     return {
-        organ: {name: _none(value) for name, value in asdict(measures).items()}
+        organ: asdict(measures) | {"scores": {k: _none(v) for k, v in measures.scores.items()}}
         for organ, measures in measured.items()
     }
 
 
-def from_json(stored: Mapping[str, Mapping[str, float | None]]) -> dict[str, Measures]:
+def from_json(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Measures]:
     """The inverse of `to_json`."""
-    return {
-        organ: Measures(**{k: math.nan if v is None else v for k, v in values.items()})
-        for organ, values in stored.items()
-    }
+    measured = {}
+    for organ, fields in stored.items():
+        scores = {k: math.nan if v is None else v for k, v in fields["scores"].items()}
+        measured[organ] = Measures(**{**fields, "scores": scores})
+    return measured
 
 
 def _ratio(
@@ -299,7 +310,7 @@ def _none(value: float) -> float | None:
 
 
 def print_scores(scores: Mapping[str, Any], title: str) -> None:
-    """Print Dice and HD95 of each organ, their means, and what other conventions give.
+    """Print the summary's scores of each organ, their means, and what other conventions give.
 
     Args:
         scores: metrics.json of `hsam evaluate` or `hsam score`.
@@ -307,20 +318,19 @@ def print_scores(scores: Mapping[str, Any], title: str) -> None:
     """
     table = Table(title=title, title_justify="left")
     table.add_column("organ")
-    for name in ("Dice", "HD95, voxels", "HD95, mm"):
-        table.add_column(name, justify="right")
+    columns = in_view("summary")
+    for score in columns:
+        table.add_column(score.label, justify="right")
     for organ in scores["dice"]:
+        values = [_shown(scores[score.name].get(organ), score.digits) for score in columns]
         # Text, since an organ's name may look like markup
-        table.add_row(Text(organ), *(_shown(scores[name].get(organ), d) for name, d in COLUMNS))
+        table.add_row(Text(organ), *values)
     table.add_section()
-    table.add_row("mean", *_means(scores), style="bold")
+    means = [_shown(scores.get(f"mean_{score.name}"), score.digits) for score in columns]
+    table.add_row("mean", *means, style="bold")
     console = Console()
     console.print(table)
     console.print(Text(_note(scores)), soft_wrap=True)
-
-
-def _means(scores: Mapping[str, Any]) -> list[str]:
-    return [_shown(scores.get(f"mean_{name}"), digits) for name, digits in COLUMNS]
 
 
 def _note(scores: Mapping[str, Any]) -> str:

@@ -66,7 +66,7 @@ def run(
 
 
 def render(content: dict) -> str:
-    """The page's HTML from what `report_page.page` and `pictures` made."""
+    """The page's HTML from what `page.page` and `pictures` made."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -80,7 +80,7 @@ def render(content: dict) -> str:
 
 
 def print_summary(evaluate: Path, report: Path) -> None:
-    """Print Dice and HD95 of each organ and the report's path.
+    """Print the scores of each organ and the report's path.
 
     Args:
         evaluate: published folder of the evaluate stage.

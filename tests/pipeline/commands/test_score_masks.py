@@ -72,7 +72,7 @@ def test_masks_are_found_by_case_and_organ(folders):
             expected = measure(mask(case, organ, "truth"), mask(case, organ, "prediction"), spacing)
             row = table.loc[case, organ]
             assert row["predicted_voxels"] == expected.predicted_voxels > 0
-            assert row["hd95_mm"] == pytest.approx(expected.hd95_mm)
+            assert row["hd95_mm"] == pytest.approx(expected.scores["hd95_mm"])
         assert table.loc[case, "gallbladder"]["predicted_voxels"] == 0
 
 

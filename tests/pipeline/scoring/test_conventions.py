@@ -4,8 +4,9 @@ from typing import get_args
 import pytest
 
 from pipeline.core.params.blocks import Evaluate
-from pipeline.scoring.conventions import CONVENTIONS, DISTANCES, SCORES, SHARES, apply_convention
+from pipeline.scoring.conventions import CONVENTIONS, apply_convention
 from pipeline.scoring.measures import measure
+from pipeline.scoring.scores import SCORES
 from tests.pipeline.masks import BOX, EMPTY, SHIFTED, SPACING
 
 NAN = math.nan
@@ -34,12 +35,13 @@ DIAGONAL = "diagonal"
 def test_empty_pairs(convention, truth, prediction, share, distance):
     scores = apply_convention(measure(truth, prediction, SPACING), convention)
     assert list(scores) == list(SCORES)
-    for name in SHARES:
-        assert scores[name] == pytest.approx(share, nan_ok=True)
-    for name in DISTANCES:
-        unit = DIAGONAL_MM if name.endswith("_mm") else DIAGONAL_VOXELS
-        expected = unit if distance == DIAGONAL else distance
-        assert scores[name] == pytest.approx(expected, nan_ok=True)
+    for name, score in SCORES.items():
+        if score.kind == "overlap":
+            assert scores[name] == pytest.approx(share, nan_ok=True)
+        if score.kind == "distance":
+            diagonal = DIAGONAL_MM if name.endswith("_mm") else DIAGONAL_VOXELS
+            expected = diagonal if distance == DIAGONAL else distance
+            assert scores[name] == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)

@@ -9,6 +9,7 @@ from medpy.metric import binary
 from monai.metrics import compute_average_surface_distance, compute_surface_dice
 
 from pipeline.scoring.measures import measure, measure_organs
+from pipeline.scoring.scores import SCORES
 from tests.pipeline.masks import BOX, EMPTY, SHIFTED, SPACING, blob
 
 SPACINGS = [SPACING, (0.8, 0.8, 5.0), (1.0, 1.0, 1.0)]
@@ -16,16 +17,14 @@ SPACINGS = [SPACING, (0.8, 0.8, 5.0), (1.0, 1.0, 1.0)]
 
 def against_medpy(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> None:
     """Dice, IoU, HD, HD95 and ASSD are those of MedPy."""
-    found = measure(a, b, spacing)
-    sizes = found.truth_voxels + found.predicted_voxels
-    assert 2 * found.shared_voxels / sizes == pytest.approx(binary.dc(b, a), abs=1e-6)
-    iou = found.shared_voxels / (sizes - found.shared_voxels)
-    assert iou == pytest.approx(binary.jc(b, a), abs=1e-6)
-    assert found.hd95_voxels == pytest.approx(binary.hd95(b, a), abs=1e-6)
-    assert found.hd95_mm == pytest.approx(binary.hd95(b, a, voxelspacing=spacing), abs=1e-6)
-    assert found.hd_voxels == pytest.approx(binary.hd(b, a), abs=1e-6)
-    assert found.hd_mm == pytest.approx(binary.hd(b, a, voxelspacing=spacing), abs=1e-6)
-    assert found.assd_mm == pytest.approx(binary.assd(b, a, voxelspacing=spacing), abs=1e-6)
+    scores = measure(a, b, spacing).scores
+    assert scores["dice"] == pytest.approx(binary.dc(b, a), abs=1e-6)
+    assert scores["iou"] == pytest.approx(binary.jc(b, a), abs=1e-6)
+    assert scores["hd95_voxels"] == pytest.approx(binary.hd95(b, a), abs=1e-6)
+    assert scores["hd95_mm"] == pytest.approx(binary.hd95(b, a, voxelspacing=spacing), abs=1e-6)
+    assert scores["hd_voxels"] == pytest.approx(binary.hd(b, a), abs=1e-6)
+    assert scores["hd_mm"] == pytest.approx(binary.hd(b, a, voxelspacing=spacing), abs=1e-6)
+    assert scores["assd_mm"] == pytest.approx(binary.assd(b, a, voxelspacing=spacing), abs=1e-6)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -41,9 +40,9 @@ def test_random_masks_measure_as_in_medpy(seed, share, shape):
     if a.any() and b.any():
         against_medpy(a, b, SPACING)
     else:
-        found = measure(a, b, SPACING)
-        assert math.isnan(found.hd95_mm) and math.isnan(found.hd_voxels)
-        assert math.isnan(found.assd_mm) and math.isnan(found.nsd_1mm)
+        scores = measure(a, b, SPACING).scores
+        undefined = ("hd95_mm", "hd_voxels", "assd_mm", "nsd_1mm")
+        assert all(math.isnan(scores[name]) for name in undefined)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -54,26 +53,26 @@ def test_assd_and_nsd_are_those_of_monai(seed, spacing):
     y, y_pred = (torch.from_numpy(mask)[None, None].float() for mask in (a, b))
     common = {"include_background": True, "spacing": list(spacing)}
     assd = compute_average_surface_distance(y_pred, y, symmetric=True, **common)
-    assert found.assd_mm == pytest.approx(assd.item(), rel=1e-5)
+    assert found.scores["assd_mm"] == pytest.approx(assd.item(), rel=1e-5)
     for limit in (1, 2, 3):
         nsd = compute_surface_dice(y_pred, y, class_thresholds=[float(limit)], **common)
-        assert getattr(found, f"nsd_{limit}mm") == pytest.approx(nsd.item(), abs=1e-5)
+        assert found.scores[f"nsd_{limit}mm"] == pytest.approx(nsd.item(), abs=1e-5)
 
 
 def test_numbers_that_medpy_gives():
     # medpy.metric.binary.hd95 of MedPy 0.5.2 on these very masks
     found = measure(blob(1), blob(2, level=0.7), SPACING)
-    assert found.hd95_voxels == pytest.approx(5.385164807134504, abs=1e-9)
-    assert found.hd95_mm == pytest.approx(7.0, abs=1e-9)
+    assert found.scores["hd95_voxels"] == pytest.approx(5.385164807134504, abs=1e-9)
+    assert found.scores["hd95_mm"] == pytest.approx(7.0, abs=1e-9)
 
 
 def test_hand_made():
     found = measure(BOX, SHIFTED, SPACING)
     assert (found.truth_voxels, found.predicted_voxels, found.shared_voxels) == (8, 8, 4)
     # every voxel is surface; half of each mask's are 1 voxel, 1.1 mm, from the other mask
-    assert (found.hd_voxels, found.hd_mm) == (1.0, pytest.approx(1.1))
-    assert found.assd_mm == pytest.approx(0.55)
-    assert (found.nsd_1mm, found.nsd_2mm, found.nsd_3mm) == (0.5, 1.0, 1.0)
+    assert (found.scores["hd_voxels"], found.scores["hd_mm"]) == (1.0, pytest.approx(1.1))
+    assert found.scores["assd_mm"] == pytest.approx(0.55)
+    assert [found.scores[f"nsd_{limit}mm"] for limit in (1, 2, 3)] == [0.5, 1.0, 1.0]
     assert found.voxel_ml == pytest.approx(0.00231)
     assert found.diagonal_mm == pytest.approx(math.sqrt(12**2 + 4.2**2 + 8.8**2))
 
@@ -82,11 +81,12 @@ def test_the_percentile_is_of_both_directions_pooled():
     a, b = np.zeros((2, 1, 1, 9), bool)
     a[..., 1], b[..., 5] = True, True
     # distances 0, 0 and 8: position 1.9 of 0 to 2
-    assert measure(a, a | b, (1, 1, 2)).hd95_mm == pytest.approx(7.2)
+    assert measure(a, a | b, (1, 1, 2)).scores["hd95_mm"] == pytest.approx(7.2)
 
 
 def test_a_distance_equal_to_the_tolerance_is_within_it():
-    assert measure(BOX, np.roll(BOX, 2, axis=2), (1.0, 1.0, 0.5)).nsd_1mm == 1.0
+    found = measure(BOX, np.roll(BOX, 2, axis=2), (1.0, 1.0, 0.5))
+    assert found.scores["nsd_1mm"] == 1.0
 
 
 def test_labels_are_measured_as_if_one_by_one():
@@ -126,3 +126,5 @@ def test_measures_refuse_what_does_not_fit(truth, prediction, spacing, named):
 def test_an_empty_pair_has_sizes_alone():
     found = measure(EMPTY, EMPTY, SPACING)
     assert (found.truth_voxels, found.predicted_voxels, found.shared_voxels) == (0, 0, 0)
+    sizes = {name for name, score in SCORES.items() if score.kind == "size"}
+    assert {name for name, value in found.scores.items() if not math.isnan(value)} == sizes

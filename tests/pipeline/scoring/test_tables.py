@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from pipeline.scoring import tables
-from pipeline.scoring.conventions import CONVENTIONS, SCORES
+from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.measures import Measures, measure
+from pipeline.scoring.scores import SCORES
 from tests.pipeline.masks import BOX, EMPTY, SHIFTED, SPACING
 
 ORGANS = ["liver", "spleen", "aorta"]
@@ -122,7 +123,8 @@ def test_one_case_has_no_interval():
 
 
 def test_tables_say_the_same_in_both_forms(tmp_path):
-    tables.write_table(tmp_path, "cases", tables.case_rows(MEASURED, "strict"), tables.CASES)
+    rows = tables.case_rows(MEASURED, "strict")
+    tables.write_table(tmp_path, "cases", rows, tables.case_schema())
     tables.write_table(tmp_path, "organs", tables.organ_rows(MEASURED, ORGANS), tables.ORGANS)
     for name in ("cases", "organs"):
         table = pd.read_parquet(tmp_path / f"{name}.parquet")

@@ -18,8 +18,9 @@ from pipeline.datasets import synapse
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import to_canonical
 from pipeline.scoring import dice
-from pipeline.scoring.conventions import CONVENTIONS, SCORES
+from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.measures import measure
+from pipeline.scoring.scores import SCORES
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split, write_split
 from pipeline.stages import evaluate, split
@@ -140,7 +141,7 @@ def test_predictions_lie_on_the_raw_grid_and_score_there_what_the_table_says(
         if a.any() and b.any():
             scored += 1
             alone = measure(a, b, spacing)
-            expected = dice.dice(a, b), alone.hd95_voxels, alone.hd95_mm
+            expected = dice.dice(a, b), alone.scores["hd95_voxels"], alone.scores["hd95_mm"]
             found = table.loc[organ, ["dice", "hd95_voxels", "hd95_mm"]].to_list()
             assert found == pytest.approx(expected, rel=1e-5)
     # the untrained model must predict enough for this test to say something

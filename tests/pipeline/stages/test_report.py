@@ -15,6 +15,7 @@ from pipeline.core.params.load import overlay, validate
 from pipeline.datasets import synapse
 from pipeline.reporting.inputs import ReportFolders, read_inputs
 from pipeline.reporting.page import page
+from pipeline.scoring.scores import SCORES
 from pipeline.stages import evaluate, report, search, split, train
 
 STAGES = ("prepare", "split", "train", "search", "evaluate")
@@ -167,6 +168,25 @@ def test_stages_and_the_review_list(written, results, inputs):
     one = {key: value for key, value in inputs.scores.items() if key not in ("stages", "review")}
     html = report.render(page(replace(inputs, scores=one)) | {"pictures": []})
     assert "<h2>Stages" not in html and "Where to look first" not in html
+
+
+def test_a_new_row_in_the_table_of_scores_is_shown(params, results, written, tmp_path, monkeypatch):
+    new = replace(SCORES["volume_difference_ml"], name="new_ml", title="new score")
+    monkeypatch.setitem(SCORES, new.name, replace(new, views=("summary", "comparison", "cases")))
+    shutil.copytree(results, tmp_path / "results", ignore=shutil.ignore_patterns("evaluate"))
+    folders = [tmp_path / "results" / stage for stage in ("prepare", "split", "train", "evaluate")]
+    evaluate.run(params, *folders, tmp_path / "evaluations", device="cpu")
+    html = written(results=tmp_path / "results")
+    # full table, organs, cases; conventions; the three stages
+    headings = re.findall(r">([^<>]*new score[^<>]*)</th>", html)
+    label = "new score, ml"
+    assert headings.count(label) == 3 and headings.count(f"mean {label}") == 1
+    assert [h for h in headings if ": " in h] == [
+        f"{label}: {s}" for s in ("mean", "coarse", "fine")
+    ]
+    mean = files.read_json(folders[-1] / "metrics.json")["mean_new_ml"]
+    assert f"mean new score {mean:.1f} ml" in words(html)
+    assert "new score: predicted minus true volume" in html
 
 
 def test_left_atrium_data_come_with_a_remark(inputs, written):
