@@ -1,9 +1,9 @@
-"""The schema of prepared data: one parquet shard a case, one manifest a data set.
+"""One prepared case as a parquet file, its shard: images, labels and where they come from.
 
-A shard has one row a slice and one slice a row group, so that one slice is read without the rest;
-a shard of 200 slices of 512 x 512 gives one in about 2 ms. Images keep the source's units (CT:
-HU), clipped to [low, high]; the reader maps them to [0, 1]. Axes are (slice, row, column) as in
-`pipeline.imaging.volumes`. Version 1; files of another version are refused.
+A shard has one row per slice and one slice per row group, so that a slice is read without the
+others. Images keep the source's units (CT: HU), clipped to [low, high]; the reader maps them to
+[0, 1]. Axes are (slice, row, column) as in `pipeline.imaging.geometry`. Files of another version
+than `parquet.VERSION` are refused.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from pipeline.imaging.geometry import Geometry
 from pipeline.imaging.intensity import to_unit
 from pipeline.shards.parquet import damaged, open_file, reading, with_metadata
 
-IMAGE_TYPES = ("<i2", "<f4")
+IMAGE_TYPES = ("<i2", "<f4")  # little-endian int16 and float32
 _PIXELS = ["rows", "columns", "image", "label"]
 
 _SHARD_FIELDS = pa.schema(
@@ -43,7 +43,12 @@ _SHARD_FIELDS = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Raw files: their SHA-256 and the grid of the volume."""
+    """Where a shard comes from.
+
+    Attributes:
+        image_sha256, label_sha256: of the raw files.
+        geometry: grid of the raw volume.
+    """
 
     image_sha256: str
     label_sha256: str
@@ -52,10 +57,10 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A prepared case, ready to be written.
+    """A prepared case in memory, as `write_shard` takes it.
 
     Attributes:
-        case: its id.
+        case: id of the case.
         images: (Z, H, W) int16 or float32 in source units, within [low, high].
         labels: (Z, H, W) uint8, class indices.
         spacing_mm: voxel sides along slice, row and column.
@@ -76,7 +81,15 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One slice: image (H, W) float32 in [0, 1], label (H, W) uint8, spacing in mm."""
+    """One slice of a shard.
+
+    Attributes:
+        case: id of the case.
+        index: place in the volume, from 0 at the feet.
+        image: (H, W) float32 in [0, 1].
+        label: (H, W) uint8, class indices.
+        spacing_mm: voxel sides along slice, row and column.
+    """
 
     case: str
     index: int
@@ -89,7 +102,7 @@ def write_shard(path: Path, prepared: Prepared) -> None:
     """Write a shard atomically; the same case gives the same bytes.
 
     Raises:
-        ValueError: shapes or types that the schema has no place for.
+        ValueError: unequal shapes, other types, or a label without a class name.
     """
     images, labels = prepared.images, prepared.labels
     if images.ndim != 3 or images.shape != labels.shape or labels.dtype != np.uint8:
@@ -100,7 +113,7 @@ def write_shard(path: Path, prepared: Prepared) -> None:
     image_type = images.dtype.newbyteorder("<").str
     if image_type not in IMAGE_TYPES:
         raise ValueError(f"expected int16 or float32 images, got {images.dtype}")
-    about = {
+    metadata = {
         "kind": "shard",
         "case": prepared.case,
         "class_names": list(prepared.class_names),
@@ -112,7 +125,7 @@ def write_shard(path: Path, prepared: Prepared) -> None:
         "source_shape": list(prepared.source.geometry.shape),
         "source_affine": prepared.source.geometry.affine.ravel().tolist(),
     }
-    schema = with_metadata(_SHARD_FIELDS, about)
+    schema = with_metadata(_SHARD_FIELDS, metadata)
     classes = len(prepared.class_names) + 1
     with (
         atomic_path(path) as temporary,
@@ -132,10 +145,15 @@ def write_shard(path: Path, prepared: Prepared) -> None:
 
 
 class ShardReader:
-    """Reads a shard slice by slice; opened at the first use, and again in every process.
+    """Reads a shard slice by slice.
 
-    Raises, from whatever first touches the file:
-        UserError: missing, damaged, or written by another version.
+    The file is opened at the first use and once more in every process that the reader goes to.
+
+    Args:
+        path: the shard.
+
+    Raises, when the file is first used:
+        UserError: missing, damaged, or of another version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -150,32 +168,32 @@ class ShardReader:
 
     @property
     def case(self) -> str:
-        """The case's id."""
-        return self._about["case"]
+        """Id of the case."""
+        return self._metadata["case"]
 
     @property
     def class_names(self) -> list[str]:
         """Organs; `class_names[k - 1]` is class k."""
-        return self._about["class_names"]
+        return self._metadata["class_names"]
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Source units (CT: HU) that become 0 and 1."""
-        return self._about["low"], self._about["high"]
+        """(low, high): the values in source units (CT: HU) that become 0 and 1."""
+        return self._metadata["low"], self._metadata["high"]
 
     @property
     def image_type(self) -> np.dtype:
-        """Of the images as they are stored."""
-        return np.dtype(self._about["image_type"])
+        """Type of the stored images, one of IMAGE_TYPES."""
+        return np.dtype(self._metadata["image_type"])
 
     @property
     def source(self) -> Source:
         """The raw files that the shard was made from."""
-        about = self._about
+        metadata = self._metadata
         with reading(self.path):
-            affine = np.reshape(about["source_affine"], (4, 4))
-            geometry = Geometry(tuple(about["source_shape"]), affine)
-            return Source(about["image_sha256"], about["label_sha256"], geometry)
+            affine = np.reshape(metadata["source_affine"], (4, 4))
+            geometry = Geometry(tuple(metadata["source_shape"]), affine)
+            return Source(metadata["image_sha256"], metadata["label_sha256"], geometry)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -184,19 +202,22 @@ class ShardReader:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel sides along slice, row and column."""
+        """Voxel sides along slice, row and column in mm."""
         (spacing,) = self._values(self._table(0, ["spacing_mm"]), "spacing_mm")
         return tuple(spacing)
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """(slices, classes) pixels of each class, the background first; decodes no image."""
+        """(slices, classes): pixels of each class in each slice, the background first.
+
+        They are a column of the shard, so no image is decoded.
+        """
         with reading(self.path):
             column = self._file.read(columns=["counts"]).column("counts").to_pylist()
         return np.array(column, np.int64).reshape(len(self), len(self.class_names) + 1)
 
     def read(self, index: int) -> Slice:
-        """One slice, the image mapped to [0, 1]."""
+        """The slice at `index`, its image mapped to [0, 1]; IndexError beyond the last."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: slice {index} of {len(self)}")
         table = self._table(index, ["case", "spacing_mm", *_PIXELS])
@@ -215,10 +236,10 @@ class ShardReader:
         return np.stack([item.image for item in slices]), np.stack([item.label for item in slices])
 
     def verify(self) -> None:
-        """Read every slice and compare its content hash.
+        """Compare every slice with the hash that was written beside it.
 
         Raises:
-            UserError: a slice isn't what was written.
+            UserError: a slice differs from what was written.
         """
         for index in range(len(self)):
             table = self._table(index)
@@ -232,37 +253,40 @@ class ShardReader:
         return self._open()[1]
 
     @property
-    def _about(self) -> dict[str, Any]:
+    def _metadata(self) -> dict[str, Any]:
         return self._open()[2]
 
     def _open(self) -> tuple[int, pq.ParquetFile, dict[str, Any]]:
         # a forked process must not share its parent's file position
         if self._opened is None or self._opened[0] != os.getpid():
-            file, about = open_file(self.path, "shard", _SHARD_FIELDS)
+            file, metadata = open_file(self.path, "shard", _SHARD_FIELDS)
             with reading(self.path):
-                if about["image_type"] not in IMAGE_TYPES or not about["low"] < about["high"]:
-                    raise ValueError("its description makes no sense")
+                if (
+                    metadata["image_type"] not in IMAGE_TYPES
+                    or not metadata["low"] < metadata["high"]
+                ):
+                    raise ValueError("its metadata hold no image type or intensity range")
                 if file.num_row_groups == 0 or file.num_row_groups != file.metadata.num_rows:
                     raise ValueError("it should hold one slice a row group")
-            self._opened = (os.getpid(), file, about)
+            self._opened = (os.getpid(), file, metadata)
         return self._opened
 
     def _table(self, index: int, columns: list[str] | None = None) -> pa.Table:
-        """The row of a slice; no columns named: all."""
+        """The row of a slice: the named columns, or all."""
         with reading(self.path):
-            # without Arrow's threads, which would cost a slice as much as they save
+            # for one slice, Arrow's threads cost as much as they save
             return self._file.read_row_group(index, columns=columns, use_threads=False)
 
     def _values(self, table: pa.Table, *columns: str) -> tuple[Any, ...]:
-        """Some columns of one row."""
+        """Values of some columns of one row, as Python objects."""
         with reading(self.path):
             return tuple(table.column(name)[0].as_py() for name in columns)
 
     def _decode(self, table: pa.Table) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Image (H, W) in source units, read-only, and label (H, W), of a row with _PIXELS."""
+        """Image (H, W) in source units, read-only, and label (H, W) from a row with _PIXELS."""
         shape = self._values(table, "rows", "columns")
         with reading(self.path):
-            # Arrow's own memory: a Python value would be a copy
+            # views of Arrow's memory: a Python value would be a copy
             image, label = (table.column(name)[0].as_buffer() for name in ("image", "label"))
             image = np.frombuffer(image, self.image_type).reshape(shape)
             label = np.frombuffer(label, np.uint8).reshape(shape)
@@ -272,6 +296,7 @@ class ShardReader:
 def _slice_row(
     prepared: Prepared, index: int, image: NDArray[Any], label: NDArray[np.uint8], classes: int
 ) -> dict[str, Any]:
+    """The row of one slice; `classes` counts the background."""
     counts = np.bincount(label.ravel(), minlength=classes)
     if len(counts) > classes:
         raise ValueError(f"label {len(counts) - 1} in slice {index} has no class name")
@@ -289,5 +314,6 @@ def _slice_row(
 
 
 def _content(image: NDArray[Any], label: NDArray[np.uint8]) -> str:
+    """SHA-256 over type, shape and pixels of a stored slice."""
     head = f"{image.dtype.str} {image.shape[0]} {image.shape[1]}\n".encode()
     return hashlib.sha256(head + image.tobytes() + label.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The manifest of a prepared data set: one parquet file, a row a case."""
+"""The manifest of a prepared data set: one parquet file with a row for each case."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -39,18 +39,18 @@ class ManifestRow:
     """One case of a data set.
 
     Attributes:
-        case: the id.
+        case: id of the case.
         shard: file name of its shard.
-        shard_sha256, image_sha256, label_sha256: of the shard and the raw files.
-        shape: (slices, rows, columns) as prepared.
-        spacing_mm: voxel sides along slice, row, column as prepared.
+        shard_sha256, image_sha256, label_sha256: SHA-256 of the shard and of the raw files.
+        shape: (slices, rows, columns) of the shard.
+        spacing_mm: voxel sides of the shard along slice, row and column.
         source_shape: voxels along x, y, z of the raw volume.
-        source_affine: voxel to RAS+ mm, 4 x 4, row after row.
-        orientation: of the raw volume, such as "LAS".
+        source_affine: voxel index to RAS+ mm, the 16 numbers of a 4 x 4 matrix row by row.
+        orientation: of the raw volume's axes, such as "LAS".
         low, high: source units that became 0 and 1.
-        slices: number of slices.
-        counts: voxels of each class, the background first.
-        role: part of the literature's split, None where it names none.
+        slices: number of slices in the shard.
+        counts: voxels of each class in the shard, the background first.
+        role: part of the split used in the literature, None where that names none.
     """
 
     case: str
@@ -71,7 +71,7 @@ class ManifestRow:
 
     @property
     def geometry(self) -> Geometry:
-        """The raw volume's grid, to which predictions go back (`geometry.restore_labels`)."""
+        """Grid of the raw volume, to which `geometry.restore_labels` brings predictions back."""
         return Geometry(self.source_shape, np.reshape(self.source_affine, (4, 4)))
 
 
@@ -80,10 +80,10 @@ class Manifest:
     """A prepared data set.
 
     Attributes:
-        name: the data set's.
+        name: name of the data set.
         class_names: organs; `class_names[k - 1]` is class k.
-        intensity: the rule that brought the images to [0, 1]: kind, low, high.
-        preparation: axes of the slices ("SPL") and spacing_mm that they were resampled to, or None.
+        intensity: the rule that maps images to [0, 1]: kind, low, high.
+        preparation: `axes` of the slices ("SPL"), and `spacing_mm` in plane; None: as acquired.
         rows: the cases, sorted by id.
     """
 
@@ -109,39 +109,40 @@ class Manifest:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest atomically; the same data set gives the same bytes."""
-    about = {
+    metadata = {
         "kind": "manifest",
         "name": manifest.name,
         "class_names": list(manifest.class_names),
         "intensity": dict(manifest.intensity),
         "preparation": dict(manifest.preparation),
     }
-    schema = with_metadata(_MANIFEST_FIELDS, about)
+    schema = with_metadata(_MANIFEST_FIELDS, metadata)
     table = pa.Table.from_pylist([asdict(row) for row in manifest.rows], schema)
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The prepared data set's cases.
+    """Read a manifest.
 
     Raises:
-        UserError: missing, damaged, or written by another version.
+        UserError: missing, damaged, or of another version.
     """
-    file, about = open_file(Path(path), "manifest", _MANIFEST_FIELDS)
+    file, metadata = open_file(Path(path), "manifest", _MANIFEST_FIELDS)
     with reading(path):
         rows = [
             ManifestRow(**{key: _tuple(value) for key, value in row.items()})
             for row in file.read().to_pylist()
         ]
         return Manifest(
-            about["name"],
-            about["class_names"],
-            about["intensity"],
-            about["preparation"],
+            metadata["name"],
+            metadata["class_names"],
+            metadata["intensity"],
+            metadata["preparation"],
             tuple(rows),
         )
 
 
 def _tuple(value: Any) -> Any:
+    """Lists, as parquet gives them, become tuples, as the rows hold them."""
     return tuple(value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What was done to the volumes before they became shards."""
+"""How raw volumes become shards: label map, intensity rule and spacing, with a digest of them."""
 
 from dataclasses import asdict, dataclass
 
@@ -10,12 +10,12 @@ from pipeline.datasets.base import LabelMap
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything but its raw files that a shard depends on.
+    """Everything that a shard depends on, apart from its raw files.
 
     Attributes:
-        labels: raw labels to classes.
-        intensity: the rule for [low, high].
-        spacing_mm: in-plane spacing to resample to; None: as acquired.
+        labels: raw label values to class indices.
+        intensity: the rule that gives the source units which become 0 and 1.
+        spacing_mm: in-plane spacing to resample to, mm; None: as acquired.
     """
 
     labels: LabelMap
@@ -30,9 +30,9 @@ class Recipe:
         return cls(entry.labels(dataset), rule, params.prepare.spacing_mm)
 
     def digest(self) -> str:
-        """SHA-256 over the values and over the stage's code."""
+        """SHA-256 over the values and over the code of the prepare stage."""
         labels = {**asdict(self.labels), "ignored": sorted(self.labels.ignored)}
-        # the order of the organs is the order of the classes, which a mapping's hash would lose
+        # a list: the order of the organs is the order of the classes, and a digest sorts mappings
         labels["organs"] = list(self.labels.organs.items())
         return files.digest(
             {

@@ -1,21 +1,18 @@
-"""The split as a file: a role for every slice, and a hash that identifies it everywhere."""
+"""The split as a file: a role for every slice, and a hash that identifies the split everywhere."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_path, digest
+from pipeline.shards.parquet import VERSION, read_metadata, reading, with_metadata
 
-VERSION = 1
-KEY = b"hsam"
 ROLES = ("train", "validation", "test", "unused")
 _FIELDS = pa.schema(
     [
@@ -28,10 +25,10 @@ _FIELDS = pa.schema(
 
 @dataclass(frozen=True)
 class SplitFile:
-    """Which slice is used for what.
+    """The role of every slice of a data set.
 
     Attributes:
-        name: the data set's.
+        name: name of the data set.
         roles: (case, slice index) to role, sorted.
     """
 
@@ -87,8 +84,8 @@ def write_split(path: Path, split: SplitFile) -> None:
         UserError: a test subject is in training or validation.
     """
     _refuse_leaks(path, split)
-    about = {"version": VERSION, "name": split.name, "hash": split.hash, "counts": split.counts}
-    schema = _FIELDS.with_metadata({KEY: json.dumps(about, sort_keys=True).encode()})
+    metadata = {"name": split.name, "hash": split.hash, "counts": split.counts}
+    schema = with_metadata(_FIELDS, metadata)
     keys = sorted(split.roles)
     columns = {
         "case": [case for case, _ in keys],
@@ -100,32 +97,31 @@ def write_split(path: Path, split: SplitFile) -> None:
 
 
 def read_split(path: Path) -> SplitFile:
-    """A split, checked against its hash.
+    """Read a split and check it against its hash.
 
     Raises:
-        UserError: missing, damaged, changed, written by another version, or with a leak.
+        UserError: missing, damaged, changed, of another version, or with a test subject in
+            training or validation.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; run the split stage first.")
-    try:
+    with reading(path, "run the split stage again"):
         table = pq.read_table(path)
-        about: dict[str, Any] = json.loads((table.schema.metadata or {}).get(KEY, b"{}"))
-        version = about.get("version")
+        metadata = read_metadata(table.schema)
+        version = metadata.get("version")
         if version != VERSION:
             raise UserError(
                 f"{path}: expected a split of version {VERSION}, found {version or 'another file'};"
                 " run the split stage again."
             )
         columns = table.select(["case", "slice", "role"]).to_pydict()
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: damaged ({reason}); run the split stage again.") from None
-    keys = zip(columns["case"], columns["slice"], strict=True)
-    split = SplitFile(about["name"], dict(zip(keys, columns["role"], strict=True)))
-    if split.hash != about["hash"] or len(split.roles) != table.num_rows:
+        keys = zip(columns["case"], columns["slice"], strict=True)
+        split = SplitFile(metadata["name"], dict(zip(keys, columns["role"], strict=True)))
+        written = metadata["hash"]
+    if split.hash != written or len(split.roles) != table.num_rows:
         raise UserError(
-            f"{path}: its rows don't have the hash {about['hash'][:12]} that it was written with; "
+            f"{path}: its rows don't have the hash {written[:12]} that it was written with; "
             "run the split stage again."
         )
     _refuse_leaks(path, split)
@@ -133,23 +129,23 @@ def read_split(path: Path) -> SplitFile:
 
 
 def check_slices(split: SplitFile, name: str, slices: Mapping[str, int], source: Path) -> None:
-    """Check that a split is one of these very slices.
+    """Check that a split was made for this prepared data set.
 
     Args:
-        split: as it was read.
-        name: of the prepared data set.
+        split: the split.
+        name: name of the prepared data set.
         slices: case to its number of prepared slices.
         source: where the split lies, for the message.
 
     Raises:
-        UserError: other cases, or other numbers of slices; names all of them.
+        UserError: another data set, other cases or other numbers of slices; lists all of them.
     """
-    divided = Counter(case for case, _ in split.roles)
+    in_split = Counter(case for case, _ in split.roles)
     problems = [
-        f"{source}: the split {split.hash[:12]} has {divided.get(case, 0)} slices of {case}, the "
+        f"{source}: the split {split.hash[:12]} has {in_split.get(case, 0)} slices of {case}, the "
         f"prepared data has {slices.get(case, 0)}; run the split stage again."
-        for case in sorted(slices.keys() | divided.keys())
-        if divided.get(case, 0) != slices.get(case, 0)
+        for case in sorted(slices.keys() | in_split.keys())
+        if in_split.get(case, 0) != slices.get(case, 0)
     ]
     if split.name != name:
         problems.append(
@@ -161,6 +157,7 @@ def check_slices(split: SplitFile, name: str, slices: Mapping[str, int], source:
 
 
 def _refuse_leaks(path: Path, split: SplitFile) -> None:
+    """UserError with all leaks of the split; `path` is the file for the messages."""
     found = leaks(split.cases)
     if found:
         raise UserError(f"{path}: {problem}" for problem in found)
