@@ -7,10 +7,11 @@ min_version("9.20")
 configfile: "params.yaml"
 
 
-# first the check that lists every problem at once, then Snakemake's own
+# first the check that lists every problem at once, then Snakemake's own of the whole parameters
 include: "workflow/rules/common.smk"
 
 
+config = PARAMS.model_dump(mode="json")
 validate(config, "workflow/schemas/params.schema.json")
 
 

@@ -26,7 +26,12 @@ app = typer.Typer(
 )
 
 ParamsOption = Annotated[
-    list[Path], typer.Option("--params", help="Parameter files, later ones laid over earlier ones.")
+    list[Path],
+    typer.Option(
+        "--params",
+        help="Parameter files, whole or partial: each is laid over the ones before it, the first "
+        "over the packaged defaults.",
+    ),
 ]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of the stages' outputs.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the stages' working folders.")]
@@ -319,12 +324,15 @@ def import_checkpoint(
     sam: Annotated[Path, typer.Option(help="Meta's SAM file that it was trained on.")],
     preset: Annotated[str, typer.Option(help="Preset that describes it: synapse-10pct, ...")],
     out: Annotated[Path, typer.Option(help="Run folder to make.")],
-    params: ParamsOption = PARAMS,
+    params: Annotated[
+        list[Path] | None,
+        typer.Option("--params", help="Parameter files that are laid over the preset."),
+    ] = None,
 ) -> None:
     """Turn a published checkpoint into a run folder."""
     from pipeline.commands import import_checkpoint as importing
 
-    importing.run(adapter, sam, _load(importing.with_preset(params, preset)), out)
+    importing.run(adapter, sam, _load([importing.preset_file(preset), *(params or ())]), out)
 
 
 @app.command()
@@ -350,8 +358,9 @@ def show_params(
         Path | None, typer.Option(help="Write here, with comments, instead of printing.")
     ] = None,
 ) -> None:
-    """Check parameters and print them, overlays applied, with each key's meaning."""
-    text = schema_text() if schema else render(_load(params))
+    """Check parameters and print all of them with their meaning; without a file, the defaults."""
+    nothing = params == PARAMS and not PARAMS[0].exists()
+    text = schema_text() if schema else render(_load([] if nothing else params))
     if write is None:
         typer.echo(text, nl=False)
     else:
@@ -364,6 +373,11 @@ def _load(paths: list[Path]) -> Params:
     # DVC composes params.yaml without its comments; only then is it ours to mend
     if os.environ.get("DVC_EXP_NAME") and paths == PARAMS:
         restore_comments(PARAMS[0])
+    if paths == PARAMS and not PARAMS[0].exists():
+        raise UserError(
+            "params.yaml: there is no such file in this folder; `hsam params --write params.yaml` "
+            "makes one, --params names another."
+        )
     return load(paths)
 
 

@@ -6,7 +6,6 @@ pipeline must know of it: model, organs, intensity rule. Writes what the train s
 
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from hsam.weights import storage
@@ -27,7 +26,7 @@ PRESETS = Path("workflow") / "presets"
 
 
 def preset_file(preset: str) -> Path:
-    """The overlay of a preset's name.
+    """The parameter file of a preset's name.
 
     Raises:
         UserError: there is none; the known ones are listed.
@@ -36,11 +35,6 @@ def preset_file(preset: str) -> Path:
     if preset not in known:
         raise UserError(f"--preset {preset}: expected one of {', '.join(known)}.")
     return known[preset]
-
-
-def with_preset(params: Sequence[Path], preset: str) -> list[Path]:
-    """Parameter files with a preset's overlay behind the first; what comes after changes it."""
-    return [*params[:1], preset_file(preset), *params[1:]]
 
 
 def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:

@@ -27,7 +27,10 @@ def read_label_names(path: Path) -> dict[str, tuple[int, ...]]:
         UserError: missing, unreadable or not a description of labels; lists every problem.
     """
     if path.suffix in (".yaml", ".yml"):
-        dataset = load.load([path]).dataset
+        layers = load.layers(path)
+        if not any("dataset" in layer.values for layer in layers):
+            raise UserError(f"{path}: names no data set; expected a block dataset with its name.")
+        dataset = load.resolve(layers).dataset
         return dict(datasets.get(dataset).labels(dataset).organs)
     try:
         value = read_json(path)

@@ -1,7 +1,6 @@
 """Tiny data that the tests of the pipeline share."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import nibabel as nib
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.params.blocks import Params
-from pipeline.core.params.load import overlay, read_yaml, validate
+from pipeline.core.params.load import validate
 from pipeline.imaging.geometry import Geometry
 from pipeline.shards.case import Prepared, Source, write_shard
 from pipeline.stages import phantom, prepare, search, split
@@ -20,13 +19,8 @@ AFFINE = np.array([[-0.8, 0, 0, 90], [0, 0.7, 0, -110], [0, 0, 3, 40], [0, 0, 0,
 
 
 def make_params(**changes: dict) -> Params:
-    """params.yaml with changes laid over it, block by block."""
-    return validate(overlay(_defaults(), changes), "test")
-
-
-@cache
-def _defaults() -> dict:
-    return read_yaml(ROOT / "params.yaml")
+    """The packaged defaults with changes laid over them, block by block."""
+    return validate(changes, "test")
 
 
 def tiny_image(shape: tuple[int, ...] = (10, 20, 30)) -> np.ndarray:

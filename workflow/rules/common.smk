@@ -1,4 +1,4 @@
-"""What the rules share: checked parameters, the raw files of each case, the code of each stage."""
+"""What the rules share: the parameters, the raw files of each case, the code of each stage."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from pipeline.core import files, sources as code
 from pipeline.core.errors import UserError
 from pipeline.datasets import phantom
 from pipeline.core.params.blocks import params_digest, stage_params
-from pipeline.core.params.load import read_yaml, validate as validate_params
+from pipeline.core.params.load import Layer, layers, load, resolve
 from pipeline.core.params.render import render
 
 
@@ -27,11 +27,29 @@ def checked(function, *arguments):
         raise WorkflowError("\n" + "\n".join(error.problems)) from None
 
 
+def parameters():
+    """The packaged defaults, under params.yaml, --configfile's files and --config's values.
+
+    Snakemake's own merge, `config`, doesn't know what a file stands on (`defaults: [paper, _self_]`).
+    """
+    settings = workflow.config_settings
+    paths = list(settings.configfiles)
+    if Path("params.yaml").exists() and not settings.replace_workflow_config:
+        paths.insert(0, Path("params.yaml").absolute())
+    found = []
+    for path in paths:
+        inside = path.is_relative_to(Path.cwd())
+        found += layers(path.relative_to(Path.cwd()) if inside else path)
+    return resolve([*found, Layer("--config", dict(settings.config))])
+
+
 def params_file():
     """params.yaml, or with overlays from the command line a file that holds the result."""
-    default = Path("params.yaml")
-    if validate_params(read_yaml(default), str(default)) == PARAMS:
-        return str(default)
+    try:
+        if load([Path("params.yaml")]) == PARAMS:
+            return "params.yaml"
+    except UserError:
+        pass  # there is none, or --configfile mends it
     path = Path("runs", "params", f"{params_digest(PARAMS)[:12]}.yaml")
     if not path.exists():
         files.write_text(path, render(PARAMS))
@@ -48,7 +66,7 @@ def sources(stage):
     return [str(path) for path in code.stage_files(stage)]
 
 
-PARAMS = checked(validate_params, config, "params.yaml")
+PARAMS = checked(parameters)
 PARAMS_FILE = checked(params_file)
 CASES = checked(datasets.expected_files, PARAMS.dataset)
 PHANTOM = "data/raw/phantom"

@@ -1,8 +1,15 @@
-"""Reading parameter files and checking them: every problem is listed at once."""
+"""Reading parameter files and checking them: every problem is listed at once, with its file.
+
+A parameter file may be partial. What it leaves out comes from the files before it and, at the
+bottom, from the packaged defaults (`defaults.yaml`). A file may itself stand on others, as Hydra
+has it: `defaults: [paper, _self_]` lays it over `paper.yaml` in its folder.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML, YAMLError
@@ -11,6 +18,56 @@ from hsam.backbones import BACKBONES
 from hsam.registry import MODELS
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params
+
+DEFAULTS = Path(__file__).with_name("defaults.yaml")
+BASES, SELF = "defaults", "_self_"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Some parameters and where they come from, as messages name it: a file, or `--config`."""
+
+    name: str
+    values: dict[str, Any]
+
+
+class Problem(NamedTuple):
+    """A sentence on one key, and all keys whose values have a part in it."""
+
+    text: str
+    keys: tuple[str, ...]
+
+
+def load(paths: Sequence[Path]) -> Params:
+    """The packaged defaults with YAML files laid over them, later ones over earlier ones.
+
+    Raises:
+        UserError: a file that is missing or not YAML, or bad values; all of these at once, each
+            with the file that it stands in.
+    """
+    return resolve([layer for path in paths for layer in layers(Path(path))])
+
+
+def layers(path: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
+    """A parameter file, behind the files that it stands on; `above` are those that led to it."""
+    if path.resolve() in above:
+        names = " -> ".join(file.name for file in (*above, path))
+        raise UserError(f"{path}: {BASES}: the file stands on itself ({names}).")
+    values = read_yaml(path)
+    bases = values.pop(BASES, [SELF])
+    names = isinstance(bases, list) and bases and all(isinstance(name, str) for name in bases)
+    if not names or bases[-1] != SELF or SELF in bases[:-1]:
+        raise UserError(
+            f"{path}: {BASES}: expected names of files in its folder, without .yaml, and {SELF} "
+            f"as the last, such as [paper, {SELF}]; found {bases!r}."
+        )
+    found = []
+    for name in bases[:-1]:
+        base = path.parent / f"{name}.yaml"
+        if not base.is_file():
+            raise UserError(f"{path}: {BASES}: {name!r} asks for {base}, which is not there.")
+        found += layers(base, (*above, path.resolve()))
+    return [*found, Layer(str(path), values)]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -45,25 +102,64 @@ def overlay(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def validate(values: dict[str, Any], source: str) -> Params:
-    """Typed parameters, or a UserError that lists every problem with key path and value."""
-    problems = _contradictions(values)
+def resolve(given: Sequence[Layer]) -> Params:
+    """The packaged defaults with layers over them, later ones over earlier ones.
+
+    Raises:
+        UserError: lists every problem with the file that the value stands in, its key and value.
+    """
+    ordered = [_defaults(), *given]
+    merged = overlay({}, *(layer.values for layer in ordered))
+    problems = _contradictions(merged)
     try:
-        params = Params.model_validate(values)
+        params = Params.model_validate(merged)
     except ValidationError as error:
         problems = _field_problems(error) + problems
     if problems:
-        raise UserError([f"{source}: {problem}" for problem in problems])
+        raise UserError([f"{_origin(ordered, merged, keys)}: {text}" for text, keys in problems])
     return params
 
 
-def _field_problems(error: ValidationError) -> list[str]:
+@cache
+def _defaults() -> Layer:
+    return Layer("the packaged defaults", read_yaml(DEFAULTS))
+
+
+def validate(values: dict[str, Any], source: str) -> Params:
+    """`values` over the packaged defaults; messages name `source`."""
+    return resolve([Layer(source, values)])
+
+
+def _origin(ordered: Sequence[Layer], merged: dict[str, Any], keys: Sequence[str]) -> str:
+    """The names of the layers that set the keys; of the defaults only where no other does."""
+    names = []
+    for key in keys:
+        path = key.split(".")
+        while not _has(merged, path):
+            path = path[:-1]
+        names.append(next(layer.name for layer in reversed(ordered) if _has(layer.values, path)))
+    given = [name for name in names if name != ordered[0].name] or names
+    return " and ".join(dict.fromkeys(given))
+
+
+def _has(values: Any, path: Sequence[str]) -> bool:
+    """Whether `values` say something of the key: itself, or what it would lie in."""
+    for key in path:
+        if not isinstance(values, dict):
+            return True
+        if key not in values:
+            return False
+        values = values[key]
+    return True
+
+
+def _field_problems(error: ValidationError) -> list[Problem]:
     """One sentence a key; the refusals of a union's members are joined into one."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for item in error.errors():
         path = ".".join(_key_path(item["loc"]))
         if item["type"] == "missing":
-            found, reason = "missing", "add it (params.yaml explains it)"
+            found, reason = "missing", "add it (`hsam params` explains it)"
         elif item["type"] == "extra_forbidden":
             found, reason = f"unknown key (value {item['input']!r})", "remove it or mend its name"
         else:
@@ -72,11 +168,14 @@ def _field_problems(error: ValidationError) -> list[str]:
         known = reasons.setdefault((path, found), [])
         if reason not in known:
             known.append(reason)
-    return [f"{path}: {found}: {', or '.join(why)}." for (path, found), why in reasons.items()]
+    return [
+        Problem(f"{path}: {found}: {', or '.join(why)}.", (path,))
+        for (path, found), why in reasons.items()
+    ]
 
 
 def _number_hint(value: Any) -> str:
-    """YAML 1.1 readers, Snakemake's among them, take 1e-3 for text."""
+    """How to write a number that came as text: in quotes, or within Snakemake's `--config`."""
     try:
         number = float(value) if isinstance(value, str) else None
         return "" if number is None else f" (write {number:.12g}, without quotes)"
@@ -99,7 +198,7 @@ def _key_path(location: tuple[int | str, ...]) -> list[str]:
     return keys
 
 
-def _contradictions(values: dict[str, Any]) -> list[str]:
+def _contradictions(values: dict[str, Any]) -> list[Problem]:
     """Values that are each allowed but not together; a rule is skipped where its keys are bad."""
     problems = []
     for rule in (
@@ -121,42 +220,46 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _intensity_order(values: dict[str, Any]) -> list[str]:
-    rule = values["prepare"]["intensity"]
+def _intensity_order(values: dict[str, Any]) -> list[Problem]:
+    rule, key = values["prepare"]["intensity"], "prepare.intensity"
     if rule is not None and rule["low"] >= rule["high"]:
-        return [f"prepare.intensity: low ({rule['low']}) must be below high ({rule['high']})."]
+        text = f"{key}: low ({rule['low']}) must be below high ({rule['high']})."
+        return [Problem(text, (f"{key}.low", f"{key}.high"))]
     return []
 
 
-def _split_ways(values: dict[str, Any]) -> list[str]:
+def _split_ways(values: dict[str, Any]) -> list[Problem]:
     split = values["split"]
     set_too = [key for key in ("test", "subjects", "slices") if split[key] is not None]
     if split["list"] is not None and set_too:
         names = ", ".join(set_too)
-        return [f"split.list: the list names the roles itself; set {names} to null."]
+        text = f"split.list: the list names the roles itself; set {names} to null."
+        return [Problem(text, ("split.list", *(f"split.{key}" for key in set_too)))]
     return []
 
 
-def _encoder_weights(values: dict[str, Any]) -> list[str]:
+def _encoder_weights(values: dict[str, Any]) -> list[Problem]:
     train = values["train"]
     problems = []
     if not MODELS[train["model"]].pretrained:
         return []
     backbone = train["backbone"]
     if not BACKBONES[backbone].pretrained and train["sam_checkpoint"] is not None:
-        problems.append(
+        text = (
             f"train.sam_checkpoint: {train['sam_checkpoint']!r} can't load into {backbone}, "
             "which has no SAM weights; set it to null or choose another backbone."
         )
+        problems.append(Problem(text, ("train.sam_checkpoint", "train.backbone")))
     if train["sam_checkpoint"] is None and not train["train_encoder"]:
-        problems.append(
+        text = (
             "train.train_encoder: false freezes an encoder whose weights are random "
             "(sam_checkpoint is null); set it to true or name a checkpoint."
         )
+        problems.append(Problem(text, ("train.train_encoder", "train.sam_checkpoint")))
     return problems
 
 
-def _needs_validation(values: dict[str, Any]) -> list[str]:
+def _needs_validation(values: dict[str, Any]) -> list[Problem]:
     train = values["train"]
     wanted = {
         "keep": train["keep"] == "best",
@@ -165,20 +268,24 @@ def _needs_validation(values: dict[str, Any]) -> list[str]:
     if train["validate_every"] > 0:
         return []
     return [
-        f"train.{key}: {train[key]} needs validations; set train.validate_every to 1 or more."
+        Problem(
+            f"train.{key}: {train[key]} needs validations; set train.validate_every to 1 or more.",
+            (f"train.{key}", "train.validate_every"),
+        )
         for key, asked in wanted.items()
         if asked
     ]
 
 
-def _one_stage(values: dict[str, Any]) -> list[str]:
+def _one_stage(values: dict[str, Any]) -> list[Problem]:
     model, stage = values["train"]["model"], values["evaluate"]["stage"]
     if stage in ("mean", *MODELS[model].stages):
         return []
-    return [f"evaluate.stage: {model} has no {stage} stage; set it to mean, its only one."]
+    text = f"evaluate.stage: {model} has no {stage} stage; set it to mean, its only one."
+    return [Problem(text, ("evaluate.stage", "train.model"))]
 
 
-def _model_options(values: dict[str, Any]) -> list[str]:
+def _model_options(values: dict[str, Any]) -> list[Problem]:
     model, given = values["train"]["model"], values["train"]["model_options"] or {}
     known = MODELS[model].options
     problems = []
@@ -186,24 +293,27 @@ def _model_options(values: dict[str, Any]) -> list[str]:
         key = f"train.model_options.{name}"
         if name not in known:
             there = f"it has {', '.join(known)}" if known else "it has none"
-            problems.append(f"{key}: {model} has no such option, {there}; remove it.")
+            text = f"{key}: {model} has no such option, {there}; remove it."
+            problems.append(Problem(text, (key, "train.model")))
         elif problem := known[name].problem(value):
-            problems.append(f"{key}: {problem} ({known[name].meaning}).")
+            problems.append(Problem(f"{key}: {problem} ({known[name].meaning}).", (key,)))
     return problems
 
 
-def _search_ranges(values: dict[str, Any]) -> list[str]:
+def _search_ranges(values: dict[str, Any]) -> list[Problem]:
     problems = []
     for name in ("dice_weight", "lambda_start"):
+        key = f"search.{name}"
         if values["search"][name] is None:
             continue
         low, high = values["search"][name]
         if not 0 <= low <= high < 1:
-            problems.append(f"search.{name}: [{low}, {high}] is not a range within [0, 1).")
+            text = f"{key}: [{low}, {high}] is not a range within [0, 1)."
+            problems.append(Problem(text, (key,)))
     return problems
 
 
-def _search_knobs(values: dict[str, Any]) -> list[str]:
+def _search_knobs(values: dict[str, Any]) -> list[Problem]:
     search, model = values["search"], values["train"]["model"]
     if not search["trials"]:
         return []
@@ -212,31 +322,40 @@ def _search_knobs(values: dict[str, Any]) -> list[str]:
         "lambda_start": None if len(MODELS[model].stages) > 1 else "one stage, so no lambda that",
         "dice_weight": None,
     }
+    keys = tuple(f"search.{name}" for name in missing)
     problems = [
-        f"search.{name}: {model} has {why} could be tuned; set it to null."
-        for name, why in missing.items()
+        Problem(
+            f"{key}: {model} has {why} could be tuned; set it to null.",
+            (key, "train.model", "search.trials"),
+        )
+        for key, (name, why) in zip(keys, missing.items(), strict=True)
         if why is not None and search[name] is not None
     ]
     if all(search[name] is None for name in missing):
-        problems.append(
+        text = (
             f"search.trials: {search['trials']} trials, but nothing to tune; give one of "
-            f"{', '.join(f'search.{name}' for name in missing)} a range, or set search.trials to 0."
+            f"{', '.join(keys)} a range, or set search.trials to 0."
         )
+        problems.append(Problem(text, ("search.trials", *keys)))
     return problems
 
 
-def _crop_range(values: dict[str, Any]) -> list[str]:
+def _crop_range(values: dict[str, Any]) -> list[Problem]:
+    key = "train.augment.crop_side"
     low, high = values["train"]["augment"]["crop_side"]
     if not 0 < low <= high <= 1:
-        return [f"train.augment.crop_side: [{low}, {high}] is not a range within (0, 1]."]
+        return [Problem(f"{key}: [{low}, {high}] is not a range within (0, 1].", (key,))]
     return []
 
 
-def _validation_slices(values: dict[str, Any]) -> list[str]:
+def _validation_slices(values: dict[str, Any]) -> list[Problem]:
     if values["split"]["validation"] > 0 or values["split"]["list"] is not None:
         return []
     return [
-        f"{key}: {why}, but split.validation is 0; raise it or set {key} to 0."
+        Problem(
+            f"{key}: {why}, but split.validation is 0; raise it or set {key} to 0.",
+            (key, "split.validation"),
+        )
         for key, why, wanted in (
             ("search.trials", "trials are scored on validation slices", values["search"]["trials"]),
             (
@@ -247,9 +366,3 @@ def _validation_slices(values: dict[str, Any]) -> list[str]:
         )
         if wanted > 0
     ]
-
-
-def load(paths: Sequence[Path]) -> Params:
-    """Parameters from one or more YAML files, each laid over the ones before."""
-    merged = overlay({}, *(read_yaml(Path(path)) for path in paths))
-    return validate(merged, " + ".join(str(path) for path in paths))
