@@ -36,7 +36,7 @@ from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.core.params.blocks import Augment, Params
-from pipeline.core.params.load import load, overlay, validate
+from pipeline.core.params.load import load, validate
 from pipeline.shards.case import ShardReader
 from pipeline.stages import phantom, prepare
 from pipeline.training.allocator import keep_freed_memory
@@ -119,16 +119,14 @@ def deformed(pair: Pair, settings: Augment) -> Pair:
 
 def parameters(folder: Path, cases: int) -> Params:
     """For phantoms of SIDE x SIDE pixels."""
-    values = load([ROOT / "params.yaml"]).model_dump()
     about = {"cases": cases, "seed": 1, "size": SIDE}
     changes = {"dataset": {"root": str(folder / "raw"), "phantom": about}}
-    return validate(overlay(values, changes), "benchmark")
+    return validate(changes, "benchmark")
 
 
 def recipe() -> Augment:
     """The published recipe."""
-    preset = ROOT / "workflow" / "presets" / "synapse-10pct.yaml"
-    return load([ROOT / "params.yaml", preset]).train.augment
+    return load([ROOT / "workflow" / "presets" / "paper.yaml"]).train.augment
 
 
 def make_data(folder: Path, slices: int) -> tuple[list[tuple[str, int]], list[Path]]:

@@ -30,8 +30,7 @@ from pipeline.training.devices import make_fabric, set_tf32
 from pipeline.training.step import Trainer, training_step
 
 CLASSES = 9
-PARAMS = Path(__file__).parents[1] / "params.yaml"
-RECIPE = Path(__file__).parents[1] / "workflow" / "presets" / "synapse-10pct.yaml"
+RECIPE = Path(__file__).parents[1] / "workflow" / "presets" / "paper.yaml"
 CASES = {  # backbone, image size, batch
     "cuda": (("vit_tiny", 128, 32), ("vit_b", 224, 32), ("vit_b", 512, 16)),
     "cpu": (("vit_tiny", 128, 16), ("vit_b", 224, 2), ("vit_b", 512, 1), ("vit_b", 512, 2)),
@@ -59,7 +58,7 @@ def published(backbone: str, image_size: int, batch: int, device: str) -> Step:
 def ours(backbone: str, image_size: int, batch: int, device: str) -> Step:
     """The pipeline's step, its augmentation included."""
     sizes = {"backbone": backbone, "image_size": image_size, "batch_size": batch}
-    settings = load([PARAMS, RECIPE]).train.model_copy(update=sizes)
+    settings = load([RECIPE]).train.model_copy(update=sizes)
     fabric = make_fabric(settings, device)
     fabric.launch()
     set_tf32(settings.tf32)

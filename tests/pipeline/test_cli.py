@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.params.load import overlay, read_yaml, validate
+from pipeline.core.params.load import load, validate
 from pipeline.core.params.render import render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,13 +20,12 @@ def hsam(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(render(load([])))
     return tmp_path
 
 
 def change(folder: Path, **changes: dict) -> None:
-    path = folder / "params.yaml"
-    path.write_text(render(validate(overlay(read_yaml(path), changes), "")))
+    (folder / "params.yaml").write_text(render(validate(changes, "")))
 
 
 def refused(done: subprocess.CompletedProcess) -> str:
@@ -64,6 +63,23 @@ def test_params_prints_what_the_files_say_together(folder):
     done = hsam("params", "--params", "params.yaml", "--params", "more.yaml", cwd=folder)
     assert done.returncode == 0
     assert "epochs: 7\n" in done.stdout
+
+
+def test_params_completes_a_partial_file_and_writes_the_defaults_where_there_is_none(tmp_path):
+    assert hsam("params", "--write", "params.yaml", cwd=tmp_path).returncode == 0
+    defaults = (tmp_path / "params.yaml").read_text()
+    assert defaults == render(load([]))
+    (tmp_path / "params.yaml").write_text("train: {epochs: 7}")
+    assert hsam("params", "--write", "params.yaml", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "params.yaml").read_text() == render(validate({"train": {"epochs": 7}}, ""))
+
+
+def test_a_stage_runs_on_a_partial_file_but_not_on_none(tmp_path):
+    message = refused(hsam("prepare", cwd=tmp_path))
+    assert "params.yaml: there is no such file" in message and "hsam params --write" in message
+    (tmp_path / "mine.yaml").write_text("dataset: {name: synapse, root: nowhere}")
+    message = refused(hsam("prepare", "--params", "mine.yaml", cwd=tmp_path))
+    assert "nowhere" in message and "syn3193805" in message
 
 
 def test_comments_come_back_only_under_dvc_exp_run(folder, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.params.load import load, overlay, read_yaml, validate
+from pipeline.core.params.load import Layer, layers, load, resolve
 from pipeline.core.params.render import render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ def executed(printed: str) -> set[str]:
 
 def change(folder: Path, changes: dict) -> None:
     path = folder / "params.yaml"
-    path.write_text(render(validate(overlay(read_yaml(path), changes), "")))
+    path.write_text(render(resolve([*layers(path), Layer("", changes)])))
 
 
 def rows(folder: Path) -> list[dict]:

@@ -121,4 +121,4 @@ def test_snakemake_lists_every_bad_parameter_at_once(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     for key in ("train.epochs: '3'", "train.epoch: unknown key", "split.slices: 7"):
-        assert f"params.yaml: {key}" in done.stdout + done.stderr
+        assert f"{path}: {key}" in done.stdout + done.stderr

@@ -32,14 +32,13 @@ def parameters():
 
     Snakemake's own merge, `config`, doesn't know what a file stands on (`defaults: [paper, _self_]`).
     """
-    settings = workflow.config_settings
-    paths = list(settings.configfiles)
-    if Path("params.yaml").exists() and not settings.replace_workflow_config:
-        paths.insert(0, Path("params.yaml").absolute())
-    found = []
-    for path in paths:
-        inside = path.is_relative_to(Path.cwd())
-        found += layers(path.relative_to(Path.cwd()) if inside else path)
+    settings, here = workflow.config_settings, Path.cwd()
+    paths = [Path("params.yaml")]
+    if settings.replace_workflow_config or not paths[0].exists():
+        paths = []
+    for path in settings.configfiles:
+        paths.append(path.relative_to(here) if path.is_relative_to(here) else path)
+    found = [layer for path in paths for layer in layers(path)]
     return resolve([*found, Layer("--config", dict(settings.config))])
 
 

@@ -8,11 +8,12 @@ import torch
 
 import hsam
 from hsam.backbones import BACKBONES, Backbone
+from pipeline.cli import main
 from pipeline.commands import import_checkpoint
 from pipeline.commands.predict import Predictor
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.core.params.load import load, overlay, read_yaml, validate
+from pipeline.core.params.load import Layer, layers, load, resolve
 from pipeline.datasets import synapse
 from pipeline.inference import trained
 from pipeline.inference.volume import predict_volume
@@ -21,7 +22,6 @@ from pipeline.stages import evaluate, report, split
 from tests.hsam.seeded import seeded_image
 from tests.hsam.toys import randomise, sam_state
 from tests.hsam.weights.test_published_adapter import published_state
-from tests.pipeline.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +34,8 @@ def small_vit_b(monkeypatch):
 
 def params(**train):
     """The preset at 64 px."""
-    merged = overlay(
-        read_yaml(ROOT / "params.yaml"),
-        read_yaml(import_checkpoint.preset_file("synapse-10pct")),
-        {"train": {"image_size": 64} | train},
-    )
-    return validate(merged, "test")
+    changes = Layer("test", {"train": {"image_size": 64} | train})
+    return resolve([*layers(import_checkpoint.preset_file("synapse-10pct")), changes])
 
 
 @pytest.fixture
@@ -116,16 +112,23 @@ def test_files_that_are_not_there_or_not_what_they_should_be(published, tmp_path
         import_checkpoint.run(adapter, sam, params(), tmp_path)
 
 
-def test_a_preset_can_be_changed_for_a_checkpoint_at_another_size(tmp_path):
-    (tmp_path / "mine.yaml").write_text("train: {image_size: 224}")
-    files = [ROOT / "params.yaml", tmp_path / "mine.yaml"]
-    found = load(import_checkpoint.with_preset(files, "synapse-10pct"))
-    assert (found.train.image_size, found.train.backbone) == (224, "vit_b")
+def test_parameter_files_are_laid_over_the_preset(published, tmp_path, monkeypatch):
+    _, sam, adapter = published
+    (tmp_path / "mine.yaml").write_text("train: {image_size: 64}")
+    arguments = ("--adapter", adapter, "--sam", sam, "--preset", "synapse-10pct")
+    rest = ("--params", tmp_path / "mine.yaml", "--out", tmp_path / "out")
+    command = ["hsam", "import-checkpoint", *map(str, (*arguments, *rest))]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    found = files.read_json(tmp_path / "out" / "out" / "model.json")
+    assert found["arguments"]["image_size"] == 64
 
 
 def test_presets_are_listed():
-    assert load([ROOT / "params.yaml", import_checkpoint.preset_file("synapse-10pct")])
-    with pytest.raises(UserError, match="expected one of la-4, phantom"):
+    assert load([import_checkpoint.preset_file("synapse-10pct")])
+    with pytest.raises(UserError, match="expected one of la-4, paper, phantom"):
         import_checkpoint.preset_file("synapse")
 
 

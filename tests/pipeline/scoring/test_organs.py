@@ -31,9 +31,12 @@ def test_forms(tmp_path, value, expected):
     assert read_label_names(written(tmp_path, value)) == expected
 
 
-def test_parameters_give_the_data_sets_raw_labels():
-    found = read_label_names(ROOT / "params.yaml")
+def test_parameters_give_the_data_sets_raw_labels(tmp_path):
+    found = read_label_names(ROOT / "workflow" / "presets" / "synapse-5vol.yaml")
     assert (found["liver"], found["pancreas"], len(found)) == ((6,), (11,), 8)
+    (tmp_path / "mine.yaml").write_text("train: {epochs: 7}")
+    with pytest.raises(UserError, match="mine.yaml: names no data set"):
+        read_label_names(tmp_path / "mine.yaml")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from pipeline.imaging.resize import resize_images, resize_labels
 from pipeline.training.augment import augment, draw, sample_seeds
 from tests.pipeline.conftest import ROOT
 
-PRESET = ROOT / "workflow" / "presets" / "synapse-10pct.yaml"
-RECIPE = load([ROOT / "params.yaml", PRESET]).train.augment
+RECIPE = load([ROOT / "workflow" / "presets" / "paper.yaml"]).train.augment
 SIDE = 32
 
 

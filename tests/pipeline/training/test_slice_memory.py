@@ -22,7 +22,7 @@ from pipeline.training.slices import SliceDataset
 
 torch.set_num_threads(1)
 folder, side, slices, cache = Path(sys.argv[1]), *map(int, sys.argv[2:])
-settings = load([Path("params.yaml")]).train.augment
+settings = load([]).train.augment
 cases = sorted(path.stem for path in folder.glob("*.parquet"))
 names = [(case, index) for case in cases for index in range(slices)]
 data = SliceDataset(folder, names, cache)

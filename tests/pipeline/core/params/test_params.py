@@ -5,24 +5,15 @@ import pytest
 from pipeline.core.errors import UserError
 from pipeline.core.params import blocks
 from pipeline.core.params.blocks import stage_params
-from pipeline.core.params.load import load, overlay, read_yaml, validate
+from pipeline.core.params.load import DEFAULTS, Layer, load, read_yaml, resolve, validate
 from pipeline.core.params.render import render, restore_comments, schema_text
 
 ROOT = Path(__file__).resolve().parents[4]
-PRESETS = sorted((ROOT / "workflow" / "presets").glob("*.yaml"))
 
 
 @pytest.fixture
 def values() -> dict:
-    return read_yaml(ROOT / "params.yaml")
-
-
-def key_paths(values: dict, above: str = "") -> set[str]:
-    paths = set()
-    for key, value in values.items():
-        path = f"{above}{key}"
-        paths |= key_paths(value, f"{path}.") if isinstance(value, dict) else {path}
-    return paths
+    return read_yaml(DEFAULTS)
 
 
 def problems(values: dict) -> list[str]:
@@ -31,8 +22,8 @@ def problems(values: dict) -> list[str]:
     return caught.value.problems
 
 
-def test_params_yaml_is_valid_and_carries_the_models_comments():
-    assert render(load([ROOT / "params.yaml"])) == (ROOT / "params.yaml").read_text()
+def test_params_yaml_says_what_the_packaged_defaults_say():
+    assert (ROOT / "params.yaml").read_text() == render(load([])), "run: make params"
 
 
 def test_schema_file_is_up_to_date():
@@ -44,23 +35,8 @@ def test_schema_sets_no_defaults():
     assert '"default"' not in schema_text()
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_presets_are_valid_over_params_yaml(preset):
-    load([ROOT / "params.yaml", preset])
-
-
-def test_all_presets_set_the_same_keys_so_that_one_can_follow_another():
-    keys = {preset.stem: key_paths(read_yaml(preset)) for preset in PRESETS}
-    assert len({frozenset(paths) for paths in keys.values()}) == 1, keys
-
-
-def test_preset_phantom_is_what_params_yaml_says(values):
-    phantom = read_yaml(ROOT / "workflow" / "presets" / "phantom.yaml")
-    assert overlay(values, phantom) == values
-
-
-def test_synapse_preset_has_the_papers_numbers():
-    train = load([ROOT / "params.yaml", ROOT / "workflow/presets/synapse-10pct.yaml"]).train
+def test_the_recipe_has_the_papers_numbers():
+    train = load([ROOT / "workflow" / "presets" / "paper.yaml"]).train
     assert (train.learning_rate, train.batch_size, train.weight_decay) == (2.5e-3, 32, 0.1)
     assert (train.betas, train.warmup_iterations, train.epochs) == ([0.9, 0.999], 250, 300)
     assert (train.dice_weight, train.lambda_start, train.lora_rank) == (0.9, 0.4, 4)
@@ -70,13 +46,94 @@ def test_synapse_preset_has_the_papers_numbers():
     assert (augment.noise, augment.gamma) == (0, 1)
 
 
+def write(folder: Path, **files: str) -> list[Path]:
+    """Parameter files `<name>.yaml`."""
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return [folder / f"{name}.yaml" for name in files]
+
+
+def test_a_partial_file_is_laid_over_the_packaged_defaults(tmp_path):
+    (mine,) = write(tmp_path, mine="train: {epochs: 7, augment: {rotate: 0.0}}")
+    found, defaults = load([mine]), load([])
+    assert (found.train.epochs, found.train.augment.rotate) == (7, 0)
+    assert found.train.augment.crop == defaults.train.augment.crop
+    assert found.dataset == defaults.dataset
+
+
+def test_a_file_stands_on_others_and_a_later_file_wins_over_them(tmp_path):
+    later, *_, mine = write(
+        tmp_path,
+        later="train: {lora_rank: 9}",
+        base="train: {lora_rank: 2, batch_size: 2, epochs: 2}",
+        middle="defaults: [base, _self_]\ntrain: {batch_size: 3, epochs: 3}",
+        mine="defaults: [middle, _self_]\ntrain: {epochs: 4}",
+    )
+    train = load([mine, later]).train
+    assert (train.lora_rank, train.batch_size, train.epochs) == (9, 3, 4)
+    # the other way round the base is laid over what stood there
+    assert load([later, mine]).train.lora_rank == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("defaults: [paper, _self_]", "mine.yaml: defaults: 'paper' asks for .*paper.yaml, which"),
+        ("defaults: [mine, _self_]", "mine.yaml: defaults: the file stands on itself"),
+        ("defaults: [other]", r"expected names of files .* found \['other'\]"),
+        ("defaults: [_self_, other]", "expected names of files"),
+        ("defaults: paper", "expected names of files .* found 'paper'"),
+        ("defaults: [{db: mysql}, _self_]", "expected names of files"),
+    ],
+)
+def test_bases_that_cannot_be_found_or_read_are_refused(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        load(write(tmp_path, mine=text))
+
+
+def test_a_problem_names_the_file_that_the_value_stands_in(tmp_path):
+    files = write(
+        tmp_path,
+        one="train: {epochs: 0, lora_rank: 0, keep: best}",
+        two="train: {epochs: 3, batch: 1, validate_every: 0}\nprepare: {intensity: {kind: window}}",
+    )
+    with pytest.raises(UserError) as caught:
+        load(files)
+    one, two = files
+    expected = [
+        f"{two}: prepare.intensity.low: missing",
+        f"{two}: prepare.intensity.high: missing",
+        f"{one}: train.lora_rank: 0",
+        f"{two}: train.batch: unknown key",
+        f"{one} and {two}: train.keep: best needs validations",
+    ]
+    assert len(caught.value.problems) == len(expected)
+    for problem, start in zip(caught.value.problems, expected, strict=True):
+        assert problem.startswith(start)
+
+
+def test_values_at_odds_with_a_default_are_the_files_problem(tmp_path):
+    (mine,) = write(tmp_path, mine="split: {validation: 0.0}")
+    with pytest.raises(UserError) as caught:
+        load([mine])
+    assert [line.split(": ")[:2] for line in caught.value.problems] == [
+        [str(mine), "search.trials"],
+        [str(mine), "train.validate_every"],
+    ]
+
+
+def test_a_value_from_the_command_line_is_named_so(values):
+    with pytest.raises(UserError, match="^--config: train.epochs: '3' is not allowed"):
+        resolve([Layer("params.yaml", values), Layer("--config", {"train": {"epochs": "3"}})])
+
+
 def test_every_problem_is_listed_at_once_with_its_key_path(values):
     values["train"]["epochs"] = "3"
     values["train"]["epoch"] = 3
     values["split"]["slices"] = 1.5
     values["prepare"]["intensity"] = {"kind": "window", "low": 5, "high": 1}
     values["train"]["sam_checkpoint"] = "sam.pth"
-    del values["report"]["slices"]
+    values["report"] = None
     found = problems(values)
     for path in (
         "train.epochs: '3'",
@@ -84,7 +141,7 @@ def test_every_problem_is_listed_at_once_with_its_key_path(values):
         "split.slices: 1.5",
         "prepare.intensity: low (5)",
         "train.sam_checkpoint: 'sam.pth'",
-        "report.slices: missing",
+        "report: None",
     ):
         assert sum(line.startswith(f"params.yaml: {path}") for line in found) == 1, path
     assert len(found) == 6

@@ -1,0 +1,148 @@
+"""A preset gives the same parameters on every road: hsam, Snakemake, DVC's Hydra step.
+
+`preset_values.tsv` holds them: a row a key, a column a preset.
+"""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from dvc.utils.hydra import compose_and_dump
+from snakemake.api import SnakemakeApi
+from snakemake.settings.enums import Quietness
+from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
+
+from pipeline.core.params.blocks import Params
+from pipeline.core.params.load import load, read_yaml, validate
+from pipeline.core.params.render import render
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESETS = ROOT / "workflow" / "presets"
+RAW = (
+    "la/ABC/mri_norm2.h5",
+    "promise12/Case00.mhd",
+    "promise12/Case00_segmentation.mhd",
+    "synapse/Training/img/img0001.nii.gz",
+    "synapse/Training/label/label0001.nii.gz",
+)
+LATER = "train: {epochs: 7, lora_rank: 9}\n"
+
+
+def golden() -> dict[str, dict]:
+    """Preset to its values by key path."""
+    rows = (Path(__file__).parent / "preset_values.tsv").read_text().splitlines()
+    _, *names = rows[0].split("\t")
+    table = {name: {} for name in names}
+    for row in rows[1:]:
+        key, *values = row.split("\t")
+        for name, value in zip(names, values, strict=True):
+            table[name][key] = json.loads(value)
+    return table
+
+
+GOLDEN = golden()
+NAMES = sorted(GOLDEN)
+
+
+def flat(values: dict, above: str = "") -> dict:
+    """The values by key path."""
+    found = {}
+    for key, value in values.items():
+        path = f"{above}{key}"
+        found |= flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return found
+
+
+def values(params: Params) -> dict:
+    return flat(params.model_dump(mode="json"))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working folder with params.yaml, the presets, a later overlay and names of raw files."""
+    shutil.copytree(PRESETS, tmp_path / "workflow" / "presets")
+    (tmp_path / "params.yaml").write_text(render(load([])))
+    (tmp_path / "workflow" / "presets" / "later.yaml").write_text(f"# @package _global_\n{LATER}")
+    for name in RAW:
+        path = tmp_path / "data" / "raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def by_hsam(*names: str) -> Params:
+    return load([PRESETS / f"{name}.yaml" for name in names])
+
+
+def by_snakemake(folder: Path, *names: str) -> Params:
+    """What the jobs are given; Snakemake reads the Snakefile and runs nothing."""
+    settings = ConfigSettings(configfiles=[folder / f"workflow/presets/{n}.yaml" for n in names])
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        api.workflow(
+            resource_settings=ResourceSettings(cores=1),
+            config_settings=settings,
+            snakefile=ROOT / "Snakefile",
+            workdir=folder,
+        ).lint()
+    written = list(folder.glob("runs/params/*.yaml"))
+    return load(written or [folder / "params.yaml"])
+
+
+def by_hydra(folder: Path, *overrides: str) -> Params:
+    """What `dvc exp run -S ...` writes to params.yaml."""
+    out = folder / "composed.yaml"
+    plugins = folder / ".dvc" / "hydra_plugins"
+    compose_and_dump(out, str(folder), None, "params", str(plugins), list(overrides))
+    return validate(read_yaml(out), "composed")
+
+
+def test_every_preset_stands_in_the_table():
+    assert {path.stem for path in PRESETS.glob("*.yaml")} == {*NAMES, "paper"}
+    assert by_hsam("paper")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hsam_gives_a_presets_values(name):
+    assert values(by_hsam(name)) == GOLDEN[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_snakemake_gives_a_presets_values(folder, name):
+    assert values(by_snakemake(folder, name)) == GOLDEN[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hydra_gives_a_presets_values(folder, name):
+    assert values(by_hydra(folder, f"+workflow/presets={name}")) == GOLDEN[name]
+
+
+@pytest.mark.parametrize("pair", list(itertools.permutations(NAMES, 2)), ids="-then-".join)
+def test_a_preset_can_follow_another(pair):
+    assert values(by_hsam(*pair)) == GOLDEN[pair[1]]
+
+
+def test_a_later_file_wins_over_a_presets_base_on_every_road(folder):
+    name = "synapse-10pct-published"
+    expected = GOLDEN[name] | {"train.epochs": 7, "train.lora_rank": 9}
+    (folder / "later.yaml").write_text(LATER)
+    assert values(load([PRESETS / f"{name}.yaml", folder / "later.yaml"])) == expected
+    assert values(by_snakemake(folder, name, "later")) == expected
+    presets = f"+workflow/presets=[{name},later]"
+    assert values(by_hydra(folder, presets)) == expected
+    assert values(by_hydra(folder, presets, "train.epochs=8")) == expected | {"train.epochs": 8}
+
+
+def test_one_preset_follows_another_under_both_engines(folder):
+    assert values(by_snakemake(folder, "la-4", "synapse-5vol")) == GOLDEN["synapse-5vol"]
+    presets = "+workflow/presets=[la-4,synapse-5vol]"
+    assert values(by_hydra(folder, presets)) == GOLDEN["synapse-5vol"]
+
+
+def test_snakemake_takes_a_partial_params_yaml(folder):
+    (folder / "params.yaml").write_text("train: {epochs: 7}\n")
+    assert by_snakemake(folder) == validate({"train": {"epochs": 7}}, "")
+    assert not (folder / "runs").exists()
+    assert by_snakemake(folder, "later") == load([folder / "workflow/presets/later.yaml"])
