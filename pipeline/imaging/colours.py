@@ -1,7 +1,7 @@
-"""Colours of organs."""
+"""Colours of organs, in label maps, figures and the report."""
 
-# Okabe and Ito's colours without black, and a violet: told apart in all three colour blindnesses
-# (smallest CIE Lab distance 16, simulated after Machado et al. 2009).
+# Okabe and Ito's colours without black, and a violet. They differ by at least 16 in CIE Lab in all
+# three kinds of colour blindness (simulated after Machado et al. 2009).
 ORGAN_COLOURS = (
     "#e69f00",
     "#56b4e9",
@@ -15,10 +15,10 @@ ORGAN_COLOURS = (
 
 
 def organ_colour(index: int) -> str:
-    """The colour of organ `index` (0 for the first after the background); repeats after eight."""
+    """Colour "#rrggbb" of the organ with label `index + 1`; colours repeat after eight organs."""
     return ORGAN_COLOURS[index % len(ORGAN_COLOURS)]
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """The colour "#rrggbb" as three numbers from 0 to 255."""
+    """A colour "#rrggbb" as red, green and blue, each from 0 to 255."""
     return tuple(int(colour[place : place + 2], 16) for place in (1, 3, 5))

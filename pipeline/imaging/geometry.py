@@ -14,7 +14,8 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-CANONICAL = ("S", "P", "L")
+CANONICAL = ("S", "P", "L")  # directions in which slices, rows and columns grow
+# DICOM's and ITK's coordinates to those of NIfTI, and back
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -52,20 +53,20 @@ class Geometry:
 
 
 def to_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-    """(x, y, z) of the source -> (slice, row, column); values unchanged, memory contiguous."""
+    """(x, y, z) in source order -> (slice, row, column), contiguous; values are unchanged."""
     return np.ascontiguousarray(canonical_view(array, geometry))
 
 
 def canonical_view(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-    """(x, y, z) of the source -> (slice, row, column), a view of the same memory."""
+    """(x, y, z) in source order -> (slice, row, column), a view of the same memory."""
     return orientations.apply_orientation(array, _to_canonical(geometry.affine))
 
 
 def from_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-    """(slice, row, column) -> (x, y, z) of the source: the exact inverse of `to_canonical`.
+    """(slice, row, column) -> (x, y, z) in source order: the exact inverse of `to_canonical`.
 
     Raises:
-        ValueError: the array's shape isn't the geometry's in canonical order.
+        ValueError: the array's shape isn't `geometry.canonical_shape`.
     """
     if array.shape != geometry.canonical_shape:
         raise ValueError(f"expected shape {geometry.canonical_shape}, got {array.shape}")
@@ -76,19 +77,24 @@ def from_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
 
 
 def source_slice(geometry: Geometry, index: int) -> int:
-    """Index of a canonical slice along the source's own slice axis."""
+    """Where the canonical slice `index` lies along the source axis that holds the slices."""
     axis = _source_axes(geometry.affine)[0]
     forwards = _to_canonical(geometry.affine)[axis, 1] > 0
     return index if forwards else geometry.shape[axis] - 1 - index
 
 
 def preparation(spacing_mm: float | None) -> dict[str, Any]:
-    """How volumes become slices, as manifests and models record it."""
+    """How volumes become slices, as manifests and models record it: axes, in-plane spacing."""
     return {"axes": "".join(CANONICAL), "spacing_mm": spacing_mm}
 
 
 def resampled_size(geometry: Geometry, spacing_mm: float | None) -> tuple[int, int]:
-    """Rows and columns of the canonical slices at an in-plane spacing; None: as they are."""
+    """Rows and columns of the canonical slices after resampling in plane.
+
+    Args:
+        geometry: of the source.
+        spacing_mm: side of a pixel afterwards; None: as acquired.
+    """
     plane = geometry.canonical_shape[1:]
     if spacing_mm is None:
         return plane
@@ -97,7 +103,10 @@ def resampled_size(geometry: Geometry, spacing_mm: float | None) -> tuple[int, i
 
 
 def resample_images(images: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-    """(slices, rows, columns) -> (slices, *size) float32, linear, same field of view."""
+    """(slices, rows, columns) -> (slices, *size) float32, linear.
+
+    The field of view stays: the outer edges of the first and last pixel keep their places.
+    """
     images = images.astype(np.float32, copy=False)
     for axis, new in zip((1, 2), size, strict=True):
         old = images.shape[axis]
@@ -112,9 +121,9 @@ def resample_images(images: NDArray[Any], size: tuple[int, int]) -> NDArray[np.f
 
 
 def resample_labels(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """(slices, rows, columns) -> (slices, *size): the label at the nearest voxel centre.
+    """(slices, rows, columns) -> (slices, *size), the label at the nearest pixel centre.
 
-    The field of view stays: the outer edges of the first and last voxel are kept.
+    The field of view stays, as for `resample_images`.
     """
     for axis, new in zip((1, 2), size, strict=True):
         old = labels.shape[axis]
@@ -125,16 +134,17 @@ def resample_labels(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]
 
 
 def restore_labels(labels: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-    """Prepared labels (slice, row, column), resampled in plane or not -> the source grid."""
+    """Labels (slice, row, column), resampled in plane or not -> (x, y, z) on the source grid."""
     return from_canonical(resample_labels(labels, geometry.canonical_shape[1:]), geometry)
 
 
 def _to_canonical(affine: NDArray[np.float64]) -> NDArray[Any]:
+    """(3, 2): canonical axis and direction (1 or -1) of each source axis, as nibabel has them."""
     return orientations.ornt_transform(
         orientations.io_orientation(affine), orientations.axcodes2ornt(CANONICAL)
     )
 
 
 def _source_axes(affine: NDArray[np.float64]) -> list[int]:
-    """The source axis that becomes the slice, row and column axis."""
+    """The source axes that become slice, row and column."""
     return [int(axis) for axis in np.argsort(_to_canonical(affine)[:, 0])]

@@ -7,13 +7,16 @@ from numpy.typing import NDArray
 
 from pipeline.imaging.geometry import Geometry
 
-# Grids of image and label may differ by this share of the smallest voxel side.
+# two grids are the same if no voxel lies further off than this share of the smallest voxel side
 TOLERANCE = 0.1
 
 
 def grid_difference(expected: Geometry, found: Geometry) -> str | None:
-    """How two grids differ in words: shape, spacing, origin, direction; None where no voxel lies
-    further from its place than a tenth of the smallest voxel side."""
+    """How two grids differ, in words: shape, spacing, directions, origin.
+
+    Returns:
+        A phrase for an error message; None where the grids are the same within TOLERANCE.
+    """
     if expected.shape != found.shape:
         return f"shape {_by(found.shape)} instead of {_by(expected.shape)}"
     distance = largest_distance(expected, found)
@@ -34,9 +37,9 @@ def grid_difference(expected: Geometry, found: Geometry) -> str | None:
 
 
 def largest_distance(first: Geometry, second: Geometry) -> float:
-    """How far apart, in mm, two grids of one shape place the same voxel, at worst.
+    """The largest distance, mm, between the places of one voxel index in two grids of one shape.
 
-    Affine maps differ most at a corner, so the corners are enough.
+    Two affine maps differ most at a corner of the volume, so only the corners are compared.
     """
     ends = [(0, side - 1) for side in first.shape]
     corners = np.stack([*np.meshgrid(*ends, indexing="ij"), np.ones((2, 2, 2))], -1).reshape(8, 4)
@@ -44,6 +47,7 @@ def largest_distance(first: Geometry, second: Geometry) -> float:
 
 
 def _angles(expected: NDArray[np.float64], found: NDArray[np.float64]) -> str | None:
+    """Angles between the axes of two grids, the columns of (3, 3); None where they are equal."""
     cosines = np.clip((expected * found).sum(0), -1, 1)
     degrees = np.degrees(np.arccos(cosines))
     if degrees.max() < 0.01:
@@ -53,4 +57,5 @@ def _angles(expected: NDArray[np.float64], found: NDArray[np.float64]) -> str | 
 
 
 def _by(sides: Iterable[float]) -> str:
+    """Sides of a box, such as "512 x 512 x 90"."""
     return " x ".join(f"{side:.5g}" for side in sides)

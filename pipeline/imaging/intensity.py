@@ -1,6 +1,6 @@
-"""From source units to [0, 1]: the rule of a data set, on one volume.
+"""Intensity normalisation of one volume: from source units (CT: HU) to [0, 1].
 
-What prepare does to a volume before training and predict to a new scan.
+The same for training data (stage prepare) and for new scans (`hsam predict`).
 """
 
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from pipeline.core.params.blocks import Intensity, Percentile, Window
 
 
 def rule(values: Mapping[str, Any]) -> Window | Percentile:
-    """The rule that a manifest or a model's record holds; ValueError when it is none."""
+    """The rule recorded in a manifest or model.json; ValueError when the record is no rule."""
     return TypeAdapter(Intensity).validate_python(dict(values))
 
 
 def bounds(array: NDArray[Any], chosen: Window | Percentile) -> tuple[float, float]:
-    """The intensities, in source units, that become 0 and 1; exact in float32.
+    """(low, high): the intensities in source units that become 0 and 1, exact in float32.
 
     Args:
-        array: the voxels of the whole volume, finite.
+        array: all voxels of the volume, finite, in any axis order.
         chosen: a window in source units, or percentiles of these voxels.
     """
     edges = (chosen.low, chosen.high)
@@ -33,7 +33,7 @@ def bounds(array: NDArray[Any], chosen: Window | Percentile) -> tuple[float, flo
 
 
 def clip(images: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-    """Images of the same shape within [low, high], one slice at a time to save memory."""
+    """Images (Z, H, W) clipped to [low, high], as float32; slice by slice to save memory."""
     clipped = np.empty(images.shape, np.float32)
     for index, image in enumerate(images):
         clipped[index] = np.clip(image, low, high)
@@ -41,8 +41,8 @@ def clip(images: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
 
 
 def to_unit(images: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-    """Images within [low, high] -> [0, 1]."""
+    """Images of any shape, clipped to [low, high] -> float32 in [0, 1]."""
     scaled = np.subtract(images, np.float32(low), dtype=np.float32)
     scaled /= np.float32(high - low)
-    # rounding may pass 1 by the last bit
+    # rounding may exceed 1 in the last bit
     return np.clip(scaled, 0, 1, out=scaled)

@@ -1,4 +1,4 @@
-"""Names and colours of a label map for its readers: ITK-SNAP and 3D Slicer."""
+"""Names and colours of the organs in a label map, as files that ITK-SNAP and 3D Slicer load."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,13 +15,18 @@ HEAD = """################################################
 
 
 def write_label_files(folder: Path, names: Sequence[str]) -> None:
-    """Write both files; label k is `names[k - 1]`, colours as in the report."""
+    """Write the files for ITK-SNAP and 3D Slicer, with the colours of the report.
+
+    Args:
+        folder: to write to.
+        names: organs; `names[k - 1]` is label k.
+    """
     write_text(folder / ITK_SNAP, itk_snap(names))
     write_text(folder / SLICER, slicer(names))
 
 
 def itk_snap(names: Sequence[str]) -> str:
-    """ITK-SNAP's label descriptions: index, colour 0-255, opacity, visibility, mesh, name."""
+    """Text of an ITK-SNAP label file: index, colour 0-255, opacity, visibility, mesh, name."""
     rows = [f'{0:5} {0:5} {0:4} {0:4} {0:5} {0:3} {0:3}    "Clear Label"']
     for index, name, (red, green, blue) in _coloured(names):
         plain = name.replace('"', "'")
@@ -30,7 +35,7 @@ def itk_snap(names: Sequence[str]) -> str:
 
 
 def slicer(names: Sequence[str]) -> str:
-    """3D Slicer's colour table: index, name without spaces, red, green, blue, opacity 0-255."""
+    """Text of a 3D Slicer colour table: index, name without spaces, colour and opacity 0-255."""
     rows = ["# Color table file", "0 background 0 0 0 0"]
     for index, name, (red, green, blue) in _coloured(names):
         rows.append(f"{index} {'_'.join(name.split())} {red} {green} {blue} 255")
@@ -38,5 +43,6 @@ def slicer(names: Sequence[str]) -> str:
 
 
 def _coloured(names: Sequence[str]) -> Iterator[tuple[int, str, tuple[int, int, int]]]:
+    """Label, name and (red, green, blue) of each organ."""
     for index, name in enumerate(names):
         yield index + 1, name, rgb(organ_colour(index))

@@ -1,7 +1,7 @@
-"""Label maps on exactly the grid of their source, in its format or another.
+"""Writing label maps on exactly the grid of their source scan, in its format or another.
 
-NIfTI and MetaImage headers keep a source's geometry to the last bit. An NRRD file gets the very
-lines of its source, since reading and writing a direction would round it.
+The geometry is copied, not computed, where source and label map have the same format: NIfTI and
+ITK header values, and the header lines of an NRRD file, whose directions ITK would round.
 """
 
 from pathlib import Path
@@ -17,7 +17,8 @@ from pipeline.imaging import volumes
 from pipeline.imaging.geometry import LPS_TO_RAS, Geometry
 from pipeline.imaging.volumes import NIFTI
 
-FORMATS = (".nii.gz", ".nii", ".mha", ".nrrd")
+FORMATS = (".nii.gz", ".nii", ".mha", ".nrrd")  # of label maps
+# fields of a NIfTI header that hold the geometry
 GRID_FIELDS = [
     "pixdim",
     "qform_code",
@@ -33,14 +34,18 @@ GRID_FIELDS = [
     "srow_z",
     "xyzt_units",
 ]
+# beginnings of the lines of an NRRD header that hold the geometry
 NRRD_LINES = ("space:", "space dimension:", "space directions:", "space origin:")
-ORTHOGONAL = 1e-4  # largest cosine between two axes of a grid that MetaImage and NRRD readers take
+# largest cosine between two axes of a grid that readers of MetaImage and NRRD accept
+ORTHOGONAL = 1e-4
 
 
 def format_for(like: Path | None) -> str:
-    """The ending of a label map in its source's format; NIfTI where that can't be written.
+    """The file ending for a label map of a scan: that of the scan's format, or else .nii.gz.
 
-    A .mhd points to a second file, so its label map is the one-file form of the same format.
+    Args:
+        like: the scan's file, None for DICOM. For .mhd, which keeps voxels in a second file, it
+            is .mha, the same format in one file.
     """
     ending = None if like is None else volumes.suffix(like)
     return {".mhd": ".mha"}.get(ending, ending) if ending in (*FORMATS, ".mhd") else ".nii.gz"
@@ -49,17 +54,17 @@ def format_for(like: Path | None) -> str:
 def write_labels(
     path: Path, labels: NDArray[np.uint8], geometry: Geometry, like: Path | None = None
 ) -> None:
-    """Write labels (x, y, z) on the grid of their source, atomically.
+    """Write labels on the grid of their source, atomically.
 
     Args:
         path: ends in one of FORMATS.
-        labels: in the source's axes.
+        labels: (x, y, z) in source order.
         geometry: of the source.
-        like: the source's file, where there is one; its header's geometry is taken over.
+        like: the source's file, None for DICOM; in the same format, its geometry is copied.
 
     Raises:
-        UserError: a sheared grid (gantry tilt) in a format that has no place for it.
-        ValueError: labels of another shape.
+        UserError: a sheared grid (gantry tilt), which only NIfTI can hold.
+        ValueError: labels of another shape than the source.
     """
     if labels.shape != geometry.shape:
         raise ValueError(f"expected shape {geometry.shape}, got {labels.shape}")
@@ -77,12 +82,12 @@ def write_labels(
 
 
 def like_suffix(like: Path | None) -> str | None:
-    """The ending of the source's file, None where there is none."""
+    """The ending of the source's file, None for DICOM."""
     return None if like is None else volumes.suffix(like)
 
 
 def _nifti_header(like: Path) -> nib.Nifti1Header:
-    """A NIfTI header with the geometry of a file and nothing else of it: no text, no names."""
+    """A new NIfTI header with the geometry of a file; names and free text are not copied."""
     source = volumes.nifti_header(like)
     header = type(source)()
     for field in GRID_FIELDS:
@@ -93,6 +98,7 @@ def _nifti_header(like: Path) -> nib.Nifti1Header:
 def _itk_image(
     path: Path, labels: NDArray[np.uint8], geometry: Geometry, like: Path | None
 ) -> sitk.Image:
+    """The label map as ITK's image, its grid that of the source."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(labels.transpose()))
     if like_suffix(like) in volumes.ITK:
         reader = sitk.ImageFileReader()
@@ -117,17 +123,17 @@ def _itk_image(
 
 
 def _take_lines(path: Path, like: Path) -> None:
-    """Put the geometry lines of one NRRD file's header into another's."""
+    """Replace the geometry lines in the header of an NRRD file by those of another file."""
     head, voxels = path.read_bytes().split(b"\n\n", 1)
-    own, source = head.decode().splitlines(), _nrrd_header(like)
-    theirs = [line for line in source if line.startswith(NRRD_LINES)]
-    if not any(line.startswith("space directions:") for line in theirs):
+    geometry = [line for line in _nrrd_header(like) if line.startswith(NRRD_LINES)]
+    if not any(line.startswith("space directions:") for line in geometry):
         return
-    kept = [line for line in own if not line.startswith(NRRD_LINES)]
-    path.write_bytes("\n".join([*kept, *theirs]).encode() + b"\n\n" + voxels)
+    others = [line for line in head.decode().splitlines() if not line.startswith(NRRD_LINES)]
+    path.write_bytes("\n".join([*others, *geometry]).encode() + b"\n\n" + voxels)
 
 
 def _nrrd_header(path: Path) -> list[str]:
+    """Lines of an NRRD file before its voxels."""
     lines = []
     with open(path, "rb") as file:
         for line in file:

@@ -14,14 +14,19 @@ from pipeline.core.params.blocks import Percentile, Window
 from pipeline.imaging import intensity
 from pipeline.imaging.scans import Scan
 
-NARROW = 0.125  # a range below this share of the window can't show its organs
-CT_VALUES = (-4096.0, 64511.0)  # HU that no scanner stores lie outside; padding may
-FEW_VALUES = 20  # whole numbers from 0: rather labels than intensities
+NARROW = 0.125  # a scan whose range is below this share of the window can't show the organs
+CT_VALUES = (-4096.0, 64511.0)  # HU that a scanner can store; padding may lie outside
+FEW_VALUES = 20  # a scan with no more distinct whole numbers is rather a label map
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Source units that become 0 and 1, and what was unusual, one sentence each."""
+    """How a scan is normalised.
+
+    Attributes:
+        low, high: values in source units that become 0 and 1.
+        warnings: what is unusual in the scan's values, one sentence each.
+    """
 
     low: float
     high: float
@@ -29,17 +34,15 @@ class Bounds:
 
 
 def find_bounds(name: str, scan: Scan, rule: Window | Percentile) -> Bounds:
-    """Check a scan's values and apply the run's rule to them.
-
-    NaN and infinity take the value of the lower bound, in place.
+    """Check a scan's values and find the bounds that the run's intensity rule gives for them.
 
     Args:
         name: of the scan, for messages.
-        scan: its array must be writable where it isn't finite.
-        rule: the run's.
+        scan: voxels that are NaN or infinite are set to the lower bound, in place.
+        rule: the rule that the run was trained with.
 
     Raises:
-        UserError: no finite value, one value only, or values that the rule can't be for.
+        UserError: no finite value, a single value, or values that the rule can't be meant for.
     """
     array = scan.volume.array
     warnings = []
@@ -68,18 +71,20 @@ def find_bounds(name: str, scan: Scan, rule: Window | Percentile) -> Bounds:
 
 
 def count_not_finite(array: NDArray[Any]) -> int:
-    """Voxels that are NaN or infinite."""
+    """Number of voxels that are NaN or infinite."""
     if array.dtype.kind != "f":
         return 0
     return sum(int(part.size - np.isfinite(part).sum()) for part in array)
 
 
 def _fill(array: NDArray[Any], value: float) -> None:
+    """Set NaN and infinity to a value, in place; slice by slice to save memory."""
     for part in array:
         part[~np.isfinite(part)] = value
 
 
 def _labels_hint(array: NDArray[Any], low: float, high: float) -> list[str]:
+    """A warning where the scan looks like a label map; low and high are its extremes."""
     if array.dtype.kind not in "iu" or low != 0 or high >= 2**16:
         return []
     counts = np.zeros(int(high) + 1, np.int64)
@@ -94,7 +99,13 @@ def _labels_hint(array: NDArray[Any], low: float, high: float) -> list[str]:
 def _window_hints(
     name: str, modality: str | None, rule: Window, low: float, high: float
 ) -> list[str]:
-    """A window below 0 is one in Hounsfield units; values that can't be those are refused."""
+    """Warnings about values, from low to high, that are odd under the window.
+
+    A window that begins below 0 is taken to be in Hounsfield units.
+
+    Raises:
+        UserError: another modality than CT, or a range that can't be in Hounsfield units.
+    """
     found, wanted = f"values from {low:g} to {high:g}", f"[{rule.low:g}, {rule.high:g}]"
     if rule.low < 0 and modality not in (None, "", "CT"):
         raise UserError(

@@ -11,7 +11,7 @@ from pipeline.imaging.dicom.series import Series, choose, find_series, has_image
 from pipeline.imaging.dicom.stack import read_series
 from pipeline.imaging.volumes import HDF5, Volume
 
-HDF5_KEY = "image"
+HDF5_KEY = "image"  # name of the volume inside an HDF5 file
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Source:
     """A scan that can be read.
 
     Attributes:
-        name: of the files that are written for it; unique among those found together.
-        path: a volume file, or a folder with a DICOM series.
+        name: stem of the files written for it; unique among the scans found together.
+        path: a volume file, or a folder with DICOM images.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Scan:
     """A scan in memory.
 
     Attributes:
-        volume: voxels in the source's axes.
-        warnings: what was unusual and what was done about it, one sentence each.
-        modality: as DICOM names it (CT, MR), None where the format doesn't say.
-        like: the file whose grid a label map takes over; None for DICOM.
-        series: the DICOM series it was read from.
+        volume: voxels in source order.
+        warnings: what was unusual and how it was handled, one sentence each.
+        modality: as DICOM names it ("CT", "MR"), None where the format doesn't say.
+        like: the file whose grid a label map copies; None for DICOM.
+        series: the DICOM series that it was read from, None for other formats.
     """
 
     volume: Volume
@@ -47,13 +47,19 @@ class Scan:
 
 
 def find(paths: Iterable[Path]) -> list[Source]:
-    """The scans that files and folders hold; folders are searched to their bottom.
+    """The scans in files and folders; folders are searched with all folders below them.
 
-    A folder that holds DICOM images is one scan; other files that aren't volumes are passed over,
-    and so are DICOM reports, segmentations and directories.
+    A folder with DICOM images is one scan. Files that are no volumes are ignored, and so are DICOM
+    reports, segmentations and directory files.
+
+    Args:
+        paths: volume files and folders.
+
+    Returns:
+        The scans, each once, in the order found.
 
     Raises:
-        UserError: a path that isn't there, a folder without any scan, or two scans of one name.
+        UserError: a missing path, a folder without a scan, or two scans whose names are the same.
     """
     found, problems = [], []
     for path in map(Path, paths):
@@ -74,9 +80,9 @@ def find(paths: Iterable[Path]) -> list[Source]:
             )
         else:
             found.append(Source(_name(_stem(path)), path))
-    named: dict[str, Path] = {}
+    owners: dict[str, Path] = {}  # name to the scan that has it
     for source in found:
-        other = named.setdefault(source.name.lower(), source.path)
+        other = owners.setdefault(source.name.lower(), source.path)
         if other != source.path:
             problems.append(
                 f"{source.path}: its label map would be named {source.name}, as that of {other}; "
@@ -95,7 +101,7 @@ def read(source: Source, series: str | None = None) -> Scan:
         series: number, description or UID of the DICOM series, where a folder holds several.
 
     Raises:
-        UserError: it can't be read, is no volume, or (DICOM) no whole one.
+        UserError: the scan can't be read, is no volume, or is an incomplete DICOM series.
     """
     if source.path.is_dir():
         chosen = choose(find_series(source.path), series, source.path)
@@ -107,7 +113,7 @@ def read(source: Source, series: str | None = None) -> Scan:
 
 
 def _in_folder(folder: Path) -> Iterable[Source]:
-    """Scans below a folder, named by their place in it."""
+    """Scans below a folder, named after their path relative to it."""
     for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
         inner = place.relative_to(folder).parts
         if any(part.startswith(".") for part in inner):
@@ -120,9 +126,10 @@ def _in_folder(folder: Path) -> Iterable[Source]:
 
 
 def _stem(path: Path) -> str:
+    """The file name without the ending of its format."""
     return path.name[: -len(volumes.suffix(path))]
 
 
 def _name(text: str) -> str:
-    """A plain file name: letters, digits, '_', '.' and '-', the first a letter or digit."""
+    """The text as a plain file name: letters, digits, '_', '.', '-', the first no punctuation."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", text).lstrip("_.-") or "scan"

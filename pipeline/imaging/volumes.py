@@ -21,7 +21,7 @@ NIFTI = (".nii.gz", ".nii")
 HDF5 = (".h5", ".hdf5")
 ITK = (".nrrd", ".mhd", ".mha")
 SUFFIXES = NIFTI + HDF5 + ITK
-# HDF5 volumes of the field store no geometry; this is that of the left-atrium challenge.
+# HDF5 files store no geometry; this is the spacing of the left-atrium challenge's volumes
 HDF5_SPACING_MM = 0.625
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -29,14 +29,14 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """An array in source axes (x, y, z) and its geometry."""
+    """An array (x, y, z) in source order and its geometry."""
 
     array: NDArray[Any]
     geometry: Geometry
 
     @property
     def affine(self) -> NDArray[np.float64]:
-        """(4, 4), voxel index to RAS+ mm."""
+        """(4, 4) float64, voxel index to RAS+ mm."""
         return self.geometry.affine
 
     @property
@@ -46,21 +46,24 @@ class Volume:
 
 
 def suffix(path: Path) -> str | None:
-    """The known file ending of `path`, None for a format that can't be read."""
+    """The ending of `path` among SUFFIXES, None for a format that can't be read."""
     name = Path(path).name.lower()
     return next((ending for ending in SUFFIXES if name.endswith(ending)), None)
 
 
 def read(path: Path, key: str | None = None) -> Volume:
-    """A volume from NIfTI, HDF5, NRRD or MetaImage, with the values as the file means them.
+    """Read a volume from NIfTI, HDF5, NRRD or MetaImage.
 
     Args:
         path: the file.
-        key: name of the HDF5 data set; unused for other formats.
+        key: name of the data set in an HDF5 file; unused for other formats.
+
+    Returns:
+        The volume (x, y, z), its values scaled by the header's slope and intercept.
 
     Raises:
-        UserError: missing, unreadable, truncated, of an unknown format, not three-dimensional,
-            without voxels, with several values a voxel, or with a geometry that is no geometry.
+        UserError: missing, damaged, truncated, of an unknown format, not three-dimensional,
+            empty, with several values per voxel, or with an affine that can't be inverted.
     """
     path = Path(path)
     ending = suffix(path)
@@ -83,12 +86,15 @@ def read(path: Path, key: str | None = None) -> Volume:
 
 
 def write_label_nifti(path: Path, labels: NDArray[Any], geometry: Geometry) -> None:
-    """Write labels (x, y, z) in the source's grid as uint8 NIfTI, atomically.
+    """Write labels on the grid of their source as uint8 NIfTI, atomically.
 
     Args:
         path: ends in .nii.gz or .nii.
-        labels: integers in [0, 255], in source axes (see `from_canonical`).
-        geometry: of the volume that the labels belong to.
+        labels: (x, y, z) integers in [0, 255], in source order (see `from_canonical`).
+        geometry: of the source.
+
+    Raises:
+        ValueError: labels of another shape than the source.
     """
     if labels.shape != geometry.shape:
         raise ValueError(f"expected shape {geometry.shape}, got {labels.shape}")
@@ -101,7 +107,12 @@ def write_nifti(
     affine: NDArray[np.float64],
     header: nib.Nifti1Header | None = None,
 ) -> None:
-    """Write an array (x, y, z) as NIfTI, atomically; a file that is there already is kept."""
+    """Write an array (x, y, z) as NIfTI, atomically; a file with the same bytes is left alone.
+
+    Args:
+        path: compressed with gzip if it ends in .gz.
+        array, affine, header: as for `nifti_bytes`.
+    """
     data = nifti_bytes(array, affine, header)
     if Path(path).name.endswith(".gz"):
         data = gzip.compress(data, compresslevel=6, mtime=0)
@@ -114,13 +125,12 @@ def write_nifti(
 def nifti_bytes(
     array: NDArray[Any], affine: NDArray[np.float64], header: nib.Nifti1Header | None = None
 ) -> bytes:
-    """An uncompressed NIfTI-1 file, or what kind the header is of; the same array gives the same
-    bytes.
+    """The bytes of an uncompressed NIfTI file, the same for the same arguments.
 
     Args:
         array: (x, y, z).
-        affine: voxel to RAS+ mm.
-        header: one with the geometry to write as it is, in place of the affine.
+        affine: (4, 4), voxel index to RAS+ mm.
+        header: of NIfTI-1 or NIfTI-2; its geometry is written in place of the affine.
     """
     if header is not None:
         kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
@@ -132,14 +142,14 @@ def nifti_bytes(
 
 
 def set_grid(header: nib.Nifti1Header, affine: NDArray[np.float64]) -> None:
-    """Scanner coordinates in both of NIfTI's forms: some readers know one, some the other."""
-    # the first has no place for shear
+    """Put the affine into both of NIfTI's forms, qform and sform: some readers know only one."""
+    # a qform can't hold shear
     header.set_qform(affine, code=int(not _is_sheared(affine)))
     header.set_sform(affine, code=1)
 
 
 def nifti_header(path: Path) -> nib.Nifti1Header:
-    """The header of a NIfTI file of either version."""
+    """The header of a NIfTI-1 or NIfTI-2 file."""
     with _open(path) as file:
         return _nifti_kind(file).header_class.from_fileobj(file)
 
@@ -148,7 +158,7 @@ def _read_nifti(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     with _refusing_damage(path), _open(path) as file:
         image = _nifti_kind(file).from_stream(file)
         array = np.asanyarray(image.dataobj)
-        # to the end: gzip compares its checksum there
+        # gzip compares its checksum at the end of the file
         while file.read(1 << 20):
             pass
         unit = image.header.get_xyzt_units()[0]
@@ -157,7 +167,7 @@ def _read_nifti(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
 
 
 def _nifti_kind(file: IO[bytes]) -> type[nib.Nifti1Image]:
-    """The NIfTI version of an open file, which stays at its start."""
+    """The image class for the NIfTI version of an open file, which is left at its start."""
     size = int.from_bytes(file.read(4), "little")
     file.seek(0)
     return nib.Nifti2Image if size in (540, 0x1C020000) else nib.Nifti1Image
@@ -200,7 +210,7 @@ def _read_itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
 
 @contextmanager
 def _refusing_damage(path: Path) -> Iterator[None]:
-    """Whatever a file's reader stumbles over is the file's fault, and said in one sentence."""
+    """Turn any error of a file reader into a UserError that names the file, with the reason."""
     try:
         yield
     except UserError:
@@ -208,7 +218,7 @@ def _refusing_damage(path: Path) -> Iterator[None]:
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         lines = lines or [type(error).__name__]
-        # ITK puts the reason last, after the place in its own source
+        # ITK's errors begin with lines about its own source code
         reason = lines[-1] if isinstance(error, RuntimeError) else lines[0]
         reason = reason.replace(str(path), path.name).rstrip(".")
         raise UserError(
@@ -232,7 +242,7 @@ def _check_array(path: Path, array: NDArray[Any]) -> None:
 
 def _check_affine(path: Path, affine: NDArray[np.float64]) -> None:
     finite = bool(np.isfinite(affine).all())
-    # an axis without length, or two that coincide, can't be turned to the canonical order
+    # with an axis of no length, or two parallel ones, there is no canonical order
     if not finite or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         values = np.array2string(affine[:3].round(4)).replace("\n", "")
         raise UserError(f"{path}: the geometry is not usable, voxel-to-mm matrix {values}.")

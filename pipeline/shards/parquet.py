@@ -46,9 +46,10 @@ def open_file(path: Path, kind: str, fields: pa.Schema) -> tuple[pq.ParquetFile,
         schema = file.schema_arrow
         metadata = read_metadata(schema)
     if metadata.get("kind") != kind or metadata.get("version") != VERSION:
+        found_kind, version = metadata.get("kind", "another"), metadata.get("version", "none")
         raise UserError(
-            f"{path}: expected a {kind} of version {VERSION}, "
-            f"found {metadata.get('kind', 'another')} file of version {metadata.get('version', 'none')}; run the prepare stage again."
+            f"{path}: expected a {kind} of version {VERSION}, found {found_kind} file of version "
+            f"{version}; run the prepare stage again."
         )
     if not schema.remove_metadata().equals(fields):
         raise UserError(f"{path}: its columns are not those of a {kind}; run prepare again.")

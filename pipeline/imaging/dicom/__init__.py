@@ -1,4 +1,4 @@
-"""DICOM in and out: series, frames, pixel values, segmentations.
+"""DICOM in and out: finding series, frames, pixel values, stacking slices, segmentations.
 
 Only the readers and writers of `imaging` and `commands` come here.
 """

@@ -1,6 +1,6 @@
-"""Frames of a multi-frame DICOM image (Enhanced CT, MR or PET), each as an image of its own.
+"""The frames of a multi-frame DICOM image (Enhanced CT, MR, PET) as single-frame images.
 
-Source: DICOM PS3.3, C.7.6.16; what all frames share stands once, the rest frame by frame.
+Source: DICOM PS3.3, C.7.6.16: one functional group for all frames, and one for each frame.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 FRAME_TYPES = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
-# group of a frame to what of it a single-frame image has at its top
+# sequence in a functional group to those of its tags that a single-frame image has at top level
 GROUPS = {
     "PlanePositionSequence": ("ImagePositionPatient",),
     "PlaneOrientationSequence": ("ImageOrientationPatient",),
@@ -20,7 +20,7 @@ GROUPS = {
 
 
 def has_frames(header: Dataset) -> bool:
-    """Whether an image says of each of its frames where it lies."""
+    """Whether a file holds a functional group, with the position, for each of its frames."""
     return bool(header.get(PER_FRAME))
 
 
@@ -31,18 +31,19 @@ def frame_headers(header: Dataset) -> Iterator[Dataset]:
         if element.keyword not in (SHARED, PER_FRAME):
             common.add(element)
     for group in header.get(SHARED) or ():
-        _take(group, common)
+        _copy_tags(group, common)
     for group in header.get(PER_FRAME):
-        own = Dataset()
-        own.update(common)
-        own.NumberOfFrames = 1
-        _take(group, own)
-        yield own
+        frame = Dataset()
+        frame.update(common)
+        frame.NumberOfFrames = 1
+        _copy_tags(group, frame)
+        yield frame
 
 
-def _take(groups: Dataset, header: Dataset) -> None:
+def _copy_tags(group: Dataset, header: Dataset) -> None:
+    """Copy the tags named in GROUPS from a functional group to the top level of a header."""
     for name, keywords in GROUPS.items():
-        for item in groups.get(name) or ():
+        for item in group.get(name) or ():
             for keyword in keywords:
                 if keyword in item:
                     target = "ImageType" if keyword == "FrameType" else keyword

@@ -1,7 +1,7 @@
-"""Pixels of DICOM images, in the units that their rescaling gives.
+"""Pixels of DICOM images, rescaled by slope and intercept (CT: HU).
 
-One decoder for all: a frame of a multi-frame image is handed to it as the single-frame image that
-its header describes, so that each frame has its own slope and intercept.
+All pixels go through one decoder, GDCM's. A frame of a multi-frame image is written to a temporary
+single-frame image first, so that it is decoded with its own slope and intercept.
 """
 
 import tempfile
@@ -20,6 +20,7 @@ from pipeline.core.errors import UserError
 if TYPE_CHECKING:
     from highdicom.io import ImageFileReader
 
+# tags that describe how pixels are stored
 FORM = (
     "Rows",
     "Columns",
@@ -34,10 +35,7 @@ RESCALING = ("RescaleSlope", "RescaleIntercept", "RescaleType")
 
 
 class PixelReader:
-    """Reads images one by one; a multi-frame file stays open between its frames.
-
-    Use it as a context.
-    """
+    """Reads images one by one, as a context manager; it keeps the last multi-frame file open."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
@@ -50,28 +48,29 @@ class PixelReader:
         self._close()
 
     def read(self, path: Path, header: Dataset, frame: int | None = None) -> NDArray[Any]:
-        """(rows, columns) of a file, or of one of its frames.
+        """Pixels (rows, columns) of a single-frame file, or of one frame of a multi-frame file.
 
         Args:
             path: the file.
-            header: of the frame, from `dicom_frames.frame_headers`; unused without a frame.
-            frame: its index from 0, None for a single-frame image.
+            header: of the frame, from `frames.frame_headers`; unused for a single-frame file.
+            frame: index from 0; None for a single-frame file.
 
         Raises:
-            UserError: damaged or truncated.
+            UserError: the pixels are damaged or truncated.
         """
         try:
             if frame is None:
                 _check_length(pydicom.dcmread(path))
                 return _decode(path)
             return self._frame(path, header, frame)
-        except Exception:  # the decoders' and pydicom's are of many kinds
+        except Exception:  # decoders and pydicom raise errors of many types
             where = f"{path}" if frame is None else f"{path}: frame {frame + 1}"
             raise UserError(
                 f"{where}: its voxels can't be read, they are damaged or truncated; get it again."
             ) from None
 
     def _frame(self, path: Path, header: Dataset, frame: int) -> NDArray[Any]:
+        """One frame, decoded by way of a temporary single-frame file."""
         source = self._open(path)
         single = Dataset()
         single.SOPClassUID, single.SOPInstanceUID = CTImageStorage, generate_uid()
@@ -95,6 +94,7 @@ class PixelReader:
             return _decode(Path(file.name))
 
     def _open(self, path: Path) -> "ImageFileReader":
+        """The multi-frame file, opened unless it is open already."""
         if self._path != path:
             from highdicom.io import ImageFileReader
 
@@ -111,11 +111,12 @@ class PixelReader:
 
 
 def _decode(path: Path) -> NDArray[Any]:
+    """(rows, columns), rescaled, of a single-frame file."""
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))[0]
 
 
 def _check_length(image: Dataset) -> None:
-    """Refuse too few bytes of plain voxels: the decoder makes up the rest."""
+    """ValueError where uncompressed pixels are cut short, which the decoder would fill up."""
     if image.file_meta.TransferSyntaxUID.is_encapsulated:
         return
     needed = image.Rows * image.Columns * image.BitsAllocated // 8

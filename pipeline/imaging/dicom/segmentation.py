@@ -1,7 +1,7 @@
-"""A label map as a DICOM Segmentation: one named, coded segment an organ.
+"""Writing a label map as a DICOM Segmentation, with a named and coded segment for each organ.
 
-As the standard asks, the file belongs to the patient and study of its source and repeats their
-identifiers; no other output does.
+As the standard requires, the file repeats the identifiers of the patient and study that its source
+belongs to; no other output of the pipeline does.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from pipeline.imaging.dicom.series import Series
 
 MAKER, MODEL_NAME, DESCRIPTION = "H-SAM", "hsam predict", "H-SAM segmentation"
 SERIES_NUMBER = 900
-# organ names, in lower case with single spaces, to SNOMED CT
+# organ name in lower case, words separated by a space, to its SNOMED CT code
 ORGANS = {
     "spleen": codes.SCT.Spleen,
     "kidney": codes.SCT.Kidney,
@@ -38,7 +38,7 @@ SIDES = {"right": codes.SCT.Right, "left": codes.SCT.Left}
 
 
 def obstacle(labels: NDArray[np.uint8], series: Series) -> str | None:
-    """Why a Segmentation of these labels can't be written, in one sentence; None: it can."""
+    """One sentence on why these labels can't be written as a Segmentation; None if they can."""
     if not labels.any():
         return "no organ was found, and a DICOM Segmentation without one can't be written."
     paths = {image.path for image in series.images}
@@ -53,13 +53,13 @@ def obstacle(labels: NDArray[np.uint8], series: Series) -> str | None:
 def write_dicom_seg(
     path: Path, labels: NDArray[np.uint8], series: Series, names: Sequence[str]
 ) -> None:
-    """Write a Segmentation with a segment for each organ that the label map shows, atomically.
+    """Write a Segmentation with a segment for each organ in the label map, atomically.
 
     Args:
         path: the file.
-        labels: (column, row, slice), label k is `names[k - 1]`; no `obstacle` with the series.
+        labels: (column, row, slice), for which `obstacle` gives None; 0 is the background.
         series: the source, its images in the order of the slices.
-        names: organs.
+        names: organs; `names[k - 1]` is label k.
     """
     paths = dict.fromkeys(image.path for image in series.images)
     sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
@@ -90,7 +90,7 @@ def write_dicom_seg(
 
 
 def _in_order(slices: NDArray[np.uint8], series: Series, source: Dataset) -> NDArray[np.uint8]:
-    """Slices in the order of the source's images: of a multi-frame file all frames as stored."""
+    """The slices in the order of the source: for a multi-frame file, one for each stored frame."""
     frames = [image.frame for image in series.images]
     if None in frames:
         return slices
@@ -100,19 +100,23 @@ def _in_order(slices: NDArray[np.uint8], series: Series, source: Dataset) -> NDA
 
 
 def organ_code(name: str) -> tuple[Code, Code | None]:
-    """SNOMED CT's code of an organ, and of its side; a generic code for an unknown name."""
+    """SNOMED CT codes of an organ and of its side, which is None where the name has none.
+
+    An unknown name gets the code of "anatomical structure".
+    """
     words = name.lower().replace("_", " ").split()
     plain = " ".join(words)
     if plain in ORGANS:
         return ORGANS[plain], None
     side = next((word for word in words if word in SIDES), None)
-    rest = " ".join(word for word in words if word != side)
-    if side is not None and rest in ORGANS:
-        return ORGANS[rest], SIDES[side]
+    organ = " ".join(word for word in words if word != side)
+    if side is not None and organ in ORGANS:
+        return ORGANS[organ], SIDES[side]
     return codes.SCT.AnatomicalStructure, None
 
 
 def _segment(number: int, name: str, colour: str) -> Dataset:
+    """Description of one segment: number, name, code, algorithm and colour "#rrggbb"."""
     code, side = organ_code(name)
     segment = hd.seg.SegmentDescription(
         segment_number=number,
