@@ -48,7 +48,7 @@ def encoder(name: str, image_size: int, batch: int, rounds: int) -> dict:
     """Forward of ours and of SAM's, as shares of both rates."""
     backbone = get_backbone(name)
     model = hsam.build_hsam(name, image_size=image_size)
-    ours = hsam.for_inference(model, batch=batch).image_encoder
+    ours = hsam.for_inference(model).image_encoder
     sams = sams_encoder(name, image_size).eval()
     image = torch.rand(batch, 3, image_size, image_size)
     linear, own_flops = linear_flops(sams, batch * (image_size // PATCH) ** 2)

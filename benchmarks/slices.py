@@ -16,9 +16,8 @@ enlarged, 0.85 of the rest deformed, from the same seeds.
   Low-resolution copies of the label and colour channels, which some codes make here, are left out.
 
 With more than one thread both read in that many worker processes. The process and its workers are
-bound to as many cores as threads, and keeps freed memory as a training on the CPU does, for both
-forms. They take turns, and the fastest round of each is kept. With a GPU, `augment` runs on it as
-well, in rows of its own.
+bound to as many cores as threads. They take turns, and the fastest round of each is kept. With a
+GPU, `augment` runs on it as well, in rows of its own.
 """
 
 import itertools
@@ -39,7 +38,6 @@ from pipeline.core.params.blocks import Augment, Params
 from pipeline.core.params.load import load, validate
 from pipeline.shards.case import ShardReader
 from pipeline.stages import phantom, prepare
-from pipeline.training.allocator import keep_freed_memory
 from pipeline.training.augment import Draw, augment, draw, sample_seeds
 from pipeline.training.loader import SliceLoader
 from pipeline.training.slices import SliceDataset
@@ -183,9 +181,8 @@ def forms(
 
 
 def _settle(threads: int) -> None:
-    """Bind this process to so many cores, with its memory as in a training on the CPU."""
+    """Bind this process to so many cores."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    keep_freed_memory()
 
 
 def epochs(

@@ -63,7 +63,7 @@ def ours(backbone: str, image_size: int, batch: int, device: str) -> Step:
     fabric.launch()
     set_tf32(settings.tf32)
     model = hsam.build_hsam(backbone, image_size=image_size, num_classes=CLASSES - 1)
-    trainer = Trainer.make(fabric, model, settings, seed=0, micro_batch=batch)
+    trainer = Trainer.make(fabric, model, settings, seed=0)
     images, labels = (torch.from_numpy(array) for array in slices(batch))
     one = next(Batches(batch, 1, batch, batch, seed=0).steps())
     read = [(images, labels, one.indices)]

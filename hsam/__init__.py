@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from hsam.losses import dice_loss, resize_labels, stage_loss, two_stage_loss
     from hsam.model import SegmentationModel
     from hsam.output import Segmentation
-    from hsam.packing import pack_linears
     from hsam.weights.published_adapter import load_published_adapter
     from hsam.weights.sam_checkpoint import LoadReport, load_sam_checkpoint
     from hsam.weights.storage import load, read_record, save
@@ -41,7 +40,6 @@ __all__ = [
     "load_sam_checkpoint",
     "lr_factor",
     "merge_lora",
-    "pack_linears",
     "read_record",
     "resize_labels",
     "save",
@@ -58,7 +56,6 @@ _MODULES = {
     "hsam.losses": ("dice_loss", "resize_labels", "stage_loss", "two_stage_loss"),
     "hsam.model": ("SegmentationModel",),
     "hsam.output": ("Segmentation",),
-    "hsam.packing": ("pack_linears",),
     "hsam.weights.published_adapter": ("load_published_adapter",),
     "hsam.weights.sam_checkpoint": ("LoadReport", "load_sam_checkpoint"),
     "hsam.weights.storage": ("load", "read_record", "save"),

@@ -5,11 +5,9 @@ which holds the same weights as a list of separate MLPs.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 class ClassMLPs(nn.Module):
@@ -42,37 +40,14 @@ class ClassMLPs(nn.Module):
 
 
 def class_masks(weights: Tensor, features: Tensor) -> Tensor:
-    """Logits of each class: its weights (B, C, K) times features (B, K, H, W) -> (B, C, H, W)."""
-    device = features.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        weights, features = weights.to(dtype), features.to(dtype)
-    if features.is_contiguous(memory_format=torch.channels_last):  # as the norms leave them
-        pixels = features.permute(0, 2, 3, 1).flatten(1, 2)  # B x K x H x W -> B x HW x K
-        product = _product if torch.compiler.is_compiling() else _Product.apply
-        masks = product(weights, pixels)
-    else:
-        masks = weights @ features.flatten(2)  # B x C x K @ B x K x HW
-    return masks.unflatten(2, features.shape[-2:])
+    """Mask logits, the dot product of each class's weights with the features of each pixel.
 
+    Args:
+        weights: (B, C, K), from `ClassMLPs`.
+        features: (B, K, H, W).
 
-def _product(weights: Tensor, pixels: Tensor) -> Tensor:
-    return weights @ pixels.mT  # B x C x K @ B x K x HW
-
-
-class _Product(torch.autograd.Function):
-    """`_product`, with gradients that lie in memory like what they are gradients of.
-
-    Autograd's own lies the other way round, which slows every layer that it goes back to.
+    Returns:
+        (B, C, H, W).
     """
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, pixels: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, pixels)
-        return _product(weights, pixels)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        weights, pixels = ctx.saved_tensors
-        return gradient @ pixels, gradient.mT @ weights
+    masks = weights @ features.flatten(2)  # B x C x K @ B x K x HW
+    return masks.unflatten(2, features.shape[-2:])

@@ -11,10 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hsam.packing import PackableLinear
 
-
-class LoRA(PackableLinear):
+class LoRA(nn.Linear):
     """A fused q, k, v projection with a low-rank update of q and v.
 
     It keeps the name and shape of the weight and bias it takes over, so a checkpoint of the plain
@@ -41,7 +39,9 @@ class LoRA(PackableLinear):
         if qkv.out_features != 3 * dim:
             raise ValueError(f"qkv: expected {dim} -> {3 * dim}, got {dim} -> {qkv.out_features}")
         check_rank(rank, dim, lowest=1)
-        super().__init__(qkv)
+        nn.Module.__init__(self)  # not Linear's, which would draw a new weight
+        self.in_features, self.out_features = dim, 3 * dim
+        self.weight, self.bias = qkv.weight, qkv.bias
         self.rank, self.scale, self.merged = rank, scale, False
         self.register_buffer("_plain", None, persistent=False)  # the weight while merged
         self.a_q = nn.Parameter(qkv.weight.new_empty(rank, dim))
@@ -53,27 +53,23 @@ class LoRA(PackableLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., 3 dim)."""
-        if self.merged:
-            return self.product(x)
-        rows = x.flatten(0, -2)
-        qkv = self.product(rows)
-        low = F.linear(rows, torch.cat([self.a_q, self.a_v]))  # rows x 2 rank
-        qkv.addmm_(low, self._up().to(qkv.dtype))
-        return qkv.unflatten(0, x.shape[:-1])
+        qkv = super().forward(x)
+        return qkv if self.merged else qkv + F.linear(F.linear(x, self._a()), self._b())
 
-    def _up(self) -> Tensor:
-        """B_q and B_v in one (2 rank, 3 dim) matrix: q from the first ranks, v from the others.
+    def _a(self) -> Tensor:
+        """A_q above A_v: (2 rank, dim)."""
+        return torch.cat([self.a_q, self.a_v])
 
-        Not its transpose, which products forward and back would read column by column.
-        """
+    def _b(self) -> Tensor:
+        """B_q and B_v as blocks of a (3 dim, 2 rank) matrix, whose rows for k are 0, scaled."""
         dim, rank = self.in_features, self.rank
-        q = F.pad(self.b_q.T, (0, 2 * dim, 0, rank))
-        v = F.pad(self.b_v.T, (2 * dim, 0, rank, 0))
-        return self.scale * (q + v)
+        b_q = F.pad(self.b_q, (0, rank, 0, 2 * dim))
+        b_v = F.pad(self.b_v, (rank, 0, 2 * dim, 0))
+        return self.scale * (b_q + b_v)
 
     def delta(self) -> Tensor:
-        """The update as a (3 dim, dim) matrix: scale * (B_q A_q, 0, B_v A_v)."""
-        return self._up().T @ torch.cat([self.a_q, self.a_v])
+        """The update of the weight, (3 dim, dim): scale * (B_q A_q, 0, B_v A_v)."""
+        return self._b() @ self._a()
 
     @torch.no_grad()
     def merge(self) -> None:

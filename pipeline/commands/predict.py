@@ -81,10 +81,8 @@ class Predictor:
     stages: tuple[str, ...]
 
     @classmethod
-    def load(
-        cls, run: Path, checkpoint: Path | None, device: str, batch: int | None = None
-    ) -> "Predictor":
-        """Load a run's model, ready to predict; `batch` slices at a time is what it is made for.
+    def load(cls, run: Path, checkpoint: Path | None, device: str) -> "Predictor":
+        """Load a run's model, ready to predict.
 
         Raises:
             UserError: no model there, or one without what a new scan needs.
@@ -107,7 +105,7 @@ class Predictor:
                 f"expected {axes}."
             )
         model = trained.load_model(folder, checkpoint, "cpu")
-        model = for_inference(model, device, batch)
+        model = for_inference(model, device)
         known = model_stages(model, device)
         return cls(model, names, rule, preparation.get("spacing_mm"), device, known)
 
@@ -169,7 +167,7 @@ def run(
     """
     sources = scans.find(paths)
     _check_targets(sources, out, wanted)
-    predictor = Predictor.load(run, checkpoint, device, wanted.batch)
+    predictor = Predictor.load(run, checkpoint, device)
     if wanted.stage not in predictor.stages:
         known = " or ".join(predictor.stages)
         raise UserError(f"--stage: this model has no {wanted.stage} stage; choose {known}.")

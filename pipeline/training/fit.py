@@ -98,7 +98,7 @@ def fit(
     batches = _batches(fabric, model, slices, settings, seed, saved)
     if folder is not None and fabric.is_global_zero:
         show_table(title, preflight.derived(fabric, model, settings, batches, facts or {}))
-    trainer = Trainer.make(fabric, model, settings, seed, batches.micro_batch)
+    trainer = Trainer.make(fabric, model, settings, seed)
     progress = Progress() if saved is None else _resume(trainer, saved)
     loader = SliceLoader(slices, batches.micro_batch, settings.workers, _on_gpu(fabric))
     log = None

@@ -44,7 +44,7 @@ def micro_batch(fabric: Fabric, model: SegmentationModel, settings: Train, most:
     model = model.to(fabric.device).train()
     loss = Loss(model, settings.model_copy(update={"compile": False}))
     on_gpu = fabric.device.type == "cuda"
-    measure = _needed_on_gpu if on_gpu else _Estimate(fabric, loss, packs=not settings.compile)
+    measure = _needed_on_gpu if on_gpu else _Estimate(fabric, loss)
     while True:
         free = free_bytes(fabric.device)
         if fabric.device.type == "cpu":
@@ -97,15 +97,15 @@ def _needed_on_gpu(fabric: Fabric, loss: Loss, size: int) -> float:
 
 
 class _Estimate:
-    """Bytes of a pass of any size on the CPU, from what one of a single slice keeps."""
+    """Bytes that a pass needs on the CPU, estimated from the tensors that one slice keeps."""
 
-    def __init__(self, fabric: Fabric, loss: Loss, packs: bool) -> None:
-        own = {p.untyped_storage().data_ptr() for p in loss.parameters()}
+    def __init__(self, fabric: Fabric, loss: Loss) -> None:
+        parameters = {p.untyped_storage().data_ptr() for p in loss.parameters()}
         kept: dict[int, int] = {}
 
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own:
+            if storage.data_ptr() not in parameters:
                 kept[storage.data_ptr()] = storage.nbytes()
             return tensor
 
@@ -113,13 +113,10 @@ class _Estimate:
         with hooks, fabric.autocast():
             values = loss(*_zeros(loss, 1, fabric.device), 0.5, 1)
         del values
-        self.a_slice = sum(kept.values())
-        # nearly all that is frozen is linear layers, packed forward and back
-        self.packed = 2 * _bytes(loss, trained=False) if packs else 0
+        self.slice_bytes = sum(kept.values())
 
     def __call__(self, fabric: Fabric, loss: Loss, size: int) -> float:
-        own = self.packed + _bytes(loss, trained=True) + _state_bytes(loss)
-        return MARGIN * size * self.a_slice + own
+        return MARGIN * size * self.slice_bytes + _trained_bytes(loss) + _state_bytes(loss)
 
 
 def _zeros(loss: Loss, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -130,12 +127,12 @@ def _zeros(loss: Loss, size: int, device: torch.device) -> tuple[Tensor, Tensor]
 
 def _state_bytes(loss: Loss) -> int:
     """AdamW's two moments and the moving average, float32."""
-    return 3 * _bytes(loss, trained=True)
+    return 3 * _trained_bytes(loss)
 
 
-def _bytes(loss: Loss, trained: bool) -> int:
-    """Float32 weights that training moves, or those that it doesn't."""
-    return 4 * sum(p.numel() for p in loss.parameters() if p.requires_grad == trained)
+def _trained_bytes(loss: Loss) -> int:
+    """The trained weights, or their gradients, float32."""
+    return 4 * sum(p.numel() for p in loss.parameters() if p.requires_grad)
 
 
 def _gib(size: float) -> str:

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from hsam.losses import two_stage_loss
 from hsam.model import SegmentationModel
 from hsam.output import Segmentation
-from hsam.packing import pack_linears
 from pipeline.core.params.blocks import Train
-from pipeline.training.allocator import keep_freed_memory
 from pipeline.training.augment import augment, sample_seeds
 from pipeline.training.batches import Pass, Step
 
@@ -147,20 +145,12 @@ class Trainer:
         model: SegmentationModel,
         settings: Train,
         seed: int,
-        micro_batch: int,
     ) -> "Trainer":
         """Put the model on fabric's device and give it an optimizer.
-
-        On the CPU a frozen encoder is packed for passes of `micro_batch` slices, and memory that
-        one step frees is kept for the next.
 
         Source: paper, supplement A.1 and table 7 (AdamW).
         """
         model = model.to(fabric.device).train()
-        if fabric.device.type == "cpu":
-            keep_freed_memory()
-            if not settings.compile:
-                pack_linears(model, micro_batch, backward=True)
         loss = fabric.setup_module(Loss(model, settings, fabric.world_size))
         optimizer = torch.optim.AdamW(
             model.trainable_parameters(),

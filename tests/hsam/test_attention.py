@@ -1,9 +1,9 @@
-"""Both forms of the encoder's attention against SAM's own, which writes out all scores."""
+"""The encoder's attention against SAM's own, which writes out all scores."""
 
 import pytest
 import torch
 
-from hsam import attention, cpu_attention, sam
+from hsam import sam
 from hsam.attention import RelativePositionAttention
 from hsam.backbones import Backbone
 from hsam.encoder import EncoderBlock
@@ -73,70 +73,6 @@ def test_table_of_another_size_is_refused():
     small = RelativePositionAttention(8, 2, use_rel_pos=True, input_size=(4, 4))
     with pytest.raises(ValueError, match="expected 9 rows.*got 7"):
         small(torch.zeros(1, 5, 5, 8))
-
-
-@pytest.mark.parametrize("kept", [0, 1024], ids="weights of {} keys kept".format)
-@pytest.mark.parametrize("queries", [1, 7, 256], ids="{} queries at a time".format)
-@pytest.mark.parametrize("scores", [1, 500, 2**18], ids="{} scores at a time".format)
-@pytest.mark.parametrize(
-    ("height", "width", "side"),
-    [
-        pytest.param(6, 6, 6, id="whole grid"),
-        pytest.param(6, 9, 3, id="whole windows"),
-        pytest.param(5, 8, 3, id="windows over both edges"),
-        pytest.param(6, 7, 3, id="windows over one edge"),
-        pytest.param(2, 3, 4, id="smaller than a window"),
-    ],
-)
-def test_written_out_attention_gives_the_same_values_and_gradients(
-    monkeypatch, height, width, side, scores, queries, kept
-):
-    monkeypatch.setattr(cpu_attention, "KEPT", kept)
-    monkeypatch.setattr(cpu_attention, "QUERIES", queries)
-    monkeypatch.setattr(cpu_attention, "SCORES", scores)
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    qkv = draw(2, height, width, 3, 5, 4).requires_grad_()
-    weights = draw(2 * side - 1, 4), draw(2 * side - 1, 4), draw(2, 5, 4)
-    weighting = draw(2, height, width, 20)
-    found = []
-    for attend in (cpu_attention.attend, attention._attend):
-        out = attend(qkv, *weights, side, 0.7)
-        (gradient,) = torch.autograd.grad(out, qkv, weighting)
-        found.append((out, gradient))
-    torch.testing.assert_close(*found, atol=1e-12, rtol=0)
-
-
-def test_weights_are_kept_for_a_gradient_alone():
-    def saved(keys: int, trained: bool) -> int:
-        sizes = []
-        hooks = torch.autograd.graph.saved_tensors_hooks(
-            lambda x: sizes.append(x.numel()), lambda x: x
-        )
-        side = round(keys**0.5)
-        qkv = torch.zeros(1, side, side, 3, 1, 2, requires_grad=trained)
-        weights = torch.zeros(2 * side - 1, 2), torch.zeros(2 * side - 1, 2), torch.zeros(2, 1, 2)
-        with hooks:
-            cpu_attention.attend(qkv, *weights, side, 1.0)
-        return sum(sizes)
-
-    assert saved(1024, trained=True) > 1024 * 1024
-    assert saved(33**2, trained=True) < 33**2 * 20
-    assert saved(1024, trained=False) == 0
-
-
-def test_written_out_attention_only_where_it_is_right():
-    qkv = torch.zeros(1, 2, 2, 3, 1, 4, requires_grad=True)
-    frozen, trained = torch.zeros(3, 4), torch.zeros(3, 4, requires_grad=True)
-    assert cpu_attention.fits(qkv, frozen)
-    assert not cpu_attention.fits(qkv, frozen, trained)
-    assert not cpu_attention.fits(qkv.bfloat16(), frozen.bfloat16())
-    assert not cpu_attention.fits(qkv.to("meta"), frozen.to("meta"))
-    with torch.no_grad():
-        assert cpu_attention.fits(qkv, trained)
 
 
 @pytest.mark.parametrize("image_size", [64, 320])

@@ -32,7 +32,7 @@ def test_auto_takes_the_most_that_fits_halving_it(monkeypatch):
     wanted = settings()
     fabric = make_fabric(wanted, "cpu")
     loss = preflight.Loss(build_model(wanted, organs=2, seed=0).train(), wanted)
-    estimate = preflight._Estimate(fabric, loss, packs=True)
+    estimate = preflight._Estimate(fabric, loss)
     for size in (16, 8, 4, 1):
         enough = estimate(fabric, loss, size)
         assert chosen(monkeypatch, enough * 1.01, micro_batch="auto") == size
@@ -56,7 +56,7 @@ def test_the_estimate_grows_with_the_pass_and_is_not_below_what_it_keeps(monkeyp
     model = build_model(wanted, organs=2, seed=0)
     fabric = make_fabric(wanted, "cpu")
     loss = preflight.Loss(model, wanted)
-    estimate = preflight._Estimate(fabric, loss, packs=True)
+    estimate = preflight._Estimate(fabric, loss)
     kept = []
 
     def keep(tensor):
@@ -72,25 +72,13 @@ def test_the_estimate_grows_with_the_pass_and_is_not_below_what_it_keeps(monkeyp
     assert activations <= estimate(fabric, loss, 8) - state <= 2 * activations
 
 
-def test_a_frozen_encoder_counts_as_often_as_it_is_packed():
-    wanted = settings().model_copy(update={"train_encoder": False})
-    fabric = make_fabric(wanted, "cpu")
-    model = build_model(wanted, organs=2, seed=0).train()
-    loss = preflight.Loss(model, wanted)
-    packed, plain = (preflight._Estimate(fabric, loss, packs=packs) for packs in (True, False))
-    linears = [m for m in model.image_encoder.blocks.modules() if isinstance(m, torch.nn.Linear)]
-    frozen = sum(m.weight.numel() for m in linears if not m.weight.requires_grad)
-    more = packed(fabric, loss, 1) - plain(fabric, loss, 1)
-    assert 8 * frozen <= more <= 1.5 * 8 * frozen
-
-
 def test_checkpointing_needs_less(monkeypatch):
     def a_slice(**changes) -> int:
         wanted = settings(**changes)
         model = build_model(wanted, organs=2, seed=0).train()
         return preflight._Estimate(
-            make_fabric(wanted, "cpu"), preflight.Loss(model, wanted), packs=True
-        ).a_slice
+            make_fabric(wanted, "cpu"), preflight.Loss(model, wanted)
+        ).slice_bytes
 
     assert a_slice(gradient_checkpointing=True) < 0.95 * a_slice(gradient_checkpointing=False)
 

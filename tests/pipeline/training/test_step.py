@@ -17,9 +17,7 @@ def trainer(device: str, **changes) -> Trainer:
     settings = make_params(train=train).train
     fabric = make_fabric(settings, device)
     fabric.launch()
-    return Trainer.make(
-        fabric, build_model(settings, organs=2, seed=0), settings, seed=0, micro_batch=4
-    )
+    return Trainer.make(fabric, build_model(settings, organs=2, seed=0), settings, seed=0)
 
 
 def steps(one: Trainer, number: int, micro_batch: int = 4):
