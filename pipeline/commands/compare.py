@@ -1,6 +1,6 @@
 """`hsam compare`: paired differences between runs on the same test cases.
 
-The first run is the one the others are compared with. Output: comparison.csv (every score) and a
+Every run is compared with the first. Output: comparison.csv (every score) and a
 plot of one score as PNG and SVG. Definitions: docs/evaluation.md.
 """
 
@@ -21,7 +21,8 @@ from pipeline.core import files
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.reporting import plots
-from pipeline.scoring import tables
+from pipeline.scoring.bootstrap import mean_intervals, nanmean
+from pipeline.scoring.dice import none_if_nan
 from pipeline.scoring.runs import ScoredRun, read_runs
 from pipeline.scoring.scores import SCORES, in_view
 from pipeline.scoring.tables import OVERALL
@@ -50,11 +51,11 @@ def run(
     files.write_text(out / "comparison.csv", table.to_csv(index=False, lineterminator="\n"))
     shown = [row for row in rows if row["score"] == score]
     plots.save(plots.difference_plot(shown, SCORES[score]), out / f"comparison-{score}")
-    for other in runs[1:]:
+    for compared in runs[1:]:
         for printed in in_view("comparison"):
-            about = (other.name, printed.name)
-            selected = [row for row in rows if (row["run"], row["score"]) == about]
-            _print(selected, f"{printed.label}: {other.name} minus {runs[0].name}")
+            key = (compared.name, printed.name)
+            selected = [row for row in rows if (row["run"], row["score"]) == key]
+            _print(selected, f"{printed.label}: {compared.name} minus {runs[0].name}")
     say(f"compare: {out / 'comparison.csv'}, comparison-{score}.png and .svg")
 
 
@@ -67,57 +68,62 @@ def comparison(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
         (Holm's correction over the organs; of the mean over organs, p itself), `cases` that count
         in both. None where nothing counts.
     """
-    first, rows = runs[0], []
-    cases, organs = first.case_ids, first.organs
-    for other in runs[1:]:
-        differences = other.values(cases, organs) - first.values(cases, organs)
-        bounds = tables.intervals(differences)
+    baseline, rows = runs[0], []
+    cases, organs = baseline.case_ids, baseline.organs
+    for run in runs[1:]:
+        differences = run.values(cases, organs) - baseline.values(cases, organs)
+        means, low, high = mean_intervals(differences)
         for column, score in enumerate(SCORES):
-            by_organ = [differences[:, place, column] for place in range(len(organs))]
-            by_organ.append(tables.nanmean(differences[:, :, column], 1))
+            by_organ = [*differences[:, :, column].T, nanmean(differences[:, :, column], 1)]
             p = [signed_rank(values) for values in by_organ]
             corrected = [*holm(p[:-1]), p[-1]]
-            for place, organ in enumerate([*organs, OVERALL]):
-                mean, low, high = (part[place, column] for part in bounds)
+            for row, organ in enumerate([*organs, OVERALL]):
                 rows.append(
                     {
-                        "run": other.name,
-                        "baseline": first.name,
+                        "run": run.name,
+                        "baseline": baseline.name,
                         "score": score,
                         "organ": organ,
-                        "difference": _none(mean),
-                        "low": _none(low),
-                        "high": _none(high),
-                        "p": _none(p[place]),
-                        "p_holm": _none(corrected[place]),
-                        "cases": int((~np.isnan(by_organ[place])).sum()),
+                        "difference": none_if_nan(means[row, column]),
+                        "low": none_if_nan(low[row, column]),
+                        "high": none_if_nan(high[row, column]),
+                        "p": none_if_nan(p[row]),
+                        "p_holm": none_if_nan(corrected[row]),
+                        "cases": int((~np.isnan(by_organ[row])).sum()),
                     }
                 )
     return rows
 
 
 def signed_rank(differences: NDArray[np.float64]) -> float:
-    """p of Wilcoxon's two-sided signed-rank test; 1 when nothing differs, NaN for no case.
+    """p of Wilcoxon's two-sided signed-rank test.
 
     Exact up to 50 cases without ties; differences of 0 are left out, as Wilcoxon did.
+
+    Args:
+        differences: (cases,); NaN is left out.
+
+    Returns:
+        In [0, 1]; 1 when nothing differs, NaN for no case.
     """
-    kept = differences[~np.isnan(differences)]
-    if not kept.size:
+    defined = differences[~np.isnan(differences)]
+    if not defined.size:
         return math.nan
-    return float(stats.wilcoxon(kept).pvalue) if kept.any() else 1.0
+    return float(stats.wilcoxon(defined).pvalue) if defined.any() else 1.0
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction over the values that are not NaN."""
-    known = sorted((value, place) for place, value in enumerate(p) if not math.isnan(value))
+    """Holm's step-down correction of p values for as many tests; NaN stays and counts for none."""
+    ascending = sorted((value, index) for index, value in enumerate(p) if not math.isnan(value))
     corrected, highest = [math.nan] * len(p), 0.0
-    for rank, (value, place) in enumerate(known):
-        highest = max(highest, min(1.0, value * (len(known) - rank)))
-        corrected[place] = highest
+    for rank, (value, index) in enumerate(ascending):
+        highest = max(highest, min(1.0, value * (len(ascending) - rank)))
+        corrected[index] = highest
     return corrected
 
 
 def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Print the rows of one run and score, one an organ."""
     # Text, since names may look like markup
     table = Table(title=Text(title), title_justify="left")
     table.add_column("organ")
@@ -125,24 +131,20 @@ def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         interval = "–" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
-        last = row["organ"] == OVERALL
-        if last:
+        overall = row["organ"] == OVERALL
+        if overall:
             table.add_section()
         table.add_row(
             Text(row["organ"]),
             "–" if row["difference"] is None else f"{row['difference']:+.3f}",
             interval,
             _p(row["p"]),
-            "" if last else _p(row["p_holm"]),
+            "" if overall else _p(row["p_holm"]),
             str(row["cases"]),
-            style="bold" if last else None,
+            style="bold" if overall else None,
         )
     Console().print(table)
 
 
 def _p(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
-
-
-def _none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

@@ -1,4 +1,4 @@
-"""Dice of two masks, and means that leave out what is undefined."""
+"""Dice of two masks, and statistics that leave out NaN, an undefined score."""
 
 import math
 from collections.abc import Iterable
@@ -20,11 +20,16 @@ def dice(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> float:
 
 def mean(values: Iterable[float]) -> float:
     """Mean of the values that are not NaN; NaN when there is none."""
-    kept = [value for value in values if not math.isnan(value)]
-    return math.fsum(kept) / len(kept) if kept else NAN
+    defined = [value for value in values if not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else NAN
 
 
 def spread(values: Iterable[float]) -> float:
     """Sample standard deviation (n - 1) of the values that are not NaN; NaN below two."""
-    kept = [value for value in values if not math.isnan(value)]
-    return float(np.std(kept, ddof=1)) if len(kept) > 1 else NAN
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.std(defined, ddof=1)) if len(defined) > 1 else NAN
+
+
+def none_if_nan(value: float) -> float | None:
+    """For JSON and tables, which have no NaN."""
+    return None if math.isnan(value) else float(value)

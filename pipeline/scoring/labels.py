@@ -1,7 +1,7 @@
-"""The labels of a case as they are scored, from a label map or from one mask file an organ.
+"""Reads the labels of a case, from a label map or from one mask file an organ.
 
-Masks become one label map, in which voxels of several masks have labels of their own: an organ is
-scored on all of its mask.
+Masks are merged into one label map. Where masks overlap, the voxels get a label that stands for
+that set of organs, and it counts for each of them: an organ is always scored on its whole mask.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,14 +23,14 @@ from pipeline.scoring.pairs import LabelPair, Source, place
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """One side of a case.
+    """The truth or the prediction of a case.
 
     Attributes:
-        array: (z, y, x) unsigned integers.
-        geometry: of the source.
+        array: labels (z, y, x), unsigned integers.
+        geometry: of the file or files.
         organs: organ to its labels in the array.
         others: labels, or names of mask files, that belong to no organ.
-        notes: what was unusual, one sentence each.
+        notes: warnings for the user, one sentence each.
     """
 
     array: NDArray[np.unsignedinteger]
@@ -48,27 +48,35 @@ def read_pair(pair: LabelPair, truth: Organs, prediction: Organs) -> tuple[Label
         truth, prediction: organ to its labels, or to the names of its mask files.
 
     Raises:
-        UserError: a volume that can't be read, has values that are no labels, or another grid; an
-            organ without a mask file.
+        UserError: a volume that can't be read, has values that are no labels, or lies on another
+            grid; an organ without a mask file. Lists the problems of both.
     """
-    problems, found = [], []
+    problems, sides = [], []
     for source, organs in ((pair.truth, truth), (pair.prediction, prediction)):
         try:
-            found.append(read_labels(source, organs))
+            sides.append(read_labels(source, organs))
         except UserError as error:
             problems += error.problems
-    if len(found) == 2 and (difference := grid_difference(found[0].geometry, found[1].geometry)):
+    if len(sides) == 2 and (difference := grid_difference(sides[0].geometry, sides[1].geometry)):
         problems.append(
             f"{place(pair.prediction)}: expected the grid of {place(pair.truth)}, found "
             f"{difference}; resample the prediction to the truth's grid, or mend its header."
         )
     if problems:
         raise UserError(f"{pair.case}: {problem}" for problem in problems)
-    return found[0], found[1]
+    return sides[0], sides[1]
 
 
 def read_labels(source: Source, organs: Organs) -> Labelled:
-    """One side of a case; see `read_pair`."""
+    """The truth or the prediction of a case.
+
+    Args:
+        source: its label map or its masks.
+        organs: organ to its labels, or to the names of its mask files.
+
+    Raises:
+        UserError: as for `read_pair`.
+    """
     if not isinstance(source, Path):
         return _from_masks(source, organs)
     array, geometry = _read(source)
@@ -79,15 +87,16 @@ def read_labels(source: Source, organs: Organs) -> Labelled:
 
 
 def words(name: str) -> frozenset[str]:
-    """An organ's name without case, order and separators: kidney_right is right kidney."""
+    """The words of an organ's name in lower case: kidney_right and "Right kidney" are equal."""
     return frozenset(name.lower().replace("_", " ").replace("-", " ").split())
 
 
 def _from_masks(masks: Mapping[str, Path], organs: Organs) -> Labelled:
+    """Merge a case's masks into one label map."""
     chosen = _mask_files(masks, organs)
-    # 0, each organ's own label, and one for every set of organs that share a voxel
-    owners: list[frozenset[str]] = [frozenset(), *(frozenset({organ}) for organ in organs)]
-    array, geometry, shared = None, None, {}
+    # the organs that each label stands for: none, one each, then those that share voxels
+    members: list[frozenset[str]] = [frozenset(), *(frozenset({organ}) for organ in organs)]
+    array, geometry, overlaps = None, None, {}
     for organ, paths in chosen.items():
         for path in paths:
             mask, grid = _read_mask(path)
@@ -97,42 +106,47 @@ def _from_masks(masks: Mapping[str, Path], organs: Organs) -> Labelled:
                 raise UserError(
                     f"{path}: expected the grid of the other organs, found {difference}."
                 )
-            under = array[mask]
-            counts = np.bincount(under)
-            table = np.arange(len(counts), dtype=np.uint16)
-            for value in np.flatnonzero(counts):
-                for other in owners[value] - {organ}:
+            earlier = array[mask]
+            counts = np.bincount(earlier)
+            merged = np.arange(len(counts), dtype=np.uint16)  # label before -> label with `organ`
+            for label in np.flatnonzero(counts):
+                for other in members[label] - {organ}:
                     pair = tuple(sorted((organ, other)))
-                    shared[pair] = shared.get(pair, 0) + int(counts[value])
-                table[value] = _label_of(owners[value] | {organ}, owners)
-            array[mask] = table[under]
+                    overlaps[pair] = overlaps.get(pair, 0) + int(counts[label])
+                merged[label] = _label_of(members[label] | {organ}, members)
+            array[mask] = merged[earlier]
     labels = {
-        organ: tuple(label for label, owner in enumerate(owners) if organ in owner)
+        organ: tuple(label for label, inside in enumerate(members) if organ in inside)
         for organ in organs
     }
     notes = tuple(
-        f"{place(masks)}: {one} and {other} share {count} voxels; each is scored with them."
-        for (one, other), count in shared.items()
+        f"{place(masks)}: {first} and {second} share {count} voxels; each is scored with them."
+        for (first, second), count in overlaps.items()
     )
     used = {path for paths in chosen.values() for path in paths}
     others = frozenset(name for name, path in masks.items() if path not in used)
     return Labelled(array, geometry, labels, others, notes)
 
 
-def _label_of(organs: frozenset[str], owners: list[frozenset[str]]) -> int:
-    if organs not in owners:
-        owners.append(organs)
-    return owners.index(organs)
+def _label_of(organs: frozenset[str], members: list[frozenset[str]]) -> int:
+    """The label of a set of organs; a set without one is added at the end of `members`."""
+    if organs not in members:
+        members.append(organs)
+    return members.index(organs)
 
 
 def _mask_files(masks: Mapping[str, Path], organs: Organs) -> dict[str, list[Path]]:
-    """Organ to its mask files."""
+    """Organ to its mask files, matched by their words.
+
+    Raises:
+        UserError: an organ without a file or with too many; lists every one.
+    """
     by_words: dict[frozenset[str], list[str]] = {}
     for name in masks:
         by_words.setdefault(words(name), []).append(name)
     chosen, problems = {}, []
     for organ, names in organs.items():
-        found = [name for wanted in names for name in by_words.get(words(wanted), [])]
+        matches = [name for wanted in names for name in by_words.get(words(wanted), [])]
         missing = [wanted for wanted in names if words(wanted) not in by_words]
         if missing:
             problems.append(
@@ -140,17 +154,18 @@ def _mask_files(masks: Mapping[str, Path], organs: Organs) -> dict[str, list[Pat
                 "isn't there, an empty mask says so. Leave the organ out of --labels, or name its "
                 'files, as {"kidneys": ["kidney_left", "kidney_right"]} does.'
             )
-        elif len(found) > len(names):
+        elif len(matches) > len(names):
             problems.append(
-                f"{place(masks)}: several mask files for {organ} ({', '.join(found)}); keep one."
+                f"{place(masks)}: several mask files for {organ} ({', '.join(matches)}); keep one."
             )
-        chosen[organ] = [masks[name] for name in found]
+        chosen[organ] = [masks[name] for name in matches]
     if problems:
         raise UserError(problems)
     return chosen
 
 
 def _read_mask(path: Path) -> tuple[NDArray[np.bool_], Geometry]:
+    """(z, y, x) of one organ and its geometry."""
     array, geometry = _read(path)
     values = np.flatnonzero(np.bincount(array.ravel()))
     if len(values[values > 0]) > 1:
@@ -162,14 +177,19 @@ def _read_mask(path: Path) -> tuple[NDArray[np.bool_], Geometry]:
 
 
 def _read(path: Path) -> tuple[NDArray[np.unsignedinteger], Geometry]:
+    """Labels (z, y, x) and their geometry."""
     volume = volumes.read(path)
     # files store x fastest, so this order is contiguous
-    return _labels(path, volume.array.transpose()), volume.geometry
+    return _as_labels(path, volume.array.transpose()), volume.geometry
 
 
-def _labels(path: Path, array: NDArray) -> NDArray:
-    """Whole numbers from 0 to LARGEST, of an unsigned integer type."""
-    # by hashing: sorting the voxels of a whole CT takes many seconds
+def _as_labels(path: Path, array: NDArray) -> NDArray:
+    """The same values as unsigned integers.
+
+    Raises:
+        UserError: values that are not whole numbers from 0 to LARGEST.
+    """
+    # pandas' unique hashes; NumPy's sorts, which takes many seconds on a whole CT
     values = np.sort(pd.unique(array.ravel("K")))
     odd = values[~np.isfinite(values) | (values != np.rint(values))]
     if odd.size:
@@ -185,5 +205,6 @@ def _labels(path: Path, array: NDArray) -> NDArray:
 
 
 def _some(values: Iterable[float], most: int = 4) -> str:
+    """The first few values, for messages."""
     values = list(values)
     return ", ".join(f"{v:g}" for v in values[:most]) + (", ..." if len(values) > most else "")

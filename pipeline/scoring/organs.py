@@ -1,4 +1,4 @@
-"""Organ names and their label values, as described by the files that tools keep beside volumes."""
+"""Reads which labels or mask files each organ has, from files that tools keep beside volumes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +9,9 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
 from pipeline.core.params import load
 
-LARGEST = 65_535
+LARGEST = 65_535  # label value that fits 16 bits
 
-# organ to its labels in a label map, or to the names of its files where each organ has one
+# organ to its labels in a label map, or to the names of its mask files
 Organs = Mapping[str, tuple[int, ...] | tuple[str, ...]]
 
 
@@ -58,7 +58,7 @@ def read_file_names(path: Path) -> dict[str, tuple[str, ...]]:
     try:
         value = read_json(path) if path.suffix not in (".yaml", ".yml") else None
     except (OSError, ValueError):
-        value = None  # told below
+        value = None  # read_label_names below says what is wrong
     if isinstance(value, dict) and value and not any(name.isdigit() for name in value):
         named = {
             organ: tuple(names) if isinstance(names, list) else (names,)
@@ -70,6 +70,11 @@ def read_file_names(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _checked(path: Path, labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Organ to its labels, without the background.
+
+    Raises:
+        UserError: values that are no labels, or no organ; lists every problem.
+    """
     # nnU-Net's first version: {"1": "liver"}
     if labels and all(k.isdigit() and isinstance(v, str) for k, v in labels.items()):
         labels = {name: int(label) for label, name in labels.items()}

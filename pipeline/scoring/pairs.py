@@ -1,20 +1,23 @@
-"""Label volumes of any tool, found by case id: one volume a case, or one mask file an organ."""
+"""Finds the true and predicted label files of each case in two folders.
+
+A case is one label map (`<case>.nii.gz`) or a folder with one mask file an organ, as any tool
+writes them.
+"""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.core.errors import UserError
 from pipeline.imaging.volumes import ITK, NIFTI
 
 SUFFIXES = (*NIFTI, *ITK)
-# what image channels are called in nnU-Net's format; some tools keep it in the names of labels
+# nnU-Net's suffix of the first image channel; some tools keep it in the names of label files
 CHANNEL = "_0000"
 LABEL_MAPS, MASKS = "{case}", "{case}/{organ}"
 
-# a label map, or the mask files of a case by what they are called without the ending
+# labels of one case: a label map's path, or mask files by their name without the ending
 Source = Path | Mapping[str, Path]
 
 
@@ -37,49 +40,53 @@ def find_pairs(
 
     Args:
         truth, prediction: the folders.
-        names: for each, where a case's file is below it, without the ending: "{case}", or such as
-            "{case}/{case}_seg" or "label{case}"; with "{organ}" in it the mask files of a case,
-            such as "{case}/segmentations/{organ}". A folder that holds folders of volumes and no
-            volume itself is read as "{case}/{organ}" where "{case}" is asked for.
-        cases: the only ones to pair; none: all.
+        names: pattern of the file names in each folder, without the ending: for label maps
+            "{case}", "{case}/{case}_seg", "label{case}", ...; for masks "{case}/{organ}",
+            "{case}/segmentations/{organ}", ... A folder with no volume itself, but with folders
+            of volumes, is read as "{case}/{organ}" where the pattern is "{case}".
+        cases: ids to pair; empty: all.
 
     Raises:
         UserError: a folder is missing or without volumes, a case is there twice, or in one folder
             only; lists every such case.
     """
     folders = (truth, prediction)
-    found = [_volumes(folder, name) for folder, name in zip(folders, names, strict=True)]
-    first, second = _without_channel(found[0], found[1]), _without_channel(found[1], found[0])
+    true, predicted = (_volumes(folder, name) for folder, name in zip(folders, names, strict=True))
+    true, predicted = _without_channel(true, predicted), _without_channel(predicted, true)
     if cases:
-        unknown = sorted(set(cases) - set(first) - set(second))
+        unknown = sorted(set(cases) - set(true) - set(predicted))
         if unknown:
             raise UserError(f"{truth}: no case {', '.join(unknown)} there or in {prediction}.")
-        first, second = (
-            {case: own[case] for case in cases if case in own} for own in (first, second)
+        true, predicted = (
+            {case: side[case] for case in cases if case in side} for side in (true, predicted)
         )
-    problems = []
-    for mine, other, folder, missing in (
-        (first, second, prediction, "prediction"),
-        (second, first, truth, "truth"),
-    ):
-        alone = sorted(set(mine) - set(other))
-        if alone:
-            problems.append(
-                f"{folder}: no {missing} for {len(alone)} of {len(mine)} cases: "
-                f"{', '.join(alone)}; add them, or name the cases to score with --case."
-            )
+    problems = _unpaired(true, predicted, prediction, "prediction")
+    problems += _unpaired(predicted, true, truth, "truth")
     if problems:
         raise UserError(problems)
-    return [LabelPair(case, first[case], second[case]) for case in sorted(first)]
+    return [LabelPair(case, true[case], predicted[case]) for case in sorted(true)]
 
 
 def place(source: Source) -> Path:
-    """The file of a label map, the folder of masks; for messages."""
+    """The path that messages name: a label map's file, or the folder of a case's masks."""
     return source if isinstance(source, Path) else next(iter(source.values())).parent
 
 
+def _unpaired(
+    cases: Mapping[str, Source], others: Mapping[str, Source], folder: Path, missing: str
+) -> list[str]:
+    """A problem if some cases are not among the others, which lie in `folder`."""
+    alone = sorted(set(cases) - set(others))
+    if not alone:
+        return []
+    return [
+        f"{folder}: no {missing} for {len(alone)} of {len(cases)} cases: "
+        f"{', '.join(alone)}; add them, or name the cases to score with --case."
+    ]
+
+
 def _volumes(folder: Path, name: str) -> dict[str, Source]:
-    """Case id to its file or files."""
+    """Case id to its label map or masks, by the pattern `name`; see `find_pairs`."""
     if name.count("{case}") == 0 or name.count("{organ}") > 1:
         raise UserError(
             f"{name!r}: expected a name with {{case}} in it, such as 'label{{case}}', and "
@@ -94,7 +101,8 @@ def _volumes(folder: Path, name: str) -> dict[str, Source]:
         groups = match.groupdict()
         found.setdefault((groups["case"], groups.get("organ", "")), []).append(path)
     problems = [
-        f"{folder}: {_what(*key)} is there more than once ({_names(paths)}); remove all but one."
+        f"{folder}: {_described(*key)} is there more than once "
+        f"({', '.join(path.name for path in paths)}); remove all but one."
         for key, paths in found.items()
         if len(paths) > 1
     ]
@@ -113,7 +121,7 @@ def _volumes(folder: Path, name: str) -> dict[str, Source]:
 
 
 def _matches(folder: Path, name: str) -> Iterator[tuple[re.Match[str], Path]]:
-    """The volumes whose names fit, and what they say."""
+    """Volumes below `folder` whose names fit the pattern, with the match of case and organ."""
     pattern = _pattern(name)
     for path in sorted(folder.glob("/".join("*" * (name.count("/") + 1)))):
         ending = next((end for end in SUFFIXES if path.name.lower().endswith(end)), None)
@@ -125,6 +133,7 @@ def _matches(folder: Path, name: str) -> Iterator[tuple[re.Match[str], Path]]:
 
 
 def _pattern(name: str) -> re.Pattern[str]:
+    """ "{case}/{organ}" and the like as a regular expression with these groups."""
     text = ""
     for part in re.split(r"(\{case\}|\{organ\})", name):
         if part == "{organ}":
@@ -136,17 +145,16 @@ def _pattern(name: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def _what(case: str, organ: str) -> str:
+def _described(case: str, organ: str) -> str:
     return f"case {case}" if not organ else f"{organ} of case {case}"
 
 
-def _without_channel(mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def _without_channel(
+    cases: Mapping[str, Source], others: Mapping[str, Source]
+) -> dict[str, Source]:
+    """The cases without the suffix CHANNEL, where the other folder has them by that name."""
     result = {}
-    for case, path in mine.items():
+    for case, source in cases.items():
         short = case.removesuffix(CHANNEL)
-        result[short if short in other and short not in mine else case] = path
+        result[short if short in others and short not in cases else case] = source
     return result
-
-
-def _names(paths: Iterable[Path]) -> str:
-    return ", ".join(path.name for path in paths)

@@ -1,4 +1,7 @@
-"""Scores of several runs, held to be comparable: the same cases, truth, organs and convention."""
+"""Reads the scores of several runs, and refuses runs that can't be compared.
+
+Comparable runs have the same test cases, truth, organs and convention.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,10 +26,10 @@ class ScoredRun:
     """One run's scores.
 
     Attributes:
-        name: for tables and figures.
-        folder: of metrics.json and cases.parquet.
-        cases: one row a case and organ.
-        metrics: metrics.json.
+        name: shown in tables and figures.
+        folder: holds metrics.json and cases.parquet.
+        cases: the table `cases`, one row a case and organ.
+        metrics: content of metrics.json.
     """
 
     name: str
@@ -36,16 +39,23 @@ class ScoredRun:
 
     @property
     def case_ids(self) -> list[str]:
-        """In the table's order."""
+        """The test cases, in the table's order."""
         return list(dict.fromkeys(self.cases["case"]))
 
     @property
     def organs(self) -> list[str]:
-        """In the table's order."""
+        """The organs, in the table's order."""
         return list(dict.fromkeys(self.cases["organ"]))
 
     def values(self, cases: Sequence[str], organs: Sequence[str]) -> NDArray[np.float64]:
-        """(cases, organs, scores) in the order asked for; NaN is left out."""
+        """Scores as an array.
+
+        Args:
+            cases, organs: which ones, in this order.
+
+        Returns:
+            (cases, organs, scores), the last axis as in SCORES; NaN where a pair is left out.
+        """
         table = self.cases.set_index(["case", "organ"])
         order = pd.MultiIndex.from_product([cases, organs])
         values = table.loc[order, list(SCORES)].to_numpy(np.float64)
@@ -58,7 +68,8 @@ def read_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Scored
     Args:
         folders: each a folder that `hsam evaluate` or `hsam score` wrote, one that holds it as
             `evaluate` or `results/evaluate`, or a run folder of the evaluate stage.
-        names: one a folder; none: the folders' own names, whole paths where these are not unique.
+        names: one for each folder; empty: the folders' names, or their whole paths where two
+            folders have the same name.
 
     Raises:
         UserError: no scores there, or runs that can't be compared; lists every problem.
@@ -82,38 +93,41 @@ def read_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Scored
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, or their whole paths where names are not unique."""
     names = [folder.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def _read(folder: Path, name: str) -> ScoredRun:
-    found = next((folder / place for place in PLACES if (folder / place / CASES).is_file()), None)
-    if found is None:
+    """One run's scores, from wherever below `folder` they are."""
+    scores = next((folder / place for place in PLACES if (folder / place / CASES).is_file()), None)
+    if scores is None:
         raise UserError(
             f"{folder}: no {CASES} there; give a folder that hsam evaluate or hsam score wrote."
         )
     try:
-        cases, metrics = pd.read_parquet(found / CASES), files.read_json(found / METRICS)
+        cases, metrics = pd.read_parquet(scores / CASES), files.read_json(scores / METRICS)
     except (OSError, ValueError) as error:
-        raise UserError(f"{found}: damaged ({' '.join(str(error).split())}).") from None
+        raise UserError(f"{scores}: damaged ({' '.join(str(error).split())}).") from None
     needed = {"case", "organ", "truth_voxels", *SCORES}
     if missing := sorted(needed - set(cases.columns)):
-        raise UserError(f"{found / CASES}: no column {', '.join(missing)}; evaluate the run again.")
-    return ScoredRun(name, found, cases, metrics)
+        raise UserError(
+            f"{scores / CASES}: no column {', '.join(missing)}; evaluate the run again."
+        )
+    return ScoredRun(name, scores, cases, metrics)
 
 
 def _differences(first: ScoredRun, other: ScoredRun) -> list[str]:
     """Why two runs can't be compared, one sentence each."""
     problems = []
-    for what in ("case_ids", "organs"):
-        mine, theirs = set(getattr(first, what)), set(getattr(other, what))
-        noun = {"case_ids": "test cases", "organs": "organs"}[what]
-        if mine != theirs:
-            only = [
-                f"only {run.name} has {', '.join(sorted(alone))}"
-                for run, alone in ((first, mine - theirs), (other, theirs - mine))
-                if alone
-            ]
+    for attribute, noun in (("case_ids", "test cases"), ("organs", "organs")):
+        expected, found = (set(getattr(run, attribute)) for run in (first, other))
+        only = [
+            f"only {run.name} has {', '.join(sorted(alone))}"
+            for run, alone in ((first, expected - found), (other, found - expected))
+            if alone
+        ]
+        if only:
             problems.append(
                 f"{other.folder}: expected the {noun} of {first.folder}; {'; '.join(only)}."
             )
@@ -129,6 +143,7 @@ def _differences(first: ScoredRun, other: ScoredRun) -> list[str]:
 
 
 def _other_truth(first: ScoredRun, other: ScoredRun) -> list[str]:
+    """A problem if organs have other sizes in the two runs' truth."""
     sizes = [run.cases.set_index(["case", "organ"])["truth_voxels"] for run in (first, other)]
     differing = sizes[0] != sizes[1].reindex(sizes[0].index)
     cases = list(dict.fromkeys(case for case, _ in sizes[0].index[differing]))

@@ -1,12 +1,10 @@
-"""Tables of scores: each case, and each organ with its spread and confidence interval.
+"""Tables of scores: of each case, and of each organ with standard deviation and interval.
 
-One measurement gives every convention's tables. Intervals are percentile bootstraps over cases,
-seeded, so the same scores give the same interval.
+They are made from what was measured once, under every convention.
 """
 
 import math
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,17 +19,16 @@ from rich.text import Text
 
 from pipeline.core import files
 from pipeline.scoring import dice
+from pipeline.scoring.bootstrap import mean_intervals, nanmean
 from pipeline.scoring.conventions import CONVENTIONS, apply_convention
 from pipeline.scoring.measures import Measures
 from pipeline.scoring.scores import SCORES, in_view
 
 OVERALL = "mean over organs"
-SEED, RESAMPLES, LEVEL = 0, 10_000, 95
-BLOCK = 500  # resamples at a time, so that many cases need little memory
-
-# organ to what was measured, of one case
+# of one case: organ to what was measured
 Measured = Mapping[str, Measures]
 
+# columns of the table `organs`
 ORGANS = pa.schema(
     [
         pa.field("convention", pa.string(), nullable=False),
@@ -70,7 +67,7 @@ def case_rows(measured: Mapping[str, Measured], convention: str) -> list[dict[st
         {
             "case": case,
             "organ": organ,
-            **{k: _none(v) for k, v in apply_convention(measures, convention).items()},
+            **_cells(apply_convention(measures, convention)),
             "truth_voxels": measures.truth_voxels,
             "predicted_voxels": measures.predicted_voxels,
         }
@@ -80,115 +77,66 @@ def case_rows(measured: Mapping[str, Measured], convention: str) -> list[dict[st
 
 
 def organ_rows(measured: Mapping[str, Measured], organs: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of ORGANS: every convention, organ and score, and the mean over organs.
-
-    `mean` and `sd` (n - 1) are over the cases that count, `low` and `high` bound the 95% interval
-    of the mean. In the rows OVERALL, `mean` is that of the organs' means and `sd` that of the
-    cases' means over organs. None where there is no number: no case counts, or below two for sd
-    and interval.
+    """Rows of the table `organs`: one a convention, organ and score, and the mean over organs.
 
     Args:
         measured: case to organ to what was measured.
         organs: in the order of the rows.
+
+    Returns:
+        Rows of `mean` and `sd` (n - 1) over the `cases` that count, and `low` and `high`, the 95%
+        interval of the mean. In the rows of OVERALL, `mean` is the mean of the organs' means, and
+        `sd` is over the cases' means over organs. None where too few cases count: none for the
+        mean, one for the others.
     """
     rows = []
     for convention in CONVENTIONS:
         values = score_array(measured, organs, convention)
-        means, low, high = intervals(values)
-        for place, organ in enumerate([*organs, OVERALL]):
-            over = values[:, place] if place < len(organs) else nanmean(values, 1)
+        means, low, high = mean_intervals(values)
+        for row, organ in enumerate([*organs, OVERALL]):
+            by_case = values[:, row] if row < len(organs) else nanmean(values, 1)
             for column, score in enumerate(SCORES):
-                kept = int((~np.isnan(over[:, column])).sum())
-                summary = {
-                    "mean": means[place, column],
-                    "sd": dice.spread(over[:, column]),
-                    "low": low[place, column],
-                    "high": high[place, column],
+                statistics = {
+                    "mean": means[row, column],
+                    "sd": dice.spread(by_case[:, column]),
+                    "low": low[row, column],
+                    "high": high[row, column],
                 }
-                about = {"convention": convention, "organ": organ, "score": score}
-                rows.append(about | {k: _none(v) for k, v in summary.items()} | {"cases": kept})
+                rows.append(
+                    {
+                        "convention": convention,
+                        "organ": organ,
+                        "score": score,
+                        **_cells(statistics),
+                        "cases": int((~np.isnan(by_case[:, column])).sum()),
+                    }
+                )
     return rows
 
 
 def score_array(
     measured: Mapping[str, Measured], organs: Sequence[str], convention: str
 ) -> NDArray[np.float64]:
-    """(cases, organs, scores) under a convention; NaN is left out."""
+    """(cases, organs, scores) under a convention; NaN: left out of the means."""
     return np.array(
         [
-            [list(apply_convention(found[organ], convention).values()) for organ in organs]
-            for found in measured.values()
+            [list(apply_convention(case[organ], convention).values()) for organ in organs]
+            for case in measured.values()
         ]
     ).reshape(len(measured), len(organs), len(SCORES))
 
 
-def intervals(
-    values: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Means over cases with the bounds of their 95% bootstrap interval.
+def headline(rows: Iterable[Mapping[str, Any]], convention: str) -> dict[str, Any]:
+    """The means of one convention, as they stand in metrics.json.
 
-    Cases are resampled with all their organs and scores; a resample in which nothing counts is
-    left out.
+    A mean over no case has no entry, so every number is finite.
 
     Args:
-        values: (cases, organs, scores), NaN for what is left out.
+        rows: of the table `organs`.
+        convention: one of `conventions.CONVENTIONS`.
 
     Returns:
-        mean, low and high, each (organs + 1, scores), the last row the mean over organs; NaN where
-        no case counts, and for the bounds where fewer than two do.
-    """
-    cases, organs, scores = values.shape
-    flat = values.reshape(cases, -1)
-    known = ~np.isnan(flat)
-    filled = np.where(known, flat, 0.0)
-    means = _with_overall(_ratio(np.ones((1, cases)), filled, known), organs, scores)[0]
-    samples = np.concatenate(
-        [
-            _with_overall(_ratio(weights, filled, known), organs, scores)
-            for weights in resampled(cases)
-        ]
-    )
-    low, high = (
-        nanquantile(samples, share) for share in ((100 - LEVEL) / 200, (100 + LEVEL) / 200)
-    )
-    counts = known.reshape(cases, organs, scores)
-    few = np.concatenate([counts.sum(0) < 2, (counts.any(1).sum(0) < 2)[None]])
-    low[few], high[few] = math.nan, math.nan
-    return means, low, high
-
-
-def resampled(cases: int) -> Iterator[NDArray[np.float64]]:
-    """How often each case is drawn, (resamples, cases), in blocks; the same in every call."""
-    random = np.random.default_rng(SEED)
-    shares = np.full(cases, 1 / cases)
-    for _ in range(RESAMPLES // BLOCK):
-        yield random.multinomial(cases, shares, size=BLOCK).astype(np.float64)
-
-
-def nanmean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Mean along an axis without the NaNs; NaN where there is nothing else."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(values, axis=axis)
-
-
-def nanquantile(samples: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Quantile along the first axis without the NaNs; NaN where there is nothing else."""
-    shape = samples.shape[1:]
-    result = [
-        np.quantile(kept, share) if (kept := column[~np.isnan(column)]).size else math.nan
-        for column in samples.reshape(len(samples), -1).T
-    ]
-    return np.array(result).reshape(shape)
-
-
-def headline(rows: Iterable[Mapping[str, Any]], convention: str) -> dict[str, Any]:
-    """The means of one convention for metrics.json: `mean_<score>`, and by organ Dice and HD95.
-
-    What is left out in every case has no entry, so every number is finite.
-
-    Args:
-        rows: of ORGANS.
+        `mean_<score>` of every score, and the summary's scores by organ.
     """
     overall: dict[str, Any] = {}
     by_organ: dict[str, Any] = {score.name: {} for score in in_view("summary")}
@@ -205,10 +153,10 @@ def headline(rows: Iterable[Mapping[str, Any]], convention: str) -> dict[str, An
 def overall(rows: Iterable[Mapping[str, Any]], convention: str) -> dict[str, float]:
     """Means over organs of the summary's scores under one convention, as `mean_<score>`.
 
-    What is left out in every case has no entry.
+    A mean over no case has no entry.
 
     Args:
-        rows: of ORGANS.
+        rows: of the table `organs`.
         convention: one of `conventions.CONVENTIONS`.
     """
     shown = {score.name for score in in_view("summary")}
@@ -222,25 +170,33 @@ def overall(rows: Iterable[Mapping[str, Any]], convention: str) -> dict[str, flo
 
 
 def pair_counts(measured: Mapping[str, Measured]) -> dict[str, int]:
-    """How many pairs of case and organ there are, and how many of them are empty somewhere:
-    missed (there, not predicted), invented (predicted, not there) and absent (neither)."""
-    empty = [
-        (m.truth_voxels > 0, m.predicted_voxels > 0)
+    """How many pairs of case and organ there are, and how many have an empty mask.
+
+    Returns:
+        all: pairs; of these, missed: in the truth alone, invented: in the prediction alone,
+        absent: in neither.
+    """
+    present = [
+        (measures.truth_voxels > 0, measures.predicted_voxels > 0)
         for organs in measured.values()
-        for m in organs.values()
+        for measures in organs.values()
     ]
     return {
-        "all": len(empty),
-        "missed": empty.count((True, False)),
-        "invented": empty.count((False, True)),
-        "absent": empty.count((False, False)),
+        "all": len(present),
+        "missed": present.count((True, False)),
+        "invented": present.count((False, True)),
+        "absent": present.count((False, False)),
     }
 
 
 def write_scores(
     folder: Path, measured: Mapping[str, Measured], organs: Sequence[str], convention: str
 ) -> list[dict[str, Any]]:
-    """Write the tables `cases`, under one convention, and `organs`, under all; give the latter."""
+    """Write the tables `cases`, under one convention, and `organs`, under all.
+
+    Returns:
+        Rows of `organs`.
+    """
     rows = organ_rows(measured, organs)
     write_table(folder, "cases", case_rows(measured, convention), case_schema())
     write_table(folder, "organs", rows, ORGANS)
@@ -250,12 +206,12 @@ def write_scores(
 def summary(
     rows: Sequence[Mapping[str, Any]], measured: Mapping[str, Measured], convention: str
 ) -> dict[str, Any]:
-    """What metrics.json says of scores: the headline, every convention's means, the pairs.
+    """The scores in metrics.json: means under the chosen convention and all others, pair counts.
 
     Args:
-        rows: of ORGANS.
+        rows: of the table `organs`.
         measured: case to organ to what was measured.
-        convention: the headline's.
+        convention: the chosen one.
     """
     return headline(rows, convention) | {
         "conventions": {name: overall(rows, name) for name in CONVENTIONS},
@@ -266,7 +222,7 @@ def summary(
 def write_table(
     folder: Path, name: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema
 ) -> None:
-    """Write `<name>.parquet` and `<name>.csv`, each atomically; an empty cell is left out."""
+    """Write `<name>.parquet` and `<name>.csv`, each atomically; None is an empty cell."""
     table = pa.Table.from_pylist(list(rows), schema)
     with files.atomic_path(folder / f"{name}.parquet") as temporary:
         pq.write_table(table, temporary)
@@ -277,7 +233,7 @@ def write_table(
 def to_json(measured: Measured) -> dict[str, dict[str, Any]]:
     """What was measured as JSON types, an undefined score as None."""
     return {
-        organ: asdict(measures) | {"scores": {k: _none(v) for k, v in measures.scores.items()}}
+        organ: asdict(measures) | {"scores": _cells(measures.scores)}
         for organ, measures in measured.items()
     }
 
@@ -289,24 +245,6 @@ def from_json(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Measures]:
         scores = {k: math.nan if v is None else v for k, v in fields["scores"].items()}
         measured[organ] = Measures(**{**fields, "scores": scores})
     return measured
-
-
-def _ratio(
-    weights: NDArray[np.float64], filled: NDArray[np.float64], known: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Weighted means of each column, (rows of weights, columns); NaN where nothing counts."""
-    with np.errstate(invalid="ignore"):
-        return (weights @ filled) / (weights @ known)
-
-
-def _with_overall(means: NDArray[np.float64], organs: int, scores: int) -> NDArray[np.float64]:
-    """(samples, organs * scores) -> (samples, organs + 1, scores), last the mean over organs."""
-    means = means.reshape(-1, organs, scores)
-    return np.concatenate([means, nanmean(means, 1)[:, None]], axis=1)
-
-
-def _none(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def print_scores(scores: Mapping[str, Any], title: str) -> None:
@@ -333,7 +271,13 @@ def print_scores(scores: Mapping[str, Any], title: str) -> None:
     console.print(Text(_note(scores)), soft_wrap=True)
 
 
+def _cells(values: Mapping[str, float]) -> dict[str, float | None]:
+    """The same with None in place of NaN."""
+    return {name: dice.none_if_nan(value) for name, value in values.items()}
+
+
 def _note(scores: Mapping[str, Any]) -> str:
+    """How much the convention matters here, and the mean Dice by the others."""
     pairs, headline = scores["pairs"], scores["convention"]
     empty = pairs["missed"] + pairs["invented"] + pairs["absent"]
     if not empty:

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from pipeline.commands import score
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.measures import measure
+from tests.pipeline.commands.scored import problems, scored
 from tests.pipeline.conftest import AFFINE, save_nifti
 from tests.pipeline.masks import blob
 from tests.pipeline.test_cli import hsam, refused
@@ -37,19 +37,6 @@ def folders(tmp_path) -> dict[str, Path]:
     (tmp_path / "labels.json").write_text(json.dumps(ORGANS))
     names = ("truth", "prediction")
     return {name: tmp_path / name for name in names} | {"labels": tmp_path / "labels.json"}
-
-
-def scored(folders: dict[str, Path], **options) -> pd.DataFrame:
-    out = folders["truth"].parent / "scores"
-    score.run(**folders, out=out, **options)
-    return pd.read_csv(out / "cases.csv", dtype={"case": str}).set_index(["case", "organ"])
-
-
-def problems(folders: dict[str, Path], **options) -> list[str]:
-    with pytest.raises(UserError) as error:
-        scored(folders, **options)
-    assert not (folders["truth"].parent / "scores").exists()
-    return error.value.problems
 
 
 def test_scores_are_those_of_the_masks(folders):
@@ -107,12 +94,12 @@ def test_labels_of_the_prediction_may_be_others(folders):
     for path in folders["prediction"].iterdir():
         old = np.asarray(nib.load(path).dataobj)
         save_nifti(path, np.select([old == 6, (old == 2) | (old == 3)], [1, 2]).astype(np.uint8))
-    own = folders["labels"].parent / "model.json"
-    own.write_text(json.dumps({"class_names": ["liver", "kidneys", "spleen"]}))
-    pd.testing.assert_frame_equal(scored(folders, prediction_labels=own), expected)
-    own.write_text(json.dumps({"class_names": ["liver"]}))
+    model = folders["labels"].parent / "model.json"
+    model.write_text(json.dumps({"class_names": ["liver", "kidneys", "spleen"]}))
+    pd.testing.assert_frame_equal(scored(folders, prediction_labels=model), expected)
+    model.write_text(json.dumps({"class_names": ["liver"]}))
     with pytest.raises(UserError, match="expected the organs of"):
-        scored(folders, prediction_labels=own)
+        scored(folders, prediction_labels=model)
 
 
 def test_two_processes_give_the_same(folders):

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.commands import score
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.scoring.measures import measure
 from pipeline.scoring.organs import read_file_names
+from tests.pipeline.commands.scored import problems, scored
 from tests.pipeline.conftest import AFFINE, save_nifti
 from tests.pipeline.masks import blob
 from tests.pipeline.test_cli import hsam
@@ -25,9 +25,9 @@ def mask(case: str, organ: str, side: str) -> np.ndarray:
     """(x, y, z), without overlap between organs; no gallbladder is predicted."""
     place = list(ORGANS).index(organ)
     seed = 10 * CASES.index(case) + place + (50 if side == "prediction" else 0)
-    own = blob(seed).transpose() & (organ != "gallbladder" or side == "truth")
-    own[np.arange(own.shape[0]) % len(ORGANS) != place] = False
-    return own
+    inside = blob(seed).transpose() & (organ != "gallbladder" or side == "truth")
+    inside[np.arange(inside.shape[0]) % len(ORGANS) != place] = False
+    return inside
 
 
 def write_masks(folder: Path, side: str) -> Path:
@@ -51,19 +51,6 @@ def folders(tmp_path) -> dict[str, Path]:
     }
 
 
-def scored(folders: dict[str, Path], **options) -> pd.DataFrame:
-    out = folders["truth"].parent / "scores"
-    score.run(**folders, out=out, **options)
-    return pd.read_csv(out / "cases.csv").set_index(["case", "organ"])
-
-
-def problems(folders: dict[str, Path], **options) -> list[str]:
-    with pytest.raises(UserError) as error:
-        scored(folders, **options)
-    assert not (folders["truth"].parent / "scores").exists()
-    return error.value.problems
-
-
 def test_masks_are_found_by_case_and_organ(folders):
     table = scored(folders)
     spacing = np.linalg.norm(AFFINE[:3, :3], axis=0)
@@ -85,19 +72,19 @@ def test_the_truth_may_be_masks_too(folders):
 def test_a_pattern_names_deeper_files(folders):
     expected = scored(folders)
     for case in CASES:
-        own = folders["prediction"] / case
-        for path in sorted(own.iterdir()):
-            (own / "segmentations").mkdir(exist_ok=True)
-            path.rename(own / "segmentations" / path.name)
+        masks = folders["prediction"] / case
+        for path in sorted(masks.iterdir()):
+            (masks / "segmentations").mkdir(exist_ok=True)
+            path.rename(masks / "segmentations" / path.name)
     found = scored(folders, names=("{case}", "{case}/segmentations/{organ}"))
     pd.testing.assert_frame_equal(found, expected)
 
 
 def test_organs_of_several_files(folders):
-    own = folders["prediction"].parent / "files.json"
-    own.write_text(json.dumps({"liver": "liver", "both": ["kidney_right", "gallbladder"]}))
+    names = folders["prediction"].parent / "files.json"
+    names.write_text(json.dumps({"liver": "liver", "both": ["kidney_right", "gallbladder"]}))
     folders["labels"].write_text(json.dumps({"liver": 6, "both": [2, 4]}))
-    table = scored(folders, prediction_labels=own)
+    table = scored(folders, prediction_labels=names)
     for case in CASES:
         one, other = (mask(case, o, "prediction") for o in ("right kidney", "gallbladder"))
         assert table.loc[case, "both"]["predicted_voxels"] == (one | other).sum()
@@ -131,9 +118,9 @@ def test_overlapping_masks_are_told_and_each_is_scored_whole(folders, capsys):
     sizes = table.loc[CASES[0]]["predicted_voxels"]
     assert sizes["liver"] == sizes["gallbladder"] == liver.sum()
     assert sizes["right kidney"] == (liver | kidney).sum()
-    told = capsys.readouterr().err
+    warnings = capsys.readouterr().err
     for pair in ("liver and right kidney", "gallbladder and liver", "gallbladder and right kidney"):
-        assert f"{pair} share {liver.sum()} voxels; each is scored with them" in told
+        assert f"{pair} share {liver.sum()} voxels; each is scored with them" in warnings
 
 
 @pytest.mark.parametrize(
