@@ -175,12 +175,21 @@ def report(
     from pipeline.stages import report as stage
 
     loaded = _load(params)
-    folders = {name: results / name for name in ("prepare", "split", "train", "search", "evaluate")}
+    model = results / "train"
     if run is not None:
         from pipeline.inference import trained
 
-        folders["train"] = trained.model_folder(run)
-    stage.run(loaded, *folders.values(), reports, runs)
+        model = trained.model_folder(run)
+    stage.run(
+        loaded,
+        results / "prepare",
+        results / "split",
+        model,
+        results / "search",
+        results / "evaluate",
+        reports,
+        runs,
+    )
     experiments.record_run(loaded, results)
 
 

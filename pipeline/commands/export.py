@@ -159,6 +159,7 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
         external_data=False,
         verbose=False,
     )
+    assert program is not None, "dynamo=True gives one"
     program.save(path, external_data=False)
 
 

@@ -105,12 +105,12 @@ def stages(data: FigureData, run: ScoredRun, chosen: Chosen, notes: Sequence[str
     rows = []
     for place, (case, index) in enumerate(chosen):
         item = data.slice(case, index)
-        pair = [data.stage(run, stage, case, index) for stage in TWO_STAGES]
-        labels = [*pair, data.prediction(run, case, index)]
+        first, second = (data.stage(run, stage, case, index) for stage in TWO_STAGES)
+        labels = [first, second, data.prediction(run, case, index)]
         panels = [_panel(data, item, None), _panel(data, item, item.label)]
         panels += [_panel(data, item, each, _dice(item.label, each)) for each in labels]
         note = notes[place] if notes else ""
-        panels.append(difference_panel(item.image, *pair, item.spacing_mm, note))
+        panels.append(difference_panel(item.image, first, second, item.spacing_mm, note))
         rows.append(Row(_row_name(case, index), panels))
     scored = {"mean": "ensemble"}.get(run.metrics["stage"], f"scored ({run.metrics['stage']})")
     titles = ["image", "truth", "stage 1", "stage 2", scored, "stages differ"]

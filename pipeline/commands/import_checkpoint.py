@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from hsam.model import HSAM
 from hsam.weights import storage
 from hsam.weights.published_adapter import load_published_adapter
 from pipeline import datasets
@@ -59,6 +60,10 @@ def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:
     recipe = Recipe.of(params)
     names = list(datasets.get(params.dataset).labels(params.dataset).names)
     model = build_model(settings, len(names), params.base.seed)
+    if not isinstance(model, HSAM):
+        raise UserError(
+            f"train.model: expected hsam, found {settings.model}; the published code has no other."
+        )
     try:
         report = load_published_adapter(model, adapter)
     except ValueError as error:

@@ -24,6 +24,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import write_json, write_text
 from pipeline.core.params.blocks import Percentile, Window
 from pipeline.imaging import intensity, label_volumes, scans
+from pipeline.imaging.dicom.series import Series
 from pipeline.imaging.geometry import (
     CANONICAL,
     canonical_view,
@@ -219,8 +220,8 @@ def predict_scan(
         write_overlay(
             out / f"{source.name}_overlay.png", images, chosen, predictor.names, _spacing(images)
         )
-    if wanted.dicom_seg:
-        warnings += _write_seg(out, source, scan, restored, predictor.names)
+    if wanted.dicom_seg and scan.series is not None:
+        warnings += _write_seg(out, source, scan.series, restored, predictor.names)
     if set(TWO_STAGES) <= labels.keys():
         _write_review(out / f"{source.name}_review.csv", labels, images, predictor.names)
     record = _record(source, scan, bounds, restored, predictor, wanted, warnings)
@@ -297,19 +298,20 @@ def _spacing(images: ScanSlices) -> tuple[float, float, float]:
     """Voxel sides along slice, row and column of the prepared slices."""
     geometry = images.scan.volume.geometry
     sides = zip(geometry.canonical_spacing, geometry.canonical_shape, images.shape, strict=True)
-    return tuple(mm * old / new for mm, old, new in sides)
+    slices, rows, columns = (mm * old / new for mm, old, new in sides)
+    return slices, rows, columns
 
 
 def _write_seg(
-    out: Path, source: Source, scan: Scan, labels: NDArray[np.uint8], names: Sequence[str]
+    out: Path, source: Source, series: Series, labels: NDArray[np.uint8], names: Sequence[str]
 ) -> list[str]:
     """Write the DICOM Segmentation, or say why there is none."""
     from pipeline.imaging.dicom.segmentation import obstacle, write_dicom_seg
 
-    if warning := obstacle(labels, scan.series):
+    if warning := obstacle(labels, series):
         say(f"warning: {source.name}: {warning}")
         return [warning]
-    write_dicom_seg(out / f"{source.name}.seg.dcm", labels, scan.series, names)
+    write_dicom_seg(out / f"{source.name}.seg.dcm", labels, series, names)
     return []
 
 
@@ -345,7 +347,8 @@ def _record(
     geometry = scan.volume.geometry
     classes = len(predictor.names) + 1
     # slice by slice: bincount makes a copy of eight bytes a voxel
-    counts = sum(np.bincount(one.ravel(), minlength=classes) for one in labels).tolist()
+    each = [np.bincount(one.ravel(), minlength=classes) for one in labels]
+    counts = np.sum(each, axis=0).tolist()
     voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
     return {
         "scan": source.name,

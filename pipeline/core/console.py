@@ -37,7 +37,7 @@ class Steps:
         self._done += count
         if math.isinf(self._pause):
             return
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             title = f"{self._title}  {note}" if note else self._title
             self._bar.update(self._task, advance=count, description=title)
             return

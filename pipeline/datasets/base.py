@@ -276,7 +276,8 @@ def _parse_labels(labels: Mapping[str, int | list[int]]) -> dict[str, tuple[int,
     organs = {
         organ: (raw,) if isinstance(raw, int) else tuple(raw) for organ, raw in labels.items()
     }
-    problems, owner = [], {}
+    problems: list[str] = []
+    owner: dict[int, str] = {}
     if not organs:
         problems.append("dataset.labels: names no organ; null takes the data set's own map.")
     for organ, raws in organs.items():

@@ -238,7 +238,7 @@ def _some(values: Any, most: int = 8) -> str:
 
 
 def _flat(fingerprint: dict[str, Any]) -> dict[str, str]:
-    row = {}
+    row: dict[str, str] = {}
     for key, value in fingerprint.items():
         if isinstance(value, dict):
             row |= {

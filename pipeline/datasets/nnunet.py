@@ -102,7 +102,7 @@ def _read(root: Path) -> Description:
         raise UserError(f"{path}: not valid JSON ({error}).") from None
     value = value if isinstance(value, dict) else {}
     problems = []
-    channels = value.get("channel_names", value.get("modality"))
+    channels: Any = value.get("channel_names", value.get("modality"))
     if not isinstance(channels, dict) or not channels:
         problems.append(f"{path}: expected channel_names, a mapping such as {{'0': 'CT'}}.")
     elif len(channels) > 1:
@@ -111,7 +111,7 @@ def _read(root: Path) -> Description:
             f"{path}: channel_names has {len(channels)} channels ({names}); H-SAM takes one. "
             "Write a data set with the one to use."
         )
-    labels = value.get("labels")
+    labels: Any = value.get("labels")
     if not isinstance(labels, dict):
         problems.append(f"{path}: expected labels, a mapping such as {{'liver': 1}}.")
     ending = value.get("file_ending", ".nii.gz")
@@ -135,7 +135,9 @@ def _by_name(labels: dict[str, Any]) -> dict[str, Any]:
 
 def _organs(path: Path, labels: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Organ to raw labels, sorted by them; UserError for what one index a voxel can't express."""
-    organs, problems, owner = {}, [], {}
+    organs: dict[str, tuple[int, ...]] = {}
+    problems: list[str] = []
+    owner: dict[int, str] = {}
     for name, value in labels.items():
         raws = value if isinstance(value, list) else [value]
         if name == "ignore":

@@ -34,7 +34,8 @@ class Geometry:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel sides along x, y, z in mm."""
-        return tuple(float(side) for side in np.linalg.norm(self.affine[:3, :3], axis=0))
+        x, y, z = (float(side) for side in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return x, y, z
 
     @property
     def orientation(self) -> str:
@@ -44,12 +45,14 @@ class Geometry:
     @property
     def canonical_shape(self) -> tuple[int, int, int]:
         """(slices, rows, columns) of the volume in canonical order."""
-        return tuple(self.shape[axis] for axis in _source_axes(self.affine))
+        slices, rows, columns = (self.shape[axis] for axis in _source_axes(self.affine))
+        return slices, rows, columns
 
     @property
     def canonical_spacing(self) -> tuple[float, float, float]:
         """Voxel sides along slice, row and column in mm."""
-        return tuple(self.spacing[axis] for axis in _source_axes(self.affine))
+        slices, rows, columns = (self.spacing[axis] for axis in _source_axes(self.affine))
+        return slices, rows, columns
 
 
 def to_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
@@ -99,7 +102,8 @@ def resampled_size(geometry: Geometry, spacing_mm: float | None) -> tuple[int, i
     if spacing_mm is None:
         return plane
     sides = zip(plane, geometry.canonical_spacing[1:], strict=True)
-    return tuple(max(1, round(side * mm / spacing_mm)) for side, mm in sides)
+    rows, columns = (max(1, round(side * mm / spacing_mm)) for side, mm in sides)
+    return rows, columns
 
 
 def resample_images(images: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -77,7 +77,7 @@ def write_labels(
     image = _itk_image(path, labels, geometry, like)
     with atomic_path(path) as temporary:
         sitk.WriteImage(image, str(temporary), useCompression=True)
-        if path.suffix == like_suffix(like) == ".nrrd":
+        if like is not None and path.suffix == like_suffix(like) == ".nrrd":
             _take_lines(temporary, like)
 
 

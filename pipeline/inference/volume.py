@@ -19,13 +19,11 @@ Forward = Callable[[SegmentationModel, Tensor, Sequence[str]], dict[str, Tensor]
 
 
 class Slices(Protocol):
-    """A volume that gives its slices batch by batch; an array does, and so does a file's view.
+    """A volume that gives its slices batch by batch; an array does, and so does a file's view."""
 
-    Attributes:
-        shape: (slices, rows, columns).
-    """
-
-    shape: tuple[int, ...]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(slices, rows, columns)."""
 
     def __getitem__(self, index: slice) -> NDArray[np.float32]:
         """(B, rows, columns) in [0, 1]."""
@@ -126,7 +124,7 @@ def predict_slices(
         raise ValueError(f"images: expected (slices, rows, columns), got shape {images.shape}")
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
-    plane, side = tuple(images.shape[1:]), (model.image_size, model.image_size)
+    plane, side = (images.shape[1], images.shape[2]), (model.image_size, model.image_size)
     was_training = model.training
     model.eval()
     try:

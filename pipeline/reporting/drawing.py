@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -29,7 +30,7 @@ PAGE_COLOURS = {
 }
 INK, LINE, *SERIES = PAGE_COLOURS
 DASHES = ("-", "--", ":")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": LINE,
     "axes.grid": True,
@@ -176,7 +177,8 @@ def _outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def _data_uri(pixels: NDArray[np.uint8]) -> str:
     """(rows, columns, 3) as a PNG without metadata."""
     png = io.BytesIO()
-    imsave(png, pixels, format="png", metadata={"Software": None})
+    metadata: Any = {"Software": None}  # None leaves it out
+    imsave(png, pixels, format="png", metadata=metadata)
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
 
 

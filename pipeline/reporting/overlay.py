@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -71,7 +72,12 @@ def _draw(axes: Axes, image: NDArray[np.float32], labels: NDArray[np.uint8], asp
         colour = np.array(to_rgb(organ_colour(int(label) - 1)), np.float32)
         picture[inside] = (1 - TINT) * picture[inside] + TINT * colour
     axes.imshow(np.clip(picture, 0, 1), aspect=aspect, interpolation="nearest")
-    mark = {"color": "white", "fontsize": 8, "va": "center", "transform": axes.transAxes}
+    mark: dict[str, Any] = {
+        "color": "white",
+        "fontsize": 8,
+        "va": "center",
+        "transform": axes.transAxes,
+    }
     axes.text(0.02, 0.5, "R", ha="left", **mark)
     axes.text(0.98, 0.5, "L", ha="right", **mark)
 

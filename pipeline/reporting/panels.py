@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
@@ -106,7 +108,8 @@ def zoom_box(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) ->
     side = min(max(side, SMALLEST * (size * pixel).min()), (size * pixel).min())
     length = np.clip(np.round(side / pixel).astype(int), 1, size)
     start = np.clip(np.round((low + high - length) / 2).astype(int), 0, size - length)
-    return tuple(slice(int(a), int(a + n)) for a, n in zip(start, length, strict=True))
+    rows, columns = (slice(int(a), int(a + n)) for a, n in zip(start, length, strict=True))
+    return rows, columns
 
 
 def draw(rows: Sequence[Row], titles: Sequence[str], organs: Sequence[str]) -> Figure:
@@ -123,9 +126,8 @@ def draw(rows: Sequence[Row], titles: Sequence[str], organs: Sequence[str]) -> F
     with matplotlib.rc_context(STYLE):
         figure = Figure(
             (0.4 + (PANEL + 0.05) * columns, sum(heights) + 0.5 + 0.22 * legend_rows),
-            layout="constrained",
+            layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.04, wspace=0.01, hspace=0.01),
         )
-        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04, wspace=0.01, hspace=0.01)
         grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
         for place, row in enumerate(rows):
             for axes, item in zip(grid[place], row.panels, strict=True):
@@ -161,6 +163,6 @@ def _draw_panel(axes: matplotlib.axes.Axes, item: Panel) -> None:
         axes.set_xlabel(item.note, fontsize=7, color=SOFT, labelpad=2)
     if item.frame is not None:
         left, top, width, height = item.frame
-        place = {"xy": (left, 1 - top - height), "width": width, "height": height}
-        box = Rectangle(**place, transform=axes.transAxes, fill=False, edgecolor="white", lw=1.2)
-        axes.add_patch(box)
+        corner = (left, 1 - top - height)
+        style: dict[str, Any] = {"fill": False, "edgecolor": "white", "lw": 1.2}
+        axes.add_patch(Rectangle(corner, width, height, transform=axes.transAxes, **style))

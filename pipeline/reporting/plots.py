@@ -16,7 +16,7 @@ from pipeline.scoring.tables import OVERALL
 # Okabe and Ito's colours in an order in which neighbours differ in lightness too
 RUN_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#444444")
 LINE, SOFT = "#d9dde3", "#5c6470"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": SOFT,
     "axes.spines.right": False,

@@ -72,7 +72,8 @@ def overlaps(
     """Of two label arrays of one shape, for labels 1 to `organs`: the sum of the two masks' sizes,
     and the size of what they share."""
     length = organs + 1
-    sizes = sum(np.bincount(labels.ravel(), minlength=length) for labels in (one, other))
+    of_one, of_other = (np.bincount(labels.ravel(), minlength=length) for labels in (one, other))
+    sizes = of_one + of_other
     shared = np.bincount(one[one == other], minlength=length)
     return sizes[1:length], shared[1:length]
 

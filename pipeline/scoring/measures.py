@@ -98,8 +98,10 @@ def measure_organs(
             ],
             truth.ndim,
         )
-        masks = (_mask(volume[box], values) for volume, values in zip(pair, labels, strict=True))
-        result[name] = measure(*masks, spacing, truth.shape)
+        true, predicted = (
+            _mask(volume[box], values) for volume, values in zip(pair, labels, strict=True)
+        )
+        result[name] = measure(true, predicted, spacing, truth.shape)
     return result
 
 
@@ -162,10 +164,10 @@ def surface_points(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[Points, 
     Raises:
         ValueError: a mask without a voxel.
     """
-    points = tuple(np.argwhere(surface(mask)).astype(np.float64) for mask in (a, b))
-    if not (len(points[0]) and len(points[1])):
+    of_a, of_b = (np.argwhere(surface(mask)).astype(np.float64) for mask in (a, b))
+    if not (len(of_a) and len(of_b)):
         raise ValueError("a, b: expected masks with a voxel in each, got an empty one")
-    return points
+    return of_a, of_b
 
 
 def point_distances(a: Points, b: Points, spacing: Sequence[float]) -> tuple[Points, Points]:

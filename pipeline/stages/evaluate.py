@@ -275,7 +275,7 @@ def _correlation(review: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _copy_predictions(
     out: Path, scoring: Scoring, cases: Sequence[str], stages: Sequence[str]
 ) -> None:
-    targets = {out / "predictions": scoring.settings.stage}
+    targets: dict[Path, str] = {out / "predictions": scoring.settings.stage}
     targets |= {out / "stages" / stage: stage for stage in stages if stage in TWO_STAGES}
     # there also when a model has one stage, since both engines expect it
     (out / "stages").mkdir(parents=True)

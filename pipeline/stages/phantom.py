@@ -22,7 +22,7 @@ from pipeline.datasets import synapse
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import CANONICAL, Geometry, from_canonical
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 # Through-plane samples that are averaged into one thick slice.
 SUBSLICES = 3
 # How each file stores its axes: BTCV's LAS mostly, others to try the readers.
@@ -139,12 +139,12 @@ def make_case(
         image += painted / SUBSLICES
         # the label is that of the slice's middle
         label = classes if sample == SUBSLICES // 2 else label
-    image = _scan(image, rng)
+    scanned = _scan(image, rng)
 
     spacing = (thickness, pixel, pixel)
     geometry = _geometry(image.shape, spacing, ORIENTATIONS[(number - 1) % len(ORIENTATIONS)], rng)
     return (
-        from_canonical(image, geometry),
+        from_canonical(scanned, geometry),
         from_canonical(label, geometry),
         geometry.affine,
     )
@@ -263,7 +263,8 @@ def _tube(points: list[tuple[float, float, float]], radius: float, half: tuple[f
             along = sum((c - p) * s for c, p, s in zip(here, first, step, strict=True))
             along = np.clip(along / sum(s * s for s in step), 0, 1)
             gaps = (c - p - along * s for c, p, s in zip(here, first, step, strict=True))
-            squares.append(sum(gap * gap for gap in gaps))
+            x, y, z = (gap * gap for gap in gaps)
+            squares.append(x + y + z)
         return _edge(r - np.sqrt(np.minimum.reduce(squares)), frame)
 
     reach = [r / side for side in half]
@@ -316,12 +317,14 @@ def _union(*parts: Form) -> Form:
 
 def _around(center: tuple[float, ...], reach: Sequence[float]) -> Bounds:
     # an edge is blurred outwards too
-    return tuple((c - r - 0.05, c + r + 0.05) for c, r in zip(center, reach, strict=True))
+    x, y, z = ((c - r - 0.05, c + r + 0.05) for c, r in zip(center, reach, strict=True))
+    return x, y, z
 
 
 def _hull(*bounds: Bounds) -> Bounds:
     axes = zip(*bounds, strict=True)
-    return tuple((min(low for low, _ in axis), max(high for _, high in axis)) for axis in axes)
+    x, y, z = ((min(low for low, _ in axis), max(high for _, high in axis)) for axis in axes)
+    return x, y, z
 
 
 def _edge(depth_mm: Array, frame: Frame) -> Array:
@@ -349,7 +352,8 @@ def _frame(
     knots = rng.normal(0, [[[[0.045]]], [[[0.045]]], [[[0.03]]]], (3, 4, 5, 5))
     bend = np.einsum("cijk,zi,yj,xk->czyx", knots, *splines, optimize=True)
     points = (x + bend[0], y[:, None] + bend[1], z[:, None, None] + bend[2])
-    return Frame(*(point.astype(np.float32) for point in points), half, pixel)
+    bent_x, bent_y, bent_z = (point.astype(np.float32) for point in points)
+    return Frame(bent_x, bent_y, bent_z, half, pixel)
 
 
 def _paint(frame: Frame, tissues: list[Tissue]) -> tuple[Array, NDArray[np.uint8]]:
@@ -395,4 +399,4 @@ def _geometry(
         affine[int(direction), axis] = sign * spacing[canonical]
     middle = (np.array(stored) - 1) / 2
     affine[:3, 3] = rng.uniform(-30, 30, 3).round(2) - affine[:3, :3] @ middle
-    return Geometry(tuple(stored), affine)
+    return Geometry((stored[0], stored[1], stored[2]), affine)

@@ -57,6 +57,7 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
     found = check.inspect(raw, recipe.labels)
     if found.problems:
         raise UserError(found.problems)
+    assert found.image is not None and found.label is not None, "or it was a problem"
     geometry = found.image.geometry
     low, high = intensity.bounds(found.image.array, recipe.intensity)
     if low >= high:

@@ -19,7 +19,7 @@ from pipeline.core import files, run_folder
 from pipeline.core.console import say
 from pipeline.core.params.blocks import Params, Search, Train, stage_params
 from pipeline.scoring import dice
-from pipeline.training.build import build_model, takes_sam
+from pipeline.training.build import build_model, sam_file
 from pipeline.training.devices import make_fabric
 from pipeline.training.fit import fit
 from pipeline.training.prepared import TrainingData
@@ -46,10 +46,8 @@ def run(params: Params, prepared: Path, split: Path, out: Path, runs: Path, *, d
     """
     data = TrainingData.open(prepared, split)
     inputs = dict(data.hashes)
-    if takes_sam(params.train):
-        inputs["sam_checkpoint"] = checked_sha256(
-            Path(params.train.sam_checkpoint), params.train.backbone
-        )
+    if (sam := sam_file(params.train)) is not None:
+        inputs["sam_checkpoint"] = checked_sha256(sam, params.train.backbone)
     key = stage_params(params, "search")
     with run_folder.open_run(runs, data.name, "search", key, inputs) as run:
         if run.is_done():

@@ -72,7 +72,7 @@ def summary(split: SplitFile) -> dict[str, Any]:
 def shows_organ(manifest: Manifest, shards: Path) -> dict[str, NDArray[np.bool_]]:
     """Case to (slices,) whether the slice shows any organ, sorted by case."""
     return {
-        row.case: ShardReader(shards / row.shard).counts[:, 1:].any(1)
+        row.case: np.count_nonzero(ShardReader(shards / row.shard).counts[:, 1:], axis=1) > 0
         for row in sorted(manifest, key=lambda row: row.case)
     }
 
@@ -187,7 +187,7 @@ def roles_from_list(table: pd.DataFrame, slices: Mapping[str, int], path: Path) 
             problems.append(f"{where}: case {case} has slices 0 to {last}, found {index!r}.")
         if role not in ROLES:
             problems.append(f"{where}: expected a role of {', '.join(ROLES)}, found {role!r}.")
-        if len(problems) > before:
+        if place is None or len(problems) > before:
             continue
         if (case, place) in listed:
             problems.append(f"{where}: case {case} slice {place} is listed twice.")

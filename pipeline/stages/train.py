@@ -9,6 +9,7 @@ interrupted training goes on, and at the end the models of the last and of the b
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric import Fabric
 
@@ -19,7 +20,7 @@ from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Train, stage_params
 from pipeline.core.params.load import overlay, read_yaml, validate
-from pipeline.training.build import build_model, takes_sam
+from pipeline.training.build import build_model, sam_file
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import launch, make_fabric
 from pipeline.training.fit import LOG, Progress, fit
@@ -56,8 +57,8 @@ def run(
     settings = with_overlay(params, best).train
     data = TrainingData.open(prepared, split)
     inputs = {**data.hashes, "search": files.sha256(best)}
-    if takes_sam(settings):
-        inputs["sam_checkpoint"] = checked_sha256(Path(settings.sam_checkpoint), settings.backbone)
+    if (sam := sam_file(settings)) is not None:
+        inputs["sam_checkpoint"] = checked_sha256(sam, settings.backbone)
     key = stage_params(params, "train")
     with run_folder.open_run(runs, data.name, "train", key, inputs) as run:
         if run.is_done():
@@ -111,7 +112,7 @@ def _train(
 
 def _write(model: SegmentationModel, progress: Progress, data: TrainingData, folder: Path) -> None:
     """The folders last and best, each a model; history.csv and validation.csv."""
-    about = {
+    about: dict[str, Any] = {
         "class_names": data.class_names,
         "intensity": data.intensity,
         "preparation": data.preparation,

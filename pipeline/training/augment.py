@@ -97,10 +97,10 @@ def augment(
             some = [draws[index] for index in piece]
             image, label = _sample(image, label, some, settings.elastic_sigma, size, finer)
         made.update(zip(piece, zip(image, label, strict=True), strict=True))
-    images, labels = (
+    image, label = (
         torch.stack([made[index][part] for index in range(len(draws))]) for part in (0, 1)
     )
-    return _intensities(images, draws), labels
+    return _intensities(image, draws), label
 
 
 def _pieces(
@@ -191,11 +191,9 @@ def _grid(
     along_x = matrix[:, :, 0, None] * lines[1]  # B x 2 x columns
     along_y = matrix[:, :, 1, None] * lines[0] + matrix[:, :, 2, None]
     planes = along_x[:, :, None] + along_y[..., None]  # B x 2 x rows x columns
-    deformed = [index for index, one in enumerate(draws) if one.nodes is not None]
+    deformed = {index: one.nodes for index, one in enumerate(draws) if one.nodes is not None}
     if deformed:
-        for index, nodes in zip(
-            deformed, _send([draws[i].nodes for i in deformed], device), strict=True
-        ):
+        for index, nodes in zip(deformed, _send([*deformed.values()], device), strict=True):
             planes[index] += _smooth(nodes, sigma, shape)
     return planes.movedim(1, -1)
 
@@ -239,7 +237,7 @@ def _intensities(images: Tensor, draws: Sequence[Draw]) -> Tensor:
     if any(one.exponent != 1 for one in draws):
         exponents = [np.full((1, 1, 1), one.exponent) for one in draws]
         images = images ** _send(exponents, images.device)
-    if any(one.noise is not None for one in draws):
-        noise = _send([one.noise for one in draws], images.device)
-        images = (images + noise[:, None]).clamp(0, 1)
+    noise = [one.noise for one in draws if one.noise is not None]
+    if noise:
+        images = (images + _send(noise, images.device)[:, None]).clamp(0, 1)
     return images

@@ -1,5 +1,6 @@
 """From the parameters to a model of `hsam`."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,9 +29,11 @@ def build_model(settings: Train, organs: int, seed: int) -> SegmentationModel:
         raise UserError(f"train: {error}.") from None
 
 
-def takes_sam(settings: Train) -> bool:
-    """Whether the model starts from a SAM file."""
-    return MODELS[settings.model].pretrained and settings.sam_checkpoint is not None
+def sam_file(settings: Train) -> Path | None:
+    """The SAM file that the model starts from; None: it starts without one."""
+    if not MODELS[settings.model].pretrained or settings.sam_checkpoint is None:
+        return None
+    return Path(settings.sam_checkpoint)
 
 
 def _arguments(settings: Train) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Checkpoints:
         (self.folder / PART).unlink(missing_ok=True)
         damaged = False
         for path in self._newest_first():
-            if files.sha256(path) != NAME.fullmatch(path.name)[2]:
+            if files.sha256(path) != path.stem.rpartition("-")[2]:
                 say(f"warning: {path} is damaged; the checkpoint before it is used instead")
                 path.unlink()
                 damaged = True

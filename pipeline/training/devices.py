@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -26,7 +26,11 @@ from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
 from pipeline.core.signals import listening
 
-FORMATS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+FORMATS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 # what it says about every process that it starts is not for people
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 PATIENCE = timedelta(hours=6)  # a process waits this long for the others, as in a validation

@@ -126,7 +126,7 @@ def fit(
                 continue
             done = _look(pending, progress.history, slices, fabric, folder)
             clock.note(done)
-            if validates:
+            if validate is not None and validates:
                 _validate(trainer, validate, progress)
             if log is not None:
                 log.update(progress.history)
@@ -290,7 +290,8 @@ def _agreed(fabric: Fabric, stop: Stop) -> int:
     number = stop.signal or 0
     if fabric.world_size == 1:
         return number
-    return int(fabric.all_reduce(torch.tensor(float(number)), reduce_op="max").item())
+    highest: Any = fabric.all_reduce(torch.tensor(float(number)), reduce_op="max")
+    return int(highest.item())
 
 
 def _on_gpu(fabric: Fabric) -> bool:

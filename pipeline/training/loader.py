@@ -138,11 +138,12 @@ def _joined(items: list[Item] | UserError) -> tuple[Tensor, Tensor, Tensor, list
 
     Two tensors of a batch go from process to process, or to a GPU, at the price of two.
     """
-    if isinstance(items, UserError):
-        return items
-    images, labels, indices, _ = _listed(items)
-    pixels = (torch.cat([each.reshape(-1) for each in kind]) for kind in (images, labels))
-    return *pixels, indices, [tuple(image.shape) for image in images]
+    listed = _listed(items)
+    if isinstance(listed, UserError):
+        return listed
+    images, labels, indices, _ = listed
+    values, classes = (torch.cat([each.reshape(-1) for each in kind]) for kind in (images, labels))
+    return values, classes, indices, [tuple(image.shape) for image in images]
 
 
 def _cut(pixels: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:

@@ -6,6 +6,7 @@ a step depend on nothing that came before it.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -40,7 +41,7 @@ def micro_batch(fabric: Fabric, model: SegmentationModel, settings: Train, most:
         UserError: not even that fits.
     """
     auto = settings.micro_batch == "auto"
-    size = most if auto else min(settings.micro_batch, most)
+    size = most if settings.micro_batch == "auto" else min(settings.micro_batch, most)
     model = model.to(fabric.device).train()
     loss = Loss(model, settings.model_copy(update={"compile": False}))
     on_gpu = fabric.device.type == "cuda"
@@ -50,7 +51,7 @@ def micro_batch(fabric: Fabric, model: SegmentationModel, settings: Train, most:
         if fabric.device.type == "cpu":
             free //= fabric.world_size  # which all have the same memory
         needed = measure(fabric, loss, size)
-        fits = fabric.all_reduce(torch.tensor(float(needed <= free)), reduce_op="sum")
+        fits: Any = fabric.all_reduce(torch.tensor(float(needed <= free)), reduce_op="sum")
         if fits.item() >= fabric.world_size:
             return size
         if size == 1 or not auto:
@@ -120,7 +121,7 @@ class _Estimate:
 
 
 def _zeros(loss: Loss, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    side = loss.network.image_size
+    side = loss.image_size
     images = torch.zeros(size, 1, side, side, device=device)
     return images, torch.zeros(size, side, side, dtype=torch.long, device=device)
 

@@ -58,7 +58,7 @@ class SliceDataset(Dataset):
         """Image (H, W) float32 in [0, 1], label (H, W) uint8 and the index itself."""
         if not 0 <= index < len(self):
             raise IndexError(f"slice {index} of {len(self)}")
-        if index < self.cached:
+        if self._cache is not None and index < self.cached:
             return *self._cache[index], index
         case, place = self.names[index]
         item = self._readers.open(case).read(place)

@@ -42,7 +42,8 @@ class Loss(nn.Module):
         """Join the two; with several devices the loss is that of all their slices together."""
         super().__init__()
         self.network = torch.compile(model) if settings.compile else model
-        self.terms = {
+        self.image_size = model.image_size
+        self.terms: dict[str, Any] = {
             "dice_weight": settings.dice_weight,
             "second_loss": settings.second_loss,
             "over_all": _OverDevices.apply if devices > 1 else None,
@@ -123,8 +124,8 @@ class Trainer:
     Attributes:
         fabric: devices and precision.
         model: on its device.
-        loss: the model and its loss, wrapped for the devices.
-        optimizer: AdamW over the trained weights.
+        loss: the model and its loss, a module in Fabric's wrapper.
+        optimizer: AdamW over the trained weights, in Fabric's wrapper.
         average: of the trained weights, or None.
         settings: the `train` block.
         seed: `base.seed`.
@@ -132,8 +133,8 @@ class Trainer:
 
     fabric: Fabric
     model: SegmentationModel
-    loss: nn.Module
-    optimizer: torch.optim.Optimizer
+    loss: Any
+    optimizer: Any
     average: Average | None
     settings: Train
     seed: int
@@ -191,12 +192,12 @@ def training_step(
     for group in trainer.optimizer.param_groups:
         group["lr"] = rate
     trainer.optimizer.zero_grad(set_to_none=True)
-    losses = []
+    losses: list[Tensor] = []
     for part, (images, labels, _) in zip(step.passes, read, strict=False):
-        images, labels = _prepare(trainer, step.epoch, part, images, labels)
+        batch, classes = _prepare(trainer, step.epoch, part, images, labels)
         more = len(losses) + 1 < len(step.passes)
         with fabric.no_backward_sync(trainer.loss, enabled=more and fabric.world_size > 1):
-            values = trainer.loss(images, labels, weight, part.count)
+            values = trainer.loss(batch, classes, weight, part.count)
             fabric.backward(values[0] * part.share)
         losses.append(values.detach())
     if settings.clip_norm is not None:
@@ -226,7 +227,7 @@ def _prepare(
     trainer: Trainer, epoch: int, part: Pass, images: Sequence[Tensor], labels: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     device = trainer.fabric.device
-    images, labels = augment(
+    batch, classes = augment(
         [image.to(device, non_blocking=True) for image in images],
         [label.to(device, non_blocking=True) for label in labels],
         trainer.settings.augment,
@@ -235,4 +236,4 @@ def _prepare(
     )
     # noise and dropout of the model: the same after an interruption, another on each device
     torch.manual_seed(part.seed)
-    return images, labels.long()
+    return batch, classes.long()

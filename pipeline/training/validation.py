@@ -34,8 +34,10 @@ class Validation:
     @classmethod
     def of(cls, data: TrainingData, settings: Train) -> "Validation":
         """The validation of a training."""
-        auto = settings.micro_batch == "auto"
-        at_once = min(settings.batch_size, AT_ONCE) if auto else settings.micro_batch
+        if settings.micro_batch == "auto":
+            at_once = min(settings.batch_size, AT_ONCE)
+        else:
+            at_once = settings.micro_batch
         return cls(data.volumes("validation"), data.class_names, at_once)
 
     def __call__(self, model: SegmentationModel, fabric: Fabric) -> Scores:

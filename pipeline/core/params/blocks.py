@@ -5,7 +5,7 @@ The models are the one source of the parameters' meaning: `params.yaml`'s commen
 They set no defaults: every key stands in `params.yaml`, where a reader and DVC can see it.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,10 +17,16 @@ from pipeline.core.registry import CONVENTIONS, DATASETS
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 # one of a registry's names: a new line there is allowed here, in the schema and in the help
-DataSetName = Literal[tuple(DATASETS)]
-ModelName = Literal[tuple(MODELS)]
-BackboneName = Literal[tuple(BACKBONES)]
-Convention = Literal[CONVENTIONS]
+if TYPE_CHECKING:
+    DataSetName: TypeAlias = str
+    ModelName: TypeAlias = str
+    BackboneName: TypeAlias = str
+    Convention: TypeAlias = str
+else:
+    DataSetName = Literal[tuple(DATASETS)]
+    ModelName = Literal[tuple(MODELS)]
+    BackboneName = Literal[tuple(BACKBONES)]
+    Convention = Literal[CONVENTIONS]
 CaseId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from hsam.backbones import BACKBONES
 from hsam.registry import MODELS
@@ -97,8 +98,9 @@ def overlay(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
     for change in changes:
         for key, value in change.items():
             old = result.get(key)
-            both = isinstance(old, dict) and isinstance(value, dict)
-            result[key] = overlay(old, value) if both else value
+            if isinstance(old, dict) and isinstance(value, dict):
+                value = overlay(old, value)
+            result[key] = value
     return result
 
 

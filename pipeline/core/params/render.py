@@ -59,6 +59,7 @@ def _commented(block: Block) -> CommentedMap:
 
 
 def _flow(value: Any) -> Any:
+    result: CommentedMap | CommentedSeq
     if isinstance(value, dict):
         result = CommentedMap({key: _flow(item) for key, item in value.items()})
     elif isinstance(value, list):

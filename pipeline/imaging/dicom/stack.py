@@ -75,7 +75,8 @@ def _check_headers(series: Series) -> None:
 
 def _without_localizers(series: Series) -> tuple[list[Image], list[str]]:
     """The images of one size and orientation, and a warning that names those left out."""
-    kept, dropped = [], []
+    kept: list[Image] = []
+    dropped: list[Image] = []
     for image in series.images:
         kind = [str(word).upper() for word in image.header.get("ImageType") or []]
         (dropped if "LOCALIZER" in kind or "SCOUT" in kind else kept).append(image)
