@@ -21,4 +21,5 @@ def organ_colour(index: int) -> str:
 
 def rgb(colour: str) -> tuple[int, int, int]:
     """A colour "#rrggbb" as red, green and blue, each from 0 to 255."""
-    return tuple(int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return red, green, blue

@@ -127,7 +127,7 @@ def _in_folder(folder: Path) -> Iterable[Source]:
 
 def _stem(path: Path) -> str:
     """The file name without the ending of its format."""
-    return path.name[: -len(volumes.suffix(path))]
+    return path.name[: len(path.name) - len(volumes.suffix(path) or "")]
 
 
 def _name(text: str) -> str:

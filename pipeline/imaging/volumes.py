@@ -4,8 +4,9 @@ import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import h5py
 import nibabel as nib
@@ -166,14 +167,14 @@ def _read_nifti(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     return array, np.diag([scale, scale, scale, 1.0]) @ image.affine
 
 
-def _nifti_kind(file: IO[bytes]) -> type[nib.Nifti1Image]:
+def _nifti_kind(file: BufferedIOBase) -> type[nib.Nifti1Image]:
     """The image class for the NIfTI version of an open file, which is left at its start."""
     size = int.from_bytes(file.read(4), "little")
     file.seek(0)
     return nib.Nifti2Image if size in (540, 0x1C020000) else nib.Nifti1Image
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> BufferedIOBase:
     return gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb")
 
 

@@ -7,6 +7,7 @@ that set of organs, and it counts for each of them: an organ is always scored on
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -80,10 +81,11 @@ def read_labels(source: Source, organs: Organs) -> Labelled:
     if not isinstance(source, Path):
         return _from_masks(source, organs)
     array, geometry = _read(source)
-    known = {0}.union(*organs.values())
+    numbered = cast(Mapping[str, Labels], organs)  # as a label map's organs are
+    known = {0}.union(*numbered.values())
     present = np.flatnonzero(np.bincount(array.ravel()))
     others = frozenset(int(value) for value in present) - known
-    return Labelled(array, geometry, dict(organs), others)
+    return Labelled(array, geometry, dict(numbered), others)
 
 
 def words(name: str) -> frozenset[str]:
@@ -96,11 +98,13 @@ def _from_masks(masks: Mapping[str, Path], organs: Organs) -> Labelled:
     chosen = _mask_files(masks, organs)
     # the organs that each label stands for: none, one each, then those that share voxels
     members: list[frozenset[str]] = [frozenset(), *(frozenset({organ}) for organ in organs)]
-    array, geometry, overlaps = None, None, {}
+    array: NDArray[np.uint16] | None = None
+    geometry: Geometry | None = None
+    overlaps: dict[tuple[str, ...], int] = {}
     for organ, paths in chosen.items():
         for path in paths:
             mask, grid = _read_mask(path)
-            if array is None:
+            if array is None or geometry is None:
                 array, geometry = np.zeros(mask.shape, np.uint16), grid
             elif difference := grid_difference(geometry, grid):
                 raise UserError(
@@ -115,6 +119,7 @@ def _from_masks(masks: Mapping[str, Path], organs: Organs) -> Labelled:
                     overlaps[pair] = overlaps.get(pair, 0) + int(counts[label])
                 merged[label] = _label_of(members[label] | {organ}, members)
             array[mask] = merged[earlier]
+    assert array is not None and geometry is not None, "an organ without a mask is refused"
     labels = {
         organ: tuple(label for label, inside in enumerate(members) if organ in inside)
         for organ in organs
@@ -144,8 +149,9 @@ def _mask_files(masks: Mapping[str, Path], organs: Organs) -> dict[str, list[Pat
     by_words: dict[frozenset[str], list[str]] = {}
     for name in masks:
         by_words.setdefault(words(name), []).append(name)
-    chosen, problems = {}, []
-    for organ, names in organs.items():
+    chosen: dict[str, list[Path]] = {}
+    problems: list[str] = []
+    for organ, names in cast(Mapping[str, tuple[str, ...]], organs).items():
         matches = [name for wanted in names for name in by_words.get(words(wanted), [])]
         missing = [wanted for wanted in names if words(wanted) not in by_words]
         if missing:

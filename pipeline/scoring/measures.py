@@ -58,7 +58,8 @@ def measure(
         shared_voxels=int(np.count_nonzero(truth & prediction)),
         voxel_ml=float(np.prod(spacing)) / 1000,
     )
-    pair = MaskPair(**asdict(sizes), **_surface_distances(truth, prediction, spacing))
+    voxels, mm = _surface_distances(truth, prediction, spacing)
+    pair = MaskPair(**asdict(sizes), voxels=voxels, mm=mm)
     extent = np.asarray(truth.shape if volume is None else volume, np.float64)
     return Measures(
         **asdict(sizes),
@@ -124,13 +125,15 @@ def _value(score: Score, pair: MaskPair) -> float:
 
 def _surface_distances(
     truth: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing: Sequence[float]
-) -> dict[str, Points]:
+) -> tuple[Points, Points]:
     """Distances of both directions, pooled, in voxels and in mm; none where a mask is empty."""
     if not (truth.any() and prediction.any()):
-        return {"voxels": np.empty(0), "mm": np.empty(0)}
+        return np.empty(0), np.empty(0)
     points = surface_points(truth, prediction)
-    units = {"voxels": (1.0,) * truth.ndim, "mm": spacing}
-    return {name: np.concatenate(point_distances(*points, unit)) for name, unit in units.items()}
+    voxels, mm = (
+        np.concatenate(point_distances(*points, unit)) for unit in ((1.0,) * truth.ndim, spacing)
+    )
+    return voxels, mm
 
 
 def _check(truth: NDArray, prediction: NDArray, spacing: Sequence[float]) -> None:

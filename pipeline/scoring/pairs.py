@@ -85,7 +85,7 @@ def _unpaired(
     ]
 
 
-def _volumes(folder: Path, name: str) -> dict[str, Source]:
+def _volumes(folder: Path, name: str) -> Mapping[str, Source]:
     """Case id to its label map or masks, by the pattern `name`; see `find_pairs`."""
     if name.count("{case}") == 0 or name.count("{organ}") > 1:
         raise UserError(

@@ -56,8 +56,8 @@ def layers(path: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
         raise UserError(f"{path}: {BASES}: the file stands on itself ({names}).")
     values = read_yaml(path)
     bases = values.pop(BASES, [SELF])
-    names = isinstance(bases, list) and bases and all(isinstance(name, str) for name in bases)
-    if not names or bases[-1] != SELF or SELF in bases[:-1]:
+    named = isinstance(bases, list) and bases and all(isinstance(name, str) for name in bases)
+    if not named or bases[-1] != SELF or SELF in bases[:-1]:
         raise UserError(
             f"{path}: {BASES}: expected names of files in its folder, without .yaml, and {SELF} "
             f"as the last, such as [paper, {SELF}]; found {bases!r}."

@@ -95,7 +95,7 @@ class PixelReader:
 
     def _open(self, path: Path) -> "ImageFileReader":
         """The multi-frame file, opened unless it is open already."""
-        if self._path != path:
+        if self._file is None or self._path != path:
             from highdicom.io import ImageFileReader
 
             self._close()

@@ -91,8 +91,8 @@ def write_dicom_seg(
 
 def _in_order(slices: NDArray[np.uint8], series: Series, source: Dataset) -> NDArray[np.uint8]:
     """The slices in the order of the source: for a multi-frame file, one for each stored frame."""
-    frames = [image.frame for image in series.images]
-    if None in frames:
+    frames = [image.frame for image in series.images if image.frame is not None]
+    if len(frames) < len(series.images):
         return slices
     stored = np.zeros((int(source.NumberOfFrames), *slices.shape[1:]), np.uint8)
     stored[frames] = slices
@@ -115,7 +115,7 @@ def organ_code(name: str) -> tuple[Code, Code | None]:
     return codes.SCT.AnatomicalStructure, None
 
 
-def _segment(number: int, name: str, colour: str) -> Dataset:
+def _segment(number: int, name: str, colour: str) -> hd.seg.SegmentDescription:
     """Description of one segment: number, name, code, algorithm and colour "#rrggbb"."""
     code, side = organ_code(name)
     segment = hd.seg.SegmentDescription(
