@@ -61,7 +61,6 @@ schema: $(READY)
 	hsam params --schema > workflow/schemas/params.schema.json
 
 bench: $(READY)
-	python benchmarks/model.py
 	python benchmarks/train.py
 	python benchmarks/slices.py
 	python benchmarks/predict.py

@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, clocks, the matrix rate, fresh processes, tables."""
+"""What the benchmarks share: command line, timing, separate processes, tables."""
 
 import argparse
 import importlib.metadata
@@ -15,8 +15,6 @@ from statistics import median
 from typing import Any
 
 import torch
-
-SIDE = 2048  # of the matrices that the rate is measured with
 
 
 def options(doc: str, rounds: int, threads: int, **numbers: tuple[int, str]) -> argparse.Namespace:
@@ -51,9 +49,9 @@ def _wait() -> None:
 
 
 def fastest(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Seconds of each piece of work: measured in turn, after a warm-up, the fastest round kept.
+    """The fastest of some rounds of each piece of work, in seconds, after a warm-up round.
 
-    Taking turns lets a busy neighbour harm all of them alike.
+    A round runs all of them one after the other, so that other load slows all of them alike.
     """
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds + 1):  # the first is the warm-up
@@ -67,15 +65,17 @@ def rounds_apart(
     threads: int,
     rounds: int,
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Pieces of work measured in turn, each in a process of its own, whose memory is told as well.
+    """Time pieces of work in turn, each in a process of its own, and measure their memory.
 
     Args:
-        makers: of each name, what makes the work, and its arguments; both can be pickled.
-        threads: of PyTorch, in each process.
-        rounds: repetitions of each, after a warm-up.
+        makers: name to a function that returns the work, and the function's arguments; both are
+            pickled.
+        threads: PyTorch's threads in each process.
+        rounds: repetitions of each, after a warm-up round.
 
     Returns:
-        seconds of every round, and peak memory in GiB: of the GPU, or of the process on the CPU.
+        name to the seconds of every round, and name to the peak memory in GiB: allocated on the
+        GPU where there is one, else resident.
     """
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
@@ -95,32 +95,23 @@ def rounds_apart(
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
-    """How many times faster: the median over the rounds, for both were measured side by side."""
+    """Median over the rounds of slow / fast; each round measured both, one after the other."""
     return median(a / b for a, b in zip(slow, fast, strict=True))
 
 
-_here: list[Callable[[], object]] = []  # the work of a process
+_work: list[Callable[[], object]] = []  # of this process
 
 
 def _make(make: Callable[..., Callable[[], object]], arguments: tuple[object, ...]) -> None:
-    _here.append(make(*arguments))
+    _work.append(make(*arguments))
 
 
 def _seconds_here() -> float:
-    return seconds(_here[0])
+    return seconds(_work[0])
 
 
 def _peak_here() -> float:
     return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else peak_gib()
-
-
-def matrix_work(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Callable[[], object]:
-    """A product of two SIDE x SIDE matrices: the rate that others are shares of."""
-    a, b, out = (torch.rand(SIDE, SIDE, device=device).to(dtype) for _ in range(3))
-    return lambda: torch.mm(a, b, out=out)
-
-
-MATRIX_FLOPS = 2 * SIDE**3
 
 
 def peak_gib() -> float:

@@ -3,12 +3,10 @@
     python benchmarks/train.py [--rounds 9] [--threads 2] [--json train.json]
 
 On a GPU when there is one (bfloat16 against float32), else on the CPU (float32 against float32).
-Both steps start from the same decoded slices of 512 x 512 pixels in memory and end with moved
-weights; `published_step.py` says what the other one includes. FLOPs are useful ones of forward and
-backward: products of linear layers, convolutions and attention for real patches, frozen weights
-without a gradient. The rate they are a share of is that of a large matrix product in the same
-precision. Each has a process of its own, for ours keeps freed memory; they take turns. Slices a
-second are those of the fastest round, ratios the median of the rounds' own.
+Both steps start from the same decoded slices of 512 x 512 pixels in memory and end with updated
+weights; `published_step.py` says what the other one includes. Each step has a process of its own;
+they take turns. Slices per second are those of the fastest round; the ratio is the median of the
+ratios of all rounds.
 """
 
 from collections.abc import Callable
@@ -16,14 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import MATRIX_FLOPS, machine, matrix_work, options, ratio, report, rounds_apart
-from model import encoder_flops
+from measure import machine, options, ratio, report, rounds_apart
 from published_step import PublishedStep
 from slices import SIDE
-from torch.utils.flop_counter import FlopCounterMode
 
 import hsam
-from hsam.backbones import get_backbone
 from pipeline.core.params.load import load
 from pipeline.training.batches import Batches
 from pipeline.training.devices import make_fabric, set_tf32
@@ -33,7 +28,7 @@ CLASSES = 9
 RECIPE = Path(__file__).parents[1] / "workflow" / "presets" / "paper.yaml"
 CASES = {  # backbone, image size, batch
     "cuda": (("vit_tiny", 128, 32), ("vit_b", 224, 32), ("vit_b", 512, 16)),
-    "cpu": (("vit_tiny", 128, 16), ("vit_b", 224, 2), ("vit_b", 512, 1), ("vit_b", 512, 2)),
+    "cpu": (("vit_tiny", 128, 16), ("vit_b", 224, 2), ("vit_b", 512, 1)),
 }
 PAPER_SLICES = 300 * 221  # epochs x slices of the paper's run on 10% of Synapse
 
@@ -73,33 +68,14 @@ def ours(backbone: str, image_size: int, batch: int, device: str) -> Step:
 STEPS = {"published": published, "ours": ours}
 
 
-def step_flops(backbone: str, image_size: int, batch: int) -> float:
-    """Useful FLOPs of a step: the frozen encoder twice, decoders forward and backward."""
-    model = hsam.build_hsam(backbone, image_size=image_size, num_classes=CLASSES - 1)
-    trained = model.config["train_encoder"]
-    sizes = get_backbone(backbone)
-    grid = image_size // 16
-    embedding = torch.rand(1, sizes.width, grid, grid, requires_grad=True)
-    with FlopCounterMode(display=False) as counter:
-        image_pe, dense = model.prompt_encoder()
-        coarse = model.coarse_decoder(embedding, image_pe, dense)
-        fine = model.fine_decoder(embedding, image_pe, dense, coarse, None, None)
-        (coarse.logits.sum() + fine.logits.sum()).backward()
-    encoder = encoder_flops(sizes, image_size) * (3 if trained else 2)
-    return batch * (encoder + counter.get_total_flops())
-
-
 def speed(
     backbone: str, image_size: int, batch: int, device: str, threads: int, rounds: int
 ) -> dict:
-    """Both steps and the matrix product, in turn."""
+    """Both steps, in turn."""
     case = (backbone, image_size, batch, device)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
     work = {name: (make, case) for name, make in STEPS.items()}
-    work["matrix"] = (matrix_work, (device, dtype))
     all_times, peaks = rounds_apart(work, threads, rounds)
     times = {name: min(values) for name, values in all_times.items()}
-    rate = MATRIX_FLOPS / times["matrix"]
     return {
         "backbone": backbone,
         "image": image_size,
@@ -107,8 +83,6 @@ def speed(
         "published, slices/s": batch / times["published"],
         "here, slices/s": batch / times["ours"],
         "ratio": ratio(all_times["published"], all_times["ours"]),
-        "matrix, GFLOP/s": rate / 1e9,
-        "here / matrix": step_flops(backbone, image_size, batch) / times["ours"] / rate,
         "paper's 10% run, min": PAPER_SLICES * times["ours"] / batch / 60,
         "published, GiB": peaks["published"],
         "here, GiB": peaks["ours"],

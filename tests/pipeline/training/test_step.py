@@ -14,7 +14,7 @@ SIZE = 32
 
 def trainer(device: str, **changes) -> Trainer:
     train = {"image_size": SIZE, "batch_size": 4, "learning_rate": 1e-3, **changes}
-    settings = make_params(train=train).train
+    settings = make_params(train=train, search={"trials": 0}).train
     fabric = make_fabric(settings, device)
     fabric.launch()
     return Trainer.make(fabric, build_model(settings, organs=2, seed=0), settings, seed=0)
