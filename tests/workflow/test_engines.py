@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ TINY = {
 METRICS = Path("results/evaluate/metrics.json")
 
 
-def run(folder: Path, *command: str) -> str:
+def run(folder: Path, *command: str, path: str | None = None) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
+    environment["PATH"] = path or environment["PATH"]
     environment |= {f"GIT_{role}_NAME": "test" for role in ("AUTHOR", "COMMITTER")}
     environment |= {f"GIT_{role}_EMAIL": "test@localhost" for role in ("AUTHOR", "COMMITTER")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -32,7 +34,10 @@ def run(folder: Path, *command: str) -> str:
 
 
 def snakemake(folder: Path, *arguments: str) -> str:
-    return run(folder, "snakemake", "--cores", "2", "--resources", "gpu=0", *arguments)
+    """Snakemake where no environment is activated."""
+    command = str(Path(sys.executable).with_name("snakemake"))
+    options = ("--cores", "2", "--resources", "gpu=0")
+    return run(folder, command, *options, *arguments, path=os.defpath)
 
 
 def planned(folder: Path, *arguments: str) -> set[str]:

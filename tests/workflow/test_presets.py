@@ -146,3 +146,16 @@ def test_snakemake_takes_a_partial_params_yaml(folder):
     assert by_snakemake(folder) == validate({"train": {"epochs": 7}}, "")
     assert not (folder / "runs").exists()
     assert by_snakemake(folder, "later") == load([folder / "workflow/presets/later.yaml"])
+
+
+def test_the_readmes_preset_of_ones_own_is_valid_on_both_roads(folder):
+    text = (ROOT / "README.md").read_text()
+    mine = folder / "workflow" / "presets" / "mine.yaml"
+    mine.write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    found = load([mine])
+    assert (found.dataset.name, found.split.subjects, found.train.backbone) == (
+        "nnunet",
+        5,
+        "vit_b",
+    )
+    assert by_hydra(folder, "+workflow/presets=mine") == found

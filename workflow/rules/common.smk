@@ -1,13 +1,12 @@
 """What the rules share: the parameters, the raw files of each case, the code of each stage."""
 
-import os
+import shlex
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-# jobs find `hsam` also where the environment was not activated
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 sys.path.insert(0, workflow.basedir)
 
 from pipeline import datasets
@@ -42,7 +41,7 @@ def parameters():
     return resolve([*found, Layer("--config", dict(settings.config))])
 
 
-def params_file():
+def written_params():
     """params.yaml, or with overlays from the command line a file that holds the result."""
     try:
         if load([Path("params.yaml")]) == PARAMS:
@@ -53,6 +52,13 @@ def params_file():
     if not path.exists():
         files.write_text(path, render(PARAMS))
     return str(path)
+
+
+def params_file(wildcards, input):
+    """What a command's --params names. Snakemake does not compare a parameter that is a function of
+    `input` with the last run's: the values that the stage `reads` rerun it, not the file's name.
+    """
+    return PARAMS_FILE
 
 
 def reads(stage):
@@ -66,10 +72,15 @@ def sources(stage):
 
 
 PARAMS = checked(parameters)
-PARAMS_FILE = checked(params_file)
+PARAMS_FILE = written_params()
 CASES = checked(datasets.expected_files, PARAMS.dataset)
 PHANTOM = "data/raw/phantom"
 PHANTOM_FILES = [str(path) for path in phantom.paths(PHANTOM, PARAMS.dataset.phantom)]
+
+# jobs find `hsam` also where no environment is activated; one of conda's brings its own
+if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+    here = shlex.quote(str(Path(sys.executable).parent))
+    shell.prefix(f"set -euo pipefail; export PATH={here}:$PATH; ")
 
 
 wildcard_constraints:

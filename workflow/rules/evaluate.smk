@@ -25,11 +25,14 @@ rule evaluate:
         provenance="results/evaluate/provenance.json",
     log:
         "logs/evaluate.log",
+    conda:
+        "../envs/hsam.yaml"
     threads: workflow.cores
     resources:
         mem_mb=8000,
         gpu=1,
     params:
         reads("evaluate"),
+        file=params_file,
     shell:
-        "hsam evaluate --params {PARAMS_FILE:q} --gpus {resources.gpu} 2>&1 | tee {log}"
+        "hsam evaluate --params {params.file:q} --gpus {resources.gpu} 2>&1 | tee {log}"

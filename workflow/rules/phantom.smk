@@ -6,13 +6,16 @@ rule phantom:
         PHANTOM_FILES,
     log:
         "logs/phantom.log",
+    conda:
+        "../envs/hsam.yaml"
     resources:
         mem_mb=1000,
     params:
         reads("phantom"),
+        out=lambda wildcards, output: PHANTOM,
         cases=PARAMS.dataset.phantom.cases,
         seed=PARAMS.dataset.phantom.seed,
         size=PARAMS.dataset.phantom.size,
     shell:
-        "hsam phantom --out {PHANTOM} --cases {params.cases} --seed {params.seed}"
+        "hsam phantom --out {params.out} --cases {params.cases} --seed {params.seed}"
         " --size {params.size} 2>&1 | tee {log}"

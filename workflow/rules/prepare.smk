@@ -6,12 +6,15 @@ rule prepare_case:
         "results/prepare/shards/{case}.parquet",
     log:
         "logs/prepare/{case}.log",
+    conda:
+        "../envs/hsam.yaml"
     resources:
         mem_mb=4000,
     params:
         reads("prepare"),
+        file=params_file,
     shell:
-        "hsam prepare --params {PARAMS_FILE:q} --case {wildcards.case:q} 2>&1 | tee {log:q}"
+        "hsam prepare --params {params.file:q} --case {wildcards.case:q} 2>&1 | tee {log:q}"
 
 
 rule prepare:
@@ -23,10 +26,13 @@ rule prepare:
         provenance="results/prepare/provenance.json",
     log:
         "logs/prepare.log",
+    conda:
+        "../envs/hsam.yaml"
     threads: workflow.cores
     resources:
         mem_mb=4000,
     params:
         reads("prepare"),
+        file=params_file,
     shell:
-        "hsam prepare --params {PARAMS_FILE:q} --jobs {threads} 2>&1 | tee {log}"
+        "hsam prepare --params {params.file:q} --jobs {threads} 2>&1 | tee {log}"

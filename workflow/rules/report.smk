@@ -27,9 +27,12 @@ rule report:
         ),
     log:
         "logs/report.log",
+    conda:
+        "../envs/hsam.yaml"
     resources:
         mem_mb=4000,
     params:
         reads("report"),
+        file=params_file,
     shell:
-        "hsam report --params {PARAMS_FILE:q} 2>&1 | tee {log}"
+        "hsam report --params {params.file:q} 2>&1 | tee {log}"

@@ -10,11 +10,14 @@ rule search:
         provenance="results/search/provenance.json",
     log:
         "logs/search.log",
+    conda:
+        "../envs/hsam.yaml"
     threads: workflow.cores
     resources:
         mem_mb=16000,
         gpu=1,
     params:
         reads("search"),
+        file=params_file,
     shell:
-        "hsam search --params {PARAMS_FILE:q} --gpus {resources.gpu} 2>&1 | tee {log}"
+        "hsam search --params {params.file:q} --gpus {resources.gpu} 2>&1 | tee {log}"

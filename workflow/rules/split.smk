@@ -10,9 +10,12 @@ rule split:
         provenance="results/split/provenance.json",
     log:
         "logs/split.log",
+    conda:
+        "../envs/hsam.yaml"
     resources:
         mem_mb=1000,
     params:
         reads("split"),
+        file=params_file,
     shell:
-        "hsam split --params {PARAMS_FILE:q} 2>&1 | tee {log}"
+        "hsam split --params {params.file:q} 2>&1 | tee {log}"

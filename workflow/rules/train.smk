@@ -14,11 +14,14 @@ rule train:
         provenance="results/train/provenance.json",
     log:
         "logs/train.log",
+    conda:
+        "../envs/hsam.yaml"
     threads: workflow.cores
     resources:
         mem_mb=16000,
         gpu=PARAMS.train.devices,
     params:
         reads("train"),
+        file=params_file,
     shell:
-        "hsam train --params {PARAMS_FILE:q} --gpus {resources.gpu} 2>&1 | tee {log}"
+        "hsam train --params {params.file:q} --gpus {resources.gpu} 2>&1 | tee {log}"

@@ -2,7 +2,8 @@
 
 The models are the one source of the parameters' meaning: `params.yaml`'s comments,
 `workflow/schemas/params.schema.json` and the messages for bad values all come from them.
-They set no defaults: every key stands in `params.yaml`, where a reader and DVC can see it.
+They set no defaults: those stand in `defaults.yaml`, and all of them in `params.yaml`, where a
+reader and DVC can see them.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
