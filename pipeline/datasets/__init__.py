@@ -9,10 +9,10 @@ from pipeline.core.params.blocks import Dataset
 from pipeline.core.registry import DATASETS
 from pipeline.datasets.base import (
     CanonicalSplit,
+    CaseList,
     DataSet,
     LabelMap,
     RawCase,
-    Scan,
 )
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "DataSet",
     "LabelMap",
     "RawCase",
-    "Scan",
+    "CaseList",
     "expected_files",
     "get",
     "named",
@@ -39,9 +39,9 @@ def get(dataset: Dataset) -> DataSet:
 
 
 def expected_files(dataset: Dataset) -> dict[str, RawCase]:
-    """Case id to raw files as a workflow engine must know them before any stage runs.
+    """Case id to raw files, as the workflow engines need them before any stage runs.
 
     Raises:
-        UserError: files of a data set that isn't made on the spot are missing.
+        UserError: files are missing, of any data set but the phantom, which a stage makes.
     """
     return get(dataset).expected_files(dataset)

@@ -1,9 +1,9 @@
-"""What every data set of the registry answers, and the types of the answers."""
+"""The interface of a data set: where its files are, what its labels mean, how it is split."""
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,26 +13,25 @@ from numpy.typing import NDArray
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Dataset, Percentile, Window
 
-# [-125, 275] HU is what the literature on Synapse uses; abdominal soft tissue lies within.
+# the window for abdominal soft tissue, HU, in the literature on Synapse
 CT_WINDOW = Window(kind="window", low=-125.0, high=275.0)
-# MR has no units: the darkest and brightest half percent of the volume's voxels are clipped, as
-# promptable models for medical images do (MedSAM).
+# MR has no units: the darkest and the brightest half percent of a volume's voxels are clipped, as
+# in MedSAM
 MR_PERCENTILES = Percentile(kind="percentile", low=0.5, high=99.5)
-# class indices are kept in one byte
-MOST_ORGANS = 255
+MOST_ORGANS = 255  # class indices are stored as uint8
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
 class RawCase:
-    """One subject's raw files; they need not exist.
+    """Paths of the raw files of one subject; they need not exist.
 
     Attributes:
-        case: the id, a plain file name.
+        case: id of the case, usable as a file name.
         image: the image volume.
-        label: the label volume; None where there is no such file.
-        image_key, label_key: names inside an HDF5 file.
-        image_voxels, label_voxels: the file that a header without voxels (.mhd) points to.
+        label: the label volume, None where there is none.
+        image_key, label_key: names of the data sets inside an HDF5 file.
+        image_voxels, label_voxels: files with the voxels, where the header is a file apart (.mhd).
     """
 
     case: str
@@ -45,28 +44,28 @@ class RawCase:
 
     @property
     def image_files(self) -> tuple[Path, ...]:
-        """The files that hold the image."""
+        """The files of the image: volume or header, and voxels where they are apart."""
         return _present(self.image, self.image_voxels)
 
     @property
     def label_files(self) -> tuple[Path, ...]:
-        """The files that hold the label."""
+        """The files of the label, as for the image; empty where there is no label."""
         return _present(self.label, self.label_voxels)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that the case is read from, each once."""
+        """All files of the case, each once."""
         return tuple(dict.fromkeys(self.image_files + self.label_files))
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Raw label values to class indices 1..K; everything else is background or a mistake.
+    """Which raw label values are which class, 1 to K; 0 is the background.
 
     Attributes:
         organs: organ to its raw values, in the order of the class indices.
-        ignored: raw values that are known and become background.
-        others: what a value outside the map and `ignored` is: an error or background.
+        ignored: raw values that may occur and become background.
+        others: whether any other raw value is an error or becomes background.
     """
 
     organs: Mapping[str, tuple[int, ...]]
@@ -79,14 +78,14 @@ class LabelMap:
         return tuple(self.organs)
 
     def unknown(self, values: Iterable[int]) -> list[int]:
-        """The values that the map has no place for, sorted."""
+        """Those of the values that are an error under this map, sorted."""
         if self.others == "background":
             return []
         known = self.ignored.union(*self.organs.values())
         return sorted({int(value) for value in values} - {0} - known)
 
     def apply(self, labels: NDArray) -> NDArray[np.uint8]:
-        """Class indices of the same shape; 0 is the background."""
+        """Raw label values of any shape -> class indices."""
         classes = np.zeros_like(labels, np.uint8)
         for index, raws in enumerate(self.organs.values(), 1):
             for raw in raws:
@@ -96,50 +95,55 @@ class LabelMap:
 
 @dataclass(frozen=True)
 class CanonicalSplit:
-    """The split that the literature uses; ids that it doesn't name are in neither part."""
+    """Case ids of the split used in the literature; other cases are in neither part."""
 
     train: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
 
     def role(self, case: str) -> Literal["train", "test"] | None:
-        """The part that a case belongs to."""
+        """The part of a case, None where it is in neither."""
         if case in self.test:
             return "test"
         return "train" if case in self.train else None
 
 
 @dataclass
-class Scan:
-    """What lies in a data set's folder: cases in order of their ids, and what is wrong."""
+class CaseList:
+    """The cases in a data set's folder, and everything wrong with the folder.
+
+    Attributes:
+        cases: case id to raw files.
+        problems: one sentence each.
+    """
 
     cases: dict[str, RawCase] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def add(self, raw: RawCase) -> None:
-        """Take a case in, unless its id is not usable or already taken."""
-        known = next((key for key in self.cases if key.lower() == raw.case.lower()), None)
+        """Add a case; an id that is not usable or already taken becomes a problem instead."""
+        same = next((case for case in self.cases if case.lower() == raw.case.lower()), None)
         if not CASE_ID.fullmatch(raw.case):
             self.problems.append(
                 f"{raw.image}: case id {raw.case!r} must be letters, digits, '_', '.' and '-', "
                 "the first a letter or digit; rename the files."
             )
-        elif known is not None:
+        elif same is not None:
             self.problems.append(
                 f"{raw.image}: case id {raw.case} is there twice, also as "
-                f"{self.cases[known].image}; remove or rename one."
+                f"{self.cases[same].image}; remove or rename one."
             )
         else:
             self.cases[raw.case] = raw
 
 
 class DataSet(ABC):
-    """One entry of the registry.
+    """A data set of the registry.
 
     Attributes:
         name: as in `dataset.name` of the parameters.
-        layout: the files below the root, for messages.
-        source: where the data come from, for messages.
-        remark: what a reader of scores on these data must know, for reports; None: nothing.
+        layout: paths of the files below the root, for messages.
+        source: where to get the data, for messages.
+        remark: a caveat on scores on these data, for reports; None: there is none.
     """
 
     name: str
@@ -148,31 +152,31 @@ class DataSet(ABC):
     remark: str | None = None
 
     @abstractmethod
-    def _scan(self, dataset: Dataset) -> Scan:
-        """All cases under an existing root, `dataset.cases` not yet applied."""
+    def _find_cases(self, dataset: Dataset) -> CaseList:
+        """All cases under an existing root, also those that `dataset.cases` leaves out."""
 
     @abstractmethod
     def _labels(self, dataset: Dataset) -> LabelMap:
-        """The data set's own label map."""
+        """The label map of the data set, without `dataset.labels` and `dataset.other_labels`."""
 
     def intensity(self, dataset: Dataset) -> Window | Percentile:
-        """The rule that brings the data set's images to [0, 1]; here the one for CT."""
+        """The rule that maps the images to [0, 1]; here the window for abdominal CT."""
         return CT_WINDOW
 
     def canonical(self, dataset: Dataset) -> CanonicalSplit:
-        """The split of the literature; empty where there is none."""
+        """The split used in the literature; empty where there is none."""
         return CanonicalSplit()
 
-    def scan(self, dataset: Dataset) -> Scan:
-        """The cases to use, and everything wrong with the folder; raises nothing."""
+    def list_cases(self, dataset: Dataset) -> CaseList:
+        """The cases to use and everything wrong with the folder; raises no UserError."""
         root = Path(dataset.root)
         if not root.is_dir():
             problem = f"{root}: there is no such folder (dataset.root). {self._advice()}"
-            return Scan(problems=[problem])
+            return CaseList(problems=[problem])
         try:
-            found = self._scan(dataset)
+            found = self._find_cases(dataset)
         except OSError as error:
-            return Scan(problems=[f"{error.filename}: can't be read ({error.strerror})."])
+            return CaseList(problems=[f"{error.filename}: can't be read ({error.strerror})."])
         if not found.cases and not found.problems:
             found.problems.append(f"{root}: no case found there. {self._advice()}")
         return chosen(found, dataset)
@@ -181,59 +185,65 @@ class DataSet(ABC):
         """Case id to raw files, sorted by id.
 
         Raises:
-            UserError: the root or named cases are missing, ids are unusable or there twice.
+            UserError: everything wrong with the folder: no root, no cases, cases of
+                `dataset.cases` that are not there, ids that are unusable or not unique.
         """
-        found = self.scan(dataset)
+        found = self.list_cases(dataset)
         if found.problems:
             raise UserError(found.problems)
         return found.cases
 
     def expected_files(self, dataset: Dataset) -> dict[str, RawCase]:
-        """The cases as a workflow engine must know them before any stage runs."""
+        """Case id to raw files, known before any stage runs; raises as `find`."""
         return self.find(dataset)
 
     def labels(self, dataset: Dataset) -> LabelMap:
-        """The label map to use: `dataset.labels` and `dataset.other_labels` over the own one.
+        """The label map: that of the parameters, or else the data set's.
 
-        Raw labels that the data set knows and `dataset.labels` leaves out become background.
+        Raw labels of the data set that `dataset.labels` doesn't name become background.
 
         Raises:
-            UserError: a raw label is claimed twice, is negative or is 0, the background.
+            UserError: a raw label belongs to two organs, or isn't above 0; too many organs.
         """
         if dataset.labels is None:
-            own = self._labels(dataset)
+            labels = self._labels(dataset)
         else:
-            organs = _parse_labels(dataset.labels)
-            own = LabelMap(organs, self._known(dataset))
-        if len(own.organs) > MOST_ORGANS:
+            labels = LabelMap(_parse_labels(dataset.labels), self._known(dataset))
+        if len(labels.organs) > MOST_ORGANS:
             raise UserError(
-                f"dataset: expected at most {MOST_ORGANS} organs, found {len(own.organs)}."
+                f"dataset: expected at most {MOST_ORGANS} organs, found {len(labels.organs)}."
             )
-        return LabelMap(own.organs, own.ignored, dataset.other_labels or own.others)
+        return replace(labels, others=dataset.other_labels or labels.others)
 
     def _known(self, dataset: Dataset) -> frozenset[int]:
-        """Raw labels that may turn up in the data set's files."""
-        own = self._labels(dataset)
-        return own.ignored.union(*own.organs.values())
+        """Raw labels that may occur in the files, besides 0."""
+        labels = self._labels(dataset)
+        return labels.ignored.union(*labels.organs.values())
 
     def _advice(self) -> str:
+        """What belongs into the folder, and where to get it, for messages."""
         return f"Expected below it: {self.layout}. Data: {self.source}."
 
 
-def chosen(found: Scan, dataset: Dataset) -> Scan:
-    """The scan with the cases that `dataset.cases` names, sorted; an unknown one is a problem."""
+def chosen(found: CaseList, dataset: Dataset) -> CaseList:
+    """The cases that `dataset.cases` names, sorted; one that is not there becomes a problem."""
     wanted = found.cases if dataset.cases is None else dataset.cases
     missing = [
-        f"{dataset.root}: case {case} (dataset.cases) is not there; found {_few(found.cases)}."
+        f"{dataset.root}: case {case} (dataset.cases) is not there; found {few(found.cases)}."
         for case in wanted
         if case not in found.cases
     ]
     cases = {case: found.cases[case] for case in sorted(found.cases) if case in wanted}
-    return Scan(cases, found.problems + missing if found.cases else found.problems)
+    return CaseList(cases, found.problems + missing if found.cases else found.problems)
 
 
 def file_cases(folder: Path, pattern: str) -> dict[str, list[Path]]:
-    """Files of a folder whose whole name matches `pattern`, by its group `case`, sorted."""
+    """Case id to the files of a folder whose whole name matches a pattern, sorted.
+
+    Args:
+        folder: need not exist.
+        pattern: regular expression with a group `case`.
+    """
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         match = re.fullmatch(pattern, path.name)
@@ -247,25 +257,31 @@ def pair(
     images: Mapping[str, list[Path]],
     labels: Mapping[str, list[Path]],
     expected: Callable[[str], Path],
-) -> Scan:
-    """Images and labels of one id put together.
+) -> CaseList:
+    """Pair the images and labels of the same id.
 
     Args:
-        images, labels: case id to the files found for it.
-        expected: case id to the path of the image that a label without one is missing.
+        images, labels: case id to the files found; more than one is a problem.
+        expected: case id to the path where its image should be, for labels without one.
     """
-    scan = Scan()
+    found = CaseList()
     for case in sorted(set(images) | set(labels)):
-        found = images.get(case) or [expected(case)]
-        for kind, paths in (("image", found), ("label", labels.get(case, []))):
+        of_image, of_label = images.get(case) or [expected(case)], labels.get(case, [])
+        for kind, paths in (("image", of_image), ("label", of_label)):
             if len(paths) > 1:
                 names = ", ".join(path.name for path in paths)
-                scan.problems.append(
+                found.problems.append(
                     f"{paths[0].parent}: case {case} has more than one {kind} file ({names}); "
                     "remove all but one."
                 )
-        scan.add(RawCase(case, found[0], next(iter(labels.get(case, [])), None)))
-    return scan
+        found.add(RawCase(case, of_image[0], next(iter(of_label), None)))
+    return found
+
+
+def few(names: Iterable[str], most: int = 5) -> str:
+    """The first names as a list for a message, and how many there are where some are left out."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
 
 def _present(*paths: Path | None) -> tuple[Path, ...]:
@@ -273,6 +289,7 @@ def _present(*paths: Path | None) -> tuple[Path, ...]:
 
 
 def _parse_labels(labels: Mapping[str, int | list[int]]) -> dict[str, tuple[int, ...]]:
+    """Organ to raw labels from `dataset.labels`; UserError with everything wrong in it."""
     organs = {
         organ: (raw,) if isinstance(raw, int) else tuple(raw) for organ, raw in labels.items()
     }
@@ -294,8 +311,3 @@ def _parse_labels(labels: Mapping[str, int | list[int]]) -> dict[str, tuple[int,
     if problems:
         raise UserError(problems)
     return organs
-
-
-def _few(names: Iterable[str], most: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")

@@ -1,10 +1,10 @@
-"""`hsam check`: everything wrong with a data set at once, and a fingerprint of each case.
+"""Checking raw data: everything wrong with a data set at once, and a fingerprint of each case.
 
-The same checks guard `prepare`, so that bad data never reaches a shard. Nothing of a file but its
-voxels and geometry is reported: headers may hold names of patients.
+`hsam check` reports it, and the stage prepare refuses the same cases. Of a file's header only the
+geometry is reported, since headers may hold names of patients.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,17 +19,22 @@ from pipeline import datasets
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params
 from pipeline.core.pool import over_cases
-from pipeline.datasets.base import LabelMap, RawCase
+from pipeline.datasets.base import LabelMap, RawCase, few
 from pipeline.imaging import volumes
-from pipeline.imaging.grids import TOLERANCE, largest_distance
+from pipeline.imaging.grids import grid_difference
 from pipeline.imaging.volumes import Volume
 
-PERCENTILES = (0.5, 50.0, 99.5)
+PERCENTILES = (0.5, 50.0, 99.5)  # of a case's intensities, in its fingerprint
 
 
 @dataclass
 class Inspection:
-    """One case, read and checked: its volumes in source axes, None where one can't be used."""
+    """One case, read and checked.
+
+    Attributes:
+        problems: one sentence each; none: the case can be prepared.
+        image, label: (x, y, z) in source order, None where the file can't be read.
+    """
 
     problems: list[str] = field(default_factory=list)
     image: Volume | None = None
@@ -42,8 +47,8 @@ class Report:
 
     Attributes:
         name: the data set's.
-        class_names: organs in the order of the class indices.
-        fingerprints: one a case that could be read (see `check_case`), sorted by case.
+        class_names: organs; `class_names[k - 1]` is class k.
+        fingerprints: of the cases without problems (see `check_case`), sorted by case.
         problems: one sentence each; none: the data set can be prepared.
     """
 
@@ -75,7 +80,7 @@ class Report:
 
 
 def missing_files(raw: RawCase) -> list[str]:
-    """One sentence for each file that a case should have and hasn't."""
+    """One sentence for each file of the case that is not there."""
     problems = [
         f"{raw.case}: {path}: there is no such file; add it or remove the case."
         for path in raw.files
@@ -89,13 +94,13 @@ def missing_files(raw: RawCase) -> list[str]:
 
 
 def inspect(raw: RawCase, labels: LabelMap) -> Inspection:
-    """Read a case and gather everything that is wrong with it; raises nothing."""
+    """Read a case and collect everything that is wrong with it; raises no UserError."""
     found = Inspection(problems=missing_files(raw))
     if all(path.is_file() for path in raw.image_files):
-        with _gather(found, raw):
+        with _collecting(found, raw):
             found.image = volumes.read(raw.image, raw.image_key)
     if raw.label is not None and all(path.is_file() for path in raw.label_files):
-        with _gather(found, raw):
+        with _collecting(found, raw):
             found.label = volumes.read(raw.label, raw.label_key)
     if found.image is not None:
         found.problems += _image_problems(raw, found.image.array)
@@ -107,12 +112,12 @@ def inspect(raw: RawCase, labels: LabelMap) -> Inspection:
 
 
 def check_case(raw: RawCase, labels: LabelMap) -> tuple[list[str], dict[str, Any] | None]:
-    """The problems of one case and its fingerprint.
+    """Check one case.
 
     Returns:
-        Sentences, and, when there are none: case, shape (x, y, z), spacing_mm (x, y, z),
-        orientation, type of the values, minimum, maximum and percentiles of the intensity in source
-        units (CT: HU), and voxels: organ to number of voxels.
+        Problems, one sentence each, and the fingerprint, None where there are problems: case,
+        shape (x, y, z), spacing_mm (x, y, z), orientation, type of the values, minimum, maximum
+        and percentiles of the intensity in source units (CT: HU), and voxels: organ to number.
     """
     found = inspect(raw, labels)
     if found.problems or found.image is None or found.label is None:
@@ -123,7 +128,17 @@ def check_case(raw: RawCase, labels: LabelMap) -> tuple[list[str], dict[str, Any
 def fingerprint(
     case: str, image: Volume, classes: NDArray[np.uint8], labels: LabelMap
 ) -> dict[str, Any]:
-    """What users can compare with others' (see `check_case`); plain JSON types."""
+    """What identifies a case to users who have the same data (see `check_case`).
+
+    Args:
+        case: its id.
+        image: in source order.
+        classes: (x, y, z), class indices.
+        labels: names the classes.
+
+    Returns:
+        Plain JSON types.
+    """
     array = image.array
     counts = np.bincount(classes.ravel(), minlength=len(labels.names) + 1)
     percentiles = np.percentile(array, PERCENTILES)
@@ -144,29 +159,30 @@ def fingerprint(
 
 
 def check_data_set(params: Params, jobs: int = 1) -> Report:
-    """Check every case of `dataset`; all problems of all cases are in the report.
+    """Check every case of a data set; the report holds all problems of all cases.
 
     Args:
         params: `dataset` is read.
-        jobs: processes.
+        jobs: number of processes.
     """
     dataset = params.dataset
     entry = datasets.get(dataset)
-    scan = entry.scan(dataset)
+    listed = entry.list_cases(dataset)
     try:
         labels = entry.labels(dataset)
     except UserError as error:
-        # a description that can't be read is found by the scan already
-        more = [problem for problem in error.problems if problem not in scan.problems]
-        return Report(dataset.name, [], [], scan.problems + more)
-    cases = {case: (raw, labels) for case, raw in scan.cases.items()}
+        # a dataset.json that can't be read is a problem of the list already
+        more = [problem for problem in error.problems if problem not in listed.problems]
+        return Report(dataset.name, [], [], listed.problems + more)
+    cases = {case: (raw, labels) for case, raw in listed.cases.items()}
     results, problems = over_cases(_check, cases, jobs, "check")
     return Report(
-        dataset.name, list(labels.names), list(results.values()), scan.problems + problems
+        dataset.name, list(labels.names), list(results.values()), listed.problems + problems
     )
 
 
 def _check(arguments: tuple[RawCase, LabelMap]) -> dict[str, Any]:
+    """`check_case` in a worker process: the fingerprint, or its problems as a UserError."""
     problems, found = check_case(*arguments)
     if found is None:
         raise UserError(problems)
@@ -174,7 +190,8 @@ def _check(arguments: tuple[RawCase, LabelMap]) -> dict[str, Any]:
 
 
 @contextmanager
-def _gather(found: Inspection, raw: RawCase) -> Iterator[None]:
+def _collecting(found: Inspection, raw: RawCase) -> Iterator[None]:
+    """A UserError inside the block becomes problems of the case."""
     try:
         yield
     except UserError as error:
@@ -194,13 +211,13 @@ def _image_problems(raw: RawCase, array: NDArray[Any]) -> list[str]:
 
 
 def _label_problems(raw: RawCase, array: NDArray[Any], labels: LabelMap) -> list[str]:
-    # by hashing: sorting the voxels of a whole CT takes many seconds
+    # pandas hashes, while NumPy sorts the voxels, which takes many seconds on a whole CT
     values = np.sort(pd.unique(array.ravel("K")))
     odd = values[~np.isfinite(values) | (values != np.rint(values))]
     if odd.size:
         return [
             f"{raw.case}: {raw.label}: expected whole numbers as labels, found "
-            f"{_some(odd)}; was the label volume resampled with interpolation?"
+            f"{_listed(odd)}; was the label volume resampled with interpolation?"
         ]
     unknown = labels.unknown(values)
     if unknown:
@@ -208,36 +225,28 @@ def _label_problems(raw: RawCase, array: NDArray[Any], labels: LabelMap) -> list
             f"{name} {'/'.join(map(str, raws))}" for name, raws in labels.organs.items()
         )
         return [
-            f"{raw.case}: {raw.label}: labels {_some(unknown)} are not in the map ({known}); "
+            f"{raw.case}: {raw.label}: labels {_listed(unknown)} are not in the map ({known}); "
             "add them to dataset.labels or set dataset.other_labels to background."
         ]
     return []
 
 
 def _grid_problems(raw: RawCase, image: Volume, label: Volume) -> list[str]:
-    first, second = image.geometry, label.geometry
-    if first.shape != second.shape:
-        return [
-            f"{raw.case}: {raw.label}: expected the image's shape {first.shape}, "
-            f"found {second.shape}."
-        ]
-    distance = largest_distance(first, second)
-    allowed = TOLERANCE * min(first.spacing)
-    if distance > allowed:
-        return [
-            f"{raw.case}: {raw.label}: expected the image's geometry, found voxels up to "
-            f"{distance:.3g} mm away (allowed: {allowed:.3g} mm; orientation {second.orientation}, "
-            f"image {first.orientation}); mend the label's header."
-        ]
-    return []
+    difference = grid_difference(image.geometry, label.geometry)
+    if difference is None:
+        return []
+    return [
+        f"{raw.case}: {raw.label}: expected the image's grid, found {difference}; mend the label's "
+        "header."
+    ]
 
 
-def _some(values: Any, most: int = 8) -> str:
-    text = ", ".join(f"{value:g}" for value in values[:most])
-    return text + (f", ... ({len(values)} in all)" if len(values) > most else "")
+def _listed(values: Iterable[float]) -> str:
+    return few((f"{value:g}" for value in values), most=8)
 
 
 def _flat(fingerprint: dict[str, Any]) -> dict[str, str]:
+    """A fingerprint as one row of text, its inner mappings as columns of their own."""
     row: dict[str, str] = {}
     for key, value in fingerprint.items():
         if isinstance(value, dict):

@@ -2,7 +2,7 @@
 
 Two forms are read: `mri_norm2.h5`, cropped and normalised, which UA-MT and most of the
 semi-supervised literature use, and the challenge's own NRRD files. HDF5 axes are (x, y, z),
-growing to the patient's left, back and head; spacing is 0.625 mm on each.
+growing to the patient's left, back and head (LPS); the spacing is 0.625 mm along each.
 """
 
 from pathlib import Path
@@ -11,10 +11,10 @@ from pipeline.core.params.blocks import Dataset, Percentile
 from pipeline.datasets.base import (
     MR_PERCENTILES,
     CanonicalSplit,
+    CaseList,
     DataSet,
     LabelMap,
     RawCase,
-    Scan,
 )
 
 HDF5, IMAGE, LABEL = "mri_norm2.h5", "lgemri.nrrd", "laendo.nrrd"
@@ -55,7 +55,7 @@ TRAIN, TEST = tuple(TRAIN_LIST.split()), tuple(TEST_LIST.split())
 
 
 class LeftAtrium(DataSet):
-    """Case ids are the names of the folders."""
+    """The left atrium data; case ids are the names of the folders."""
 
     name = "la"
     layout = f"<case>/{HDF5}, or <case>/{IMAGE} and <case>/{LABEL}"
@@ -69,22 +69,22 @@ class LeftAtrium(DataSet):
         f"less than scores on whole scans (the challenge's {IMAGE})."
     )
 
-    def _scan(self, dataset: Dataset) -> Scan:
-        scan = Scan()
+    def _find_cases(self, dataset: Dataset) -> CaseList:
+        found = CaseList()
         for folder in sorted(Path(dataset.root).iterdir()):
             hdf5, image, label = (folder / name for name in (HDF5, IMAGE, LABEL))
             if hdf5.is_file():
-                scan.add(RawCase(folder.name, hdf5, hdf5, "image", "label"))
+                found.add(RawCase(folder.name, hdf5, hdf5, "image", "label"))
             elif image.is_file() or label.is_file():
-                scan.add(RawCase(folder.name, image, label if label.is_file() else None))
-        return scan
+                found.add(RawCase(folder.name, image, label if label.is_file() else None))
+        return found
 
     def _labels(self, dataset: Dataset) -> LabelMap:
-        # 1 in the HDF5 files, 255 in the challenge's
+        # 1 in the HDF5 files, 255 in the challenge's NRRD files
         return LabelMap({"left atrium": (1, 255)})
 
     def intensity(self, dataset: Dataset) -> Percentile:
-        """The rule for MR."""
+        """The percentiles for MR."""
         return MR_PERCENTILES
 
     def canonical(self, dataset: Dataset) -> CanonicalSplit:

@@ -1,7 +1,7 @@
-"""Any folder in nnU-Net's raw format: how users bring their own data, without code.
+"""Any folder in nnU-Net's raw format, so that users bring their own data without code.
 
-`dataset.json` names channels, labels and the file ending; both its first (`modality`, labels as
-number to name) and its second version (`channel_names`, name to number) are read.
+`dataset.json` names channels, labels and the file ending. Both versions of it are read: the first
+has `modality` and labels as number to name, the second `channel_names` and name to number.
 """
 
 import re
@@ -15,32 +15,32 @@ from pipeline.core.params.blocks import Dataset, Percentile, Window
 from pipeline.datasets.base import (
     CT_WINDOW,
     MR_PERCENTILES,
+    CaseList,
     DataSet,
     LabelMap,
     RawCase,
-    Scan,
     file_cases,
     pair,
 )
 
 JSON = "dataset.json"
-# formats whose files hold header and voxels together
+# formats that keep header and voxels in one file
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
 class NnUNet(DataSet):
-    """Case ids are the labels' names; classes keep the order of their raw numbers."""
+    """A folder in nnU-Net's raw format; classes are in the order of their raw labels."""
 
     name = "nnunet"
     layout = "dataset.json, imagesTr/CASE_0000.nii.gz and labelsTr/CASE.nii.gz"
     source = "your own (docs/data.md)"
 
-    def _scan(self, dataset: Dataset) -> Scan:
+    def _find_cases(self, dataset: Dataset) -> CaseList:
         root = Path(dataset.root)
         try:
-            description = _read(root)
+            description = _read_description(root)
         except UserError as error:
-            return Scan(problems=error.problems)
+            return CaseList(problems=error.problems)
         if description.listed is not None:
             return _listed_cases(root, description.listed)
         images, ending = root / "imagesTr", description.ending
@@ -50,39 +50,40 @@ class NnUNet(DataSet):
             case: [path for path in paths if path.name == f"{case}_0000{ending}"]
             for case, paths in channels.items()
         }
-        scan = pair(first, labels, lambda case: images / f"{case}_0000{ending}")
-        scan.problems += [
+        found = pair(first, labels, lambda case: images / f"{case}_0000{ending}")
+        found.problems += [
             f"{images}: case {case} has {len(paths)} channels "
             f"({', '.join(path.name for path in paths)}); H-SAM takes one: keep _0000 only."
             for case, paths in channels.items()
             if len(paths) > 1
         ]
-        return scan
+        return found
 
     def _labels(self, dataset: Dataset) -> LabelMap:
         root = Path(dataset.root)
-        return LabelMap(_organs(root / JSON, _read(root).labels))
+        return LabelMap(_organs(root / JSON, _read_description(root).labels))
 
     def _known(self, dataset: Dataset) -> frozenset[int]:
-        values = _read(Path(dataset.root)).labels.values()
+        values = _read_description(Path(dataset.root)).labels.values()
         lists = (value if isinstance(value, list) else [value] for value in values)
         return frozenset(raw for raws in lists for raw in raws if isinstance(raw, int))
 
     def intensity(self, dataset: Dataset) -> Window | Percentile:
-        """The CT window where dataset.json calls the channel CT, else the rule for MR."""
-        channel = _read(Path(dataset.root)).channel
+        """The window for CT where dataset.json has a channel CT, else the percentiles for MR."""
+        channel = _read_description(Path(dataset.root)).channel
         return CT_WINDOW if channel.strip().upper() == "CT" else MR_PERCENTILES
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is used of dataset.json.
+    """The parts of dataset.json that are used.
 
     Attributes:
         channel: the one channel's name, such as "CT" or "T2".
-        labels: name to number or numbers, background left out.
-        ending: of all volumes, such as ".nii.gz".
-        listed: the optional explicit list: case to its images and label, relative to the root.
+        labels: name to raw label or list of them, without the background.
+        ending: file ending of all volumes, such as ".nii.gz".
+        listed: `dataset`, an explicit list: case to images and label, relative to the root;
+            None where there is none.
     """
 
     channel: str
@@ -91,7 +92,7 @@ class Description:
     listed: dict[str, Any] | None
 
 
-def _read(root: Path) -> Description:
+def _read_description(root: Path) -> Description:
     """Read and check dataset.json; UserError with everything wrong in it."""
     path = root / JSON
     try:
@@ -127,14 +128,18 @@ def _read(root: Path) -> Description:
 
 
 def _by_name(labels: dict[str, Any]) -> dict[str, Any]:
-    """Labels as name to number; the format's first version has them the other way round."""
+    """Labels as name to raw label, without the background; version 1 has number to name."""
     if labels and all(name.isdigit() and isinstance(value, str) for name, value in labels.items()):
         labels = {name: int(number) for number, name in labels.items()}
     return {name: value for name, value in labels.items() if value not in (0, [0])}
 
 
 def _organs(path: Path, labels: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Organ to raw labels, sorted by them; UserError for what one index a voxel can't express."""
+    """Organ to raw labels, sorted by them.
+
+    Raises:
+        UserError: overlapping regions, the label `ignore`, or labels that are no numbers.
+    """
     organs: dict[str, tuple[int, ...]] = {}
     problems: list[str] = []
     owner: dict[int, str] = {}
@@ -167,15 +172,16 @@ def _organs(path: Path, labels: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return dict(sorted(organs.items(), key=lambda item: item[1]))
 
 
-def _listed_cases(root: Path, listed: dict[str, Any]) -> Scan:
-    scan = Scan()
+def _listed_cases(root: Path, listed: dict[str, Any]) -> CaseList:
+    """The cases that dataset.json lists one by one."""
+    found = CaseList()
     for case, entry in listed.items():
         images = entry.get("images") if isinstance(entry, dict) else None
         label = entry.get("label") if isinstance(entry, dict) else None
         if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], str):
-            scan.problems.append(
+            found.problems.append(
                 f"{root / JSON}: dataset.{case}: expected one image, found {images!r}."
             )
             continue
-        scan.add(RawCase(case, root / images[0], root / label if label else None))
-    return scan
+        found.add(RawCase(case, root / images[0], root / label if label else None))
+    return found

@@ -1,49 +1,49 @@
-"""The phantom data set: made on the spot in Synapse's layout and read as Synapse is."""
+"""The phantom data set: synthetic volumes that a stage writes, in the layout of Synapse."""
 
 from pathlib import Path
 
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Dataset
 from pipeline.core.params.blocks import Phantom as PhantomParams
-from pipeline.datasets.base import CanonicalSplit, RawCase, Scan, chosen
+from pipeline.datasets.base import CanonicalSplit, CaseList, RawCase, chosen
 from pipeline.datasets.synapse import Synapse, case_id, image_path, label_path
 
-TEST_SHARE = 0.3
+TEST_SHARE = 0.3  # of the cases
 
 
 def cases(count: int) -> list[str]:
-    """The ids of `count` phantoms."""
+    """Ids of the first `count` phantoms."""
     return [case_id(number) for number in range(1, count + 1)]
 
 
 def paths(root: str | Path, params: PhantomParams) -> list[Path]:
-    """Every file that `hsam phantom` writes below `root`, known from the parameters alone."""
+    """All files that `hsam phantom` writes below `root`, known from the parameters alone."""
     root = Path(root)
     return [path(root, case) for case in cases(params.cases) for path in (image_path, label_path)]
 
 
 class Phantom(Synapse):
-    """As many cases as the parameters say; the last 30% are the test set."""
+    """Phantoms; their number is a parameter, the last 30% are the test set."""
 
     name = "phantom"
 
-    def _scan(self, dataset: Dataset) -> Scan:
+    def _find_cases(self, dataset: Dataset) -> CaseList:
         expected = self._all(dataset)
         missing = [path for raw in expected.values() for path in raw.files if not path.is_file()]
         if not missing:
-            return Scan(expected)
+            return CaseList(expected)
         names = ", ".join(path.name for path in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         problem = f"{dataset.root}: missing {names}{more}; {_command(dataset)} makes them."
-        return Scan(expected, [problem])
+        return CaseList(expected, [problem])
 
-    def scan(self, dataset: Dataset) -> Scan:
-        """As for every data set; what is missing comes with the command that makes it."""
-        return chosen(self._scan(dataset), dataset)
+    def list_cases(self, dataset: Dataset) -> CaseList:
+        """The cases to use; missing files are reported with the command that makes them."""
+        return chosen(self._find_cases(dataset), dataset)
 
     def expected_files(self, dataset: Dataset) -> dict[str, RawCase]:
-        """From the parameters alone: the files may not exist yet."""
-        expected = chosen(Scan(self._all(dataset)), dataset)
+        """The cases from the parameters alone, since the files may not exist yet."""
+        expected = chosen(CaseList(self._all(dataset)), dataset)
         if expected.problems:
             raise UserError(expected.problems)
         return expected.cases
@@ -55,6 +55,7 @@ class Phantom(Synapse):
         return CanonicalSplit(tuple(ids[:training]), tuple(ids[training:]))
 
     def _all(self, dataset: Dataset) -> dict[str, RawCase]:
+        """Case id to raw files of all phantoms, whether they exist or not."""
         root = Path(dataset.root)
         return {
             case: RawCase(case, image_path(root, case), label_path(root, case))
@@ -63,6 +64,7 @@ class Phantom(Synapse):
 
 
 def _command(dataset: Dataset) -> str:
+    """The command line that makes the phantoms, for messages."""
     phantom = dataset.phantom
     return (
         f"`hsam phantom --out {dataset.root} --cases {phantom.cases} --seed {phantom.seed} "

@@ -8,38 +8,38 @@ from pipeline.core.params.blocks import Dataset, Percentile
 from pipeline.datasets.base import (
     MR_PERCENTILES,
     CanonicalSplit,
+    CaseList,
     DataSet,
     LabelMap,
     RawCase,
-    Scan,
     file_cases,
     pair,
 )
 
-# The test set that H-SAM and the few-shot work before it report on.
+# numbers of the test cases in H-SAM's paper and the few-shot work before it
 TEST = (16, 35, 34, 49, 23, 12, 28, 43, 20, 13)
 
 
 class Promise12(DataSet):
-    """Case ids are Case00 to Case49."""
+    """PROMISE12; case ids are Case00 to Case49."""
 
     name = "promise12"
     layout = "CaseNN.mhd, CaseNN.raw, CaseNN_segmentation.mhd and CaseNN_segmentation.raw"
     source = "promise12.grand-challenge.org, TrainingData (zenodo.org, record 8026660)"
 
-    def _scan(self, dataset: Dataset) -> Scan:
+    def _find_cases(self, dataset: Dataset) -> CaseList:
         root = Path(dataset.root)
         images = file_cases(root, r"(?P<case>Case\d+)\.mh[da]")
         labels = file_cases(root, r"(?P<case>Case\d+)_segmentation\.mh[da]")
-        scan = pair(images, labels, lambda case: root / f"{case}.mhd")
-        scan.cases = {case: _with_voxels(raw) for case, raw in scan.cases.items()}
-        return scan
+        found = pair(images, labels, lambda case: root / f"{case}.mhd")
+        found.cases = {case: _with_voxels(raw) for case, raw in found.cases.items()}
+        return found
 
     def _labels(self, dataset: Dataset) -> LabelMap:
         return LabelMap({"prostate": (1,)})
 
     def intensity(self, dataset: Dataset) -> Percentile:
-        """The rule for MR."""
+        """The percentiles for MR."""
         return MR_PERCENTILES
 
     def canonical(self, dataset: Dataset) -> CanonicalSplit:
@@ -52,12 +52,12 @@ class Promise12(DataSet):
 
 
 def _with_voxels(raw: RawCase) -> RawCase:
-    """The case with the files that its headers point to."""
+    """The case with the voxel files that its headers name."""
     return replace(raw, image_voxels=_voxels(raw.image), label_voxels=_voxels(raw.label))
 
 
 def _voxels(header: Path | None) -> Path | None:
-    """The file named by ElementDataFile; None where the header holds the voxels itself."""
+    """The file named by ElementDataFile in a MetaImage header; None where the voxels follow it."""
     if header is None or not header.is_file():
         return None
     with open(header, "rb") as file:

@@ -27,6 +27,8 @@ def grid_difference(expected: Geometry, found: Geometry) -> str | None:
     if not np.allclose(expected.spacing, found.spacing, rtol=1e-4):
         parts.append(f"spacing {_by(found.spacing)} mm instead of {_by(expected.spacing)} mm")
     axes = [g.affine[:3, :3] / g.spacing for g in (expected, found)]
+    if expected.orientation != found.orientation:
+        parts.append(f"orientation {found.orientation} instead of {expected.orientation}")
     if angles := _angles(*axes):
         parts.append(angles)
     shift = float(np.linalg.norm(expected.affine[:3, 3] - found.affine[:3, 3]))

@@ -6,7 +6,7 @@ from pipeline import datasets
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Dataset
 from pipeline.core.registry import DATASETS
-from pipeline.datasets.base import RawCase, Scan
+from pipeline.datasets.base import CaseList, RawCase
 from tests.pipeline.conftest import make_params
 
 NAMES = sorted(DATASETS)
@@ -65,15 +65,15 @@ def test_bad_label_maps(synapse_params):
 
 @pytest.mark.parametrize("case", ["../up", "a/b", "a\\b", "", ".hidden", "two words", "a\n"])
 def test_unusable_case_ids(tmp_path, case):
-    scan = Scan()
-    scan.add(RawCase(case, tmp_path / "a.nii", None))
-    assert not scan.cases
-    assert "case id" in scan.problems[0]
+    found = CaseList()
+    found.add(RawCase(case, tmp_path / "a.nii", None))
+    assert not found.cases
+    assert "case id" in found.problems[0]
 
 
 def test_ids_that_differ_in_case_only(tmp_path):
-    scan = Scan()
+    found = CaseList()
     for case in ("Case01", "case01"):
-        scan.add(RawCase(case, tmp_path / f"{case}.nii", None))
-    assert list(scan.cases) == ["Case01"]
-    assert "is there twice" in scan.problems[0]
+        found.add(RawCase(case, tmp_path / f"{case}.nii", None))
+    assert list(found.cases) == ["Case01"]
+    assert "is there twice" in found.problems[0]
