@@ -71,5 +71,5 @@ def test_every_room_says_what_it_is_for():
     ]
     assert silent == []
     assert {path.parent.name for path in packages if path.parent.parent.name == "pipeline"} == (
-        set(LEVEL) - {"cli", "hsam"}
+        set(LEVEL) - {"hsam"}
     )

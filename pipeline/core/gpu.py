@@ -1,22 +1,22 @@
 """A lease on GPUs: concurrent jobs on one host never share a device.
 
 Snakemake hands out a number of GPUs, not which. Each job therefore takes kernel file locks, one
-per device, for as long as it lives. The lock descriptors are inherited by the processes it
-forks (data loader workers), so a device is free again only when all of them are gone, however
-they ended; there is nothing to clean up after a crash.
+per device, for as long as it lives. The processes it forks (data loader workers) hold them too,
+so a device is free again only when all of them are gone, however they ended; there is nothing to
+clean up after a crash.
 """
 
-import fcntl
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from pipeline.core import locks
+from pipeline.core.console import say
 from pipeline.core.errors import UserError
 
-_held: list[int] = []
+_held: list[locks.Release] = []
 
 
 def lease(need: int, *, folder: Path | None = None, poll_seconds: float = 0.2) -> list[str]:
@@ -57,28 +57,24 @@ def lease(need: int, *, folder: Path | None = None, poll_seconds: float = 0.2) -
 
 
 def _wait(devices: list[str], need: int, folder: Path, poll_seconds: float) -> list[str]:
-    told = False
+    if not locks.CHILDREN_HOLD:
+        say("on this system a killed job's data workers may still use a GPU that counts as free")
+    waiting = False
     while True:
-        locks: dict[str, int] = {}
+        taken: dict[str, locks.Release] = {}
         for device in devices:
-            lock = os.open(folder / f"gpu-{device}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-                continue
-            locks[device] = lock
-            if len(locks) == need:
-                for held in locks.values():
-                    os.set_inheritable(held, True)
-                _held.extend(locks.values())
-                return list(locks)
+            release = locks.try_lock(folder / f"gpu-{device}.lock", inheritable=True)
+            if release is not None:
+                taken[device] = release
+            if len(taken) == need:
+                _held.extend(taken.values())
+                return list(taken)
         # all or none: two jobs that each hold a part would wait for each other
-        for lock in locks.values():
-            os.close(lock)
-        if not told:
-            print(f"waiting for {need} of {len(devices)} GPUs to be free", file=sys.stderr)
-            told = True
+        for release in taken.values():
+            release()
+        if not waiting:
+            say(f"waiting for {need} of {len(devices)} GPUs to be free")
+            waiting = True
         time.sleep(poll_seconds)
 
 
@@ -94,9 +90,10 @@ def _devices() -> list[str]:
 def _lock_folder() -> Path:
     """A private folder on the local disk; a scheduler's jobs number their devices on their own."""
     job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or "host"
-    name = f"hsam-gpu-{os.getuid()}-{''.join(filter(str.isalnum, job))}"
-    folder = Path(tempfile.gettempdir()) / name
+    user = os.getuid() if hasattr(os, "getuid") else None  # Windows: the folder is a user's own
+    parts = ("hsam-gpu", user, "".join(filter(str.isalnum, job)))
+    folder = Path(tempfile.gettempdir()) / "-".join(str(part) for part in parts if part is not None)
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+    if user is not None and (folder.is_symlink() or folder.stat().st_uid != user):
         raise UserError(f"{folder}: belongs to somebody else; remove it or set TMPDIR.")
     return folder

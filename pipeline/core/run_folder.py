@@ -6,9 +6,7 @@ engine finds there what the other has made. The folder's outputs are published t
 that the engines know by renaming.
 """
 
-import fcntl
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -21,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import files, sources
+from pipeline.core import files, locks, sources
 from pipeline.core.errors import UserError
 
 DONE, KEY, LOCK = "done.json", "key.json", ".lock"
@@ -100,14 +98,10 @@ def open_run(
     }
     path = Path(runs) / f"{data_set}-{stage}-{files.digest(key)[:12]}"
     (path / "out").mkdir(parents=True, exist_ok=True)
-    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    release = locks.try_lock(path / LOCK)
+    if release is None:
+        raise UserError(f"{path}: another process is working here; wait for it or stop it first.")
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{path}: another process is working here; wait for it or stop it first."
-            ) from None
         _claim(path, key)
         try:
             yield RunFolder(path, key)
@@ -115,7 +109,7 @@ def open_run(
             _forget_if_untouched(path)
             raise
     finally:
-        os.close(lock)
+        release()
 
 
 def provenance(key: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +147,7 @@ def _forget_if_untouched(path: Path) -> None:
     """Remove a run folder in which nothing was done: what was refused leaves nothing behind."""
     nothing = {KEY, LOCK, "out"}
     if {entry.name for entry in path.iterdir()} <= nothing and not any((path / "out").iterdir()):
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)  # Windows keeps a file that is locked
 
 
 def _differences(found: Any, key: Mapping[str, Any]) -> str:

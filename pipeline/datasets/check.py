@@ -4,9 +4,13 @@
 geometry is reported, since headers may hold names of patients.
 """
 
+import csv
+import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import datasets
+from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params
 from pipeline.core.pool import over_cases
@@ -25,6 +30,7 @@ from pipeline.imaging.grids import grid_difference
 from pipeline.imaging.volumes import Volume
 
 PERCENTILES = (0.5, 50.0, 99.5)  # of a case's intensities, in its fingerprint
+LOG_COLUMNS = 200
 
 
 @dataclass
@@ -57,26 +63,60 @@ class Report:
     fingerprints: list[dict[str, Any]]
     problems: list[str]
 
-    def rows(self) -> list[dict[str, str]]:
-        """The fingerprints as text, one flat row a case, for tables."""
-        return [_flat(fingerprint) for fingerprint in self.fingerprints]
+    def write(self, path: Path) -> None:
+        """Write all of it: the fingerprints, a row a case, as .csv; problems too as .json."""
+        if path.suffix == ".json":
+            content = {"problems": self.problems, "cases": self.fingerprints}
+            files.write_json(path, {"name": self.name, **content})
+            return
+        rows = [_flat(fingerprint) for fingerprint in self.fingerprints]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]) if rows else ["case"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        files.write_text(path, text.getvalue())
 
     def print(self) -> None:
-        """Print the fingerprints as two tables, grid and intensities, then voxels an organ."""
+        """Print a line for each case and each organ, in 80 columns, and how many problems."""
         console = Console()
         # a log file has no width to fit into
-        console = console if console.is_terminal else Console(width=200)
-        rows = self.rows()
-        for keep in (lambda key: key not in self.class_names, self.class_names.__contains__):
-            table = Table(box=None, header_style="bold", title_justify="left")
-            keys = ["case", *(key for key in (rows[0] if rows else ()) if keep(key))]
-            for key in dict.fromkeys(keys):
-                table.add_column(key, justify="left" if key == "case" else "right", no_wrap=True)
-            for row in rows:
-                table.add_row(*(row[key] for key in dict.fromkeys(keys)))
-            if rows:
-                console.print(table, "")
-        console.print(f"{self.name}: {len(rows)} cases, {len(self.problems) or 'no'} problems")
+        console = console if console.is_terminal else Console(width=LOG_COLUMNS)
+        if self.fingerprints:
+            console.print(self._cases(), "", self._organs(), "")
+        count = f"{len(self.fingerprints)} cases, {len(self.problems) or 'no'} problems"
+        console.print(f"{self.name}: {count}", highlight=False)
+
+    def _cases(self) -> Table:
+        table = _table("case", "voxels, x y z", "mm, x y z", "axes", "minimum", "median", "maximum")
+        for found in self.fingerprints:
+            table.add_row(
+                found["case"],
+                "x".join(map(str, found["shape"])),
+                "x".join(f"{side:.3g}" for side in found["spacing_mm"]),
+                found["orientation"],
+                f"{found['minimum']:.4g}",
+                f"{found['percentiles']['50%']:.4g}",
+                f"{found['maximum']:.4g}",
+            )
+        return table
+
+    def _organs(self) -> Table:
+        """How many cases show each organ, and voxels among those: least, median and most."""
+        table = _table("organ", "cases", "least voxels", "median", "most")
+        for name in self.class_names:
+            voxels = [found["voxels"][name] for found in self.fingerprints]
+            shown = [count for count in voxels if count]
+            numbers = (min(shown), round(median(shown)), max(shown)) if shown else ("-",) * 3
+            table.add_row(name, str(len(shown)), *map(str, numbers))
+        return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def missing_files(raw: RawCase) -> list[str]:
@@ -156,6 +196,27 @@ def fingerprint(
         },
         "voxels": {name: int(counts[k]) for k, name in enumerate(labels.names, 1)},
     }
+
+
+def run(params: Params, jobs: int = 1, out: Path | None = None) -> None:
+    """Check a data set, print what was found and write it to a file.
+
+    Args:
+        params: `dataset` is read.
+        jobs: processes.
+        out: .csv or .json; None: no file.
+
+    Raises:
+        UserError: with all problems of the data set, or `out` is no such file.
+    """
+    if out is not None and (out.suffix not in (".csv", ".json") or out.is_dir()):
+        raise UserError(f"--out: expected a file that ends in .csv or .json, found {out}.")
+    report = check_data_set(params, jobs)
+    report.print()
+    if out is not None:
+        report.write(out)
+    if report.problems:
+        raise UserError(report.problems)
 
 
 def check_data_set(params: Params, jobs: int = 1) -> Report:

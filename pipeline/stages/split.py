@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.core import files, run_folder, sources
+from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.params.blocks import Split as Settings
@@ -26,41 +26,40 @@ SPLIT, SUMMARY = "split.parquet", "split.json"
 Key = tuple[str, int]
 
 
-def run(params: Params, prepared: Path, out: Path) -> None:
+def run(params: Params, prepared: Path, out: Path, runs: Path) -> None:
     """Write the split of a prepared data set.
 
     Args:
         params: `base.seed` and `split` are read.
         prepared: published folder of prepare.
         out: folder of the published outputs.
+        runs: folder of the run folders.
 
     Raises:
         UserError: with everything in the settings or the list that doesn't fit the data.
     """
-    prepared, out = Path(prepared), Path(out)
-    manifest = read_manifest(prepared / "manifest.parquet")
-    settings = params.split
-    inputs = {"manifest": files.sha256(prepared / "manifest.parquet")}
-    if settings.list is not None:
-        path = Path(settings.list)
-        roles = roles_from_list(read_list(path), {row.case: row.slices for row in manifest}, path)
+    manifest_file = Path(prepared) / "manifest.parquet"
+    manifest = read_manifest(manifest_file)
+    inputs = {"manifest": files.sha256(manifest_file)}
+    path = None if params.split.list is None else Path(params.split.list)
+    if path is not None:
+        listed = read_list(path)
         inputs["list"] = files.sha256(path)
-    else:
-        shows = shows_organ(manifest, prepared / "shards")
-        canonical = [row.case for row in manifest if row.role == "test"]
-        roles = roles_from_settings(settings, params.base.seed, shows, canonical)
-    split = SplitFile(manifest.name, roles)
-    # a file that is there already says that the others belong to it
-    (out / SPLIT).unlink(missing_ok=True)
-    key = {
-        "stage": "split",
-        "params": stage_params(params, "split"),
-        "inputs": inputs,
-        "code": sources.stage_digest("split"),
-    }
-    files.write_json(out / run_folder.PROVENANCE, run_folder.provenance(key))
-    files.write_json(out / SUMMARY, summary(split))
-    write_split(out / SPLIT, split)
+    key = stage_params(params, "split")
+    with run_folder.open_run(runs, manifest.name, "split", key, inputs) as work:
+        if not work.is_done():
+            if path is not None:
+                slices = {row.case: row.slices for row in manifest}
+                roles = roles_from_list(listed, slices, path)
+            else:
+                shows = shows_organ(manifest, Path(prepared) / "shards")
+                canonical = [row.case for row in manifest if row.role == "test"]
+                roles = roles_from_settings(params.split, params.base.seed, shows, canonical)
+            split = SplitFile(manifest.name, roles)
+            files.write_json(work.out / SUMMARY, summary(split))
+            write_split(work.out / SPLIT, split)
+            work.finish()
+        work.publish(Path(out))
 
 
 def summary(split: SplitFile) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from pipeline.core import cpus
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
 from pipeline.core.signals import listening
@@ -51,7 +52,7 @@ def make_fabric(settings: Train, device: str) -> Fabric:
             f"train.devices: {settings.devices} GPUs are wanted, {torch.cuda.device_count()} can "
             "be used; lower it, or give the job more (--gpus, --resources gpu=N)."
         )
-    cores = os.cpu_count() or 1
+    cores = cpus.usable()
     if device == "cpu" and settings.devices > cores:
         raise UserError(
             f"train.devices: {settings.devices} are wanted, there is no GPU, and the CPU has "

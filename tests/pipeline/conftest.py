@@ -93,6 +93,6 @@ def prepared_phantoms(phantom_params: Params, tmp_path_factory: pytest.TempPathF
 
 def split_and_search(params: Params, prepared: Path, folder: Path) -> None:
     """Publish the stages split and search to `folder`, whose runs lie in `folder`/runs."""
-    split.run(params, prepared, folder / "split")
+    split.run(params, prepared, folder / "split", folder / "runs")
     inputs = prepared, folder / "split", folder / "search", folder / "runs"
     search.run(params, *inputs, device="cpu")

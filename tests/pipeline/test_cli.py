@@ -1,15 +1,19 @@
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from pipeline.cli.app import app
 from pipeline.core.params.load import load, validate
 from pipeline.core.params.render import render
 
 ROOT = Path(__file__).resolve().parents[2]
-
+COMMANDS = typer.main.get_command(app).commands
+STAGES = ("prepare", "split", "search", "train", "evaluate", "report")
 
 COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
 
@@ -35,7 +39,7 @@ def refused(done: subprocess.CompletedProcess) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("command", ["prepare", "split", "search", "train", "evaluate", "report"])
+@pytest.mark.parametrize("command", STAGES)
 def test_a_stage_without_its_inputs_says_what_is_missing_and_writes_nothing(folder, command):
     message = refused(hsam(command, cwd=folder))
     assert message.startswith("error: ")
@@ -91,6 +95,68 @@ def test_comments_come_back_only_under_dvc_exp_run(folder, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "a-run")
     hsam("split", cwd=folder)
     assert (folder / "params.yaml").read_text() == text
+
+
+def test_help_lists_every_command_in_its_group_with_a_whole_sentence(tmp_path):
+    done = hsam("-h", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout == hsam("--help", cwd=tmp_path).stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    for title in ("Stages", "Your own scans", "Scores and figures", "House-keeping"):
+        assert f"\n{title}" in done.stdout
+    words = " ".join(done.stdout.split())
+    for name, command in COMMANDS.items():
+        assert f"{name} {command.help.splitlines()[0]}" in words
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_of_a_command_is_one_that_it_takes(name):
+    program, command, *arguments = COMMANDS[name].epilog.replace("\\\n", "").split()
+    assert (program, command) == ("hsam", name)
+    with COMMANDS[name].make_context(name, arguments):
+        pass
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_is_in_plain_words_and_ends_with_the_example(tmp_path, name):
+    lines = hsam(name, "-h", cwd=tmp_path).stdout.splitlines()
+    text = "\n".join(lines)
+    assert not any(cut in text for cut in ("<", "x>=", "list[", "PATH", "TEXT", "INTEGER"))
+    example = COMMANDS[name].epilog.splitlines()
+    assert [line.removeprefix("  ") for line in lines[-len(example) :]] == example
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_all_stages_have_the_same_options(name):
+    options = {option for param in COMMANDS[name].params for option in param.opts}
+    assert {"--params", "--results", "--runs"} <= options
+
+
+def test_the_version_is_the_librarys(tmp_path):
+    import hsam as library
+
+    assert hsam("--version", cwd=tmp_path).stdout == f"hsam {library.__version__}\n"
+
+
+def test_names_are_completed(tmp_path):
+    asked = {"_HSAM_COMPLETE": "complete_bash", "COMP_WORDS": "hsam pre", "COMP_CWORD": "1"}
+    code = "from pipeline.cli import main; import sys; sys.argv[0] = 'hsam'; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["prepare", "predict"]
+
+
+def test_help_imports_nothing_that_takes_long(tmp_path):
+    code = (
+        "import sys; from pipeline.cli import main; sys.argv = ['hsam', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: print(*sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    imported = set(done.stderr.split())
+    assert "pipeline.cli.app" in imported
+    assert not imported & {"torch", "pydantic", "pandas", "numpy", "rich.console", "ruamel.yaml"}
 
 
 def test_ctrl_c_is_one_sentence(tmp_path):

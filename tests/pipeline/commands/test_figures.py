@@ -22,7 +22,7 @@ from tests.pipeline.test_cli import refused
 def runs(phantom_params, prepared_phantoms, tmp_path_factory):
     """Evaluated runs of a model with two stages and of one with one; read only."""
     root = tmp_path_factory.mktemp("runs")
-    split.run(phantom_params, prepared_phantoms, root / "split")
+    split.run(phantom_params, prepared_phantoms, root / "split", root / "runs")
     manifest = read_manifest(prepared_phantoms / "manifest.parquet")
     folders = {"prepared": prepared_phantoms, "split": root / "split"}
     for name, model in (("two", "hsam"), ("one", "samed")):

@@ -140,7 +140,7 @@ def evaluated(published, phantom_params, prepared_phantoms, tmp_path):
     import_checkpoint.run(adapter, sam, params(), run)
     results.mkdir()
     (results / "prepare").symlink_to(prepared_phantoms)
-    split.run(phantom_params, prepared_phantoms, results / "split")
+    split.run(phantom_params, prepared_phantoms, results / "split", tmp_path / "runs")
     # as a preset has it: SAM's file at a place where this user doesn't keep it
     settings = phantom_params.train.model_copy(update={"sam_checkpoint": "checkpoints/none.pth"})
     changed = phantom_params.model_copy(update={"train": settings})

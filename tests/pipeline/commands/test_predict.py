@@ -109,7 +109,7 @@ def test_predictions_lie_on_their_scans_grid_and_in_place(tmp_path, block):
 def trained(phantom_params, prepared_phantoms, tmp_path_factory) -> Path:
     """results/ with a random H-SAM for the phantoms, evaluated; read only."""
     root = tmp_path_factory.mktemp("results")
-    split.run(phantom_params, prepared_phantoms, root / "split")
+    split.run(phantom_params, prepared_phantoms, root / "split", root / "runs")
     manifest = read_manifest(prepared_phantoms / "manifest.parquet")
     torch.manual_seed(3)
     model = hsam.build("hsam", "vit_tiny", image_size=32, num_classes=len(manifest.class_names))

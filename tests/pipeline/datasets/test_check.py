@@ -1,4 +1,6 @@
+import csv
 import re
+from pathlib import Path
 
 import h5py
 import nibabel as nib
@@ -6,9 +8,13 @@ import numpy as np
 import pytest
 
 from pipeline import datasets
+from pipeline.core import files
+from pipeline.core.errors import UserError
 from pipeline.datasets import check
 from pipeline.datasets.synapse import image_path, label_path
 from tests.pipeline.conftest import AFFINE, make_params, save_nifti, tiny_image, tiny_label
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def of_parts(params):
@@ -109,13 +115,43 @@ def test_label_without_image(synapse_params, synapse_root):
     assert "img0006.nii.gz: there is no such file" in problem
 
 
-def test_report_for_people(synapse_params, capsys):
+def test_report_for_people(synapse_params, capsys, monkeypatch):
     report = check.check_data_set(synapse_params())
-    assert report.rows()[0]["shape"] == "10 x 20 x 30"
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     report.print()
-    printed = capsys.readouterr().out
-    assert "pancreas" in printed
+    printed = ANSI.sub("", capsys.readouterr().out)
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    rows = [line.split() for line in printed.splitlines()]
+    low, middle, high = (f"{f(tiny_image()):.4g}" for f in (np.min, np.median, np.max))
+    assert ["img0001", "10x20x30", "0.8x0.7x3", "LAS", low, middle, high] in rows
+    liver = str((tiny_label() == 6).sum())
+    assert ["liver", "3", liver, liver, liver] in rows
     assert "synapse: 3 cases, no problems" in printed
+
+
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_the_whole_report_goes_into_a_file(synapse_params, synapse_root, tmp_path, capsys, ending):
+    save_nifti(label_path(synapse_root, "img0005"), with_value(tiny_label(), 99))
+    path = tmp_path / f"report.{ending}"
+    with pytest.raises(UserError, match="labels 99"):
+        check.run(synapse_params(), out=path)
+    if ending == "json":
+        found = files.read_json(path)
+        assert found["cases"] == check.check_data_set(synapse_params()).fingerprints
+        assert "labels 99" in found["problems"][0]
+        return
+    rows = list(csv.DictReader(path.open()))
+    assert [row["case"] for row in rows] == ["img0001", "img0006"]
+    assert rows[0]["shape"] == "10 x 20 x 30"
+    assert rows[0]["liver"] == str((tiny_label() == 6).sum())
+
+
+def test_a_file_of_another_kind_is_refused_before_the_check(synapse_params, capsys):
+    with pytest.raises(UserError, match=r"expected a file that ends in \.csv or \.json"):
+        check.run(synapse_params(), out=Path("report.xlsx"))
+    assert capsys.readouterr().out == ""
 
 
 def test_no_name_of_a_patient_is_reported(synapse_params, synapse_root, capsys):

@@ -35,7 +35,7 @@ LABELS = ("predictions", "stages/coarse", "stages/fine")
 def folders(phantom_params, prepared_phantoms, tmp_path_factory) -> dict[str, Path]:
     """Prepared phantoms, their split and an untrained model; read only."""
     root = tmp_path_factory.mktemp("inputs")
-    split.run(phantom_params, prepared_phantoms, root / "split")
+    split.run(phantom_params, prepared_phantoms, root / "split", root / "runs")
     manifest = read_manifest(prepared_phantoms / "manifest.parquet")
     save_model(root / "train", manifest)
     return {"prepared": prepared_phantoms, "split": root / "split", "model": root / "train"}

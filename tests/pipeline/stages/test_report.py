@@ -37,7 +37,7 @@ def results(params, prepared_phantoms, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("run")
     out, runs = root / "results", root / "runs"
     shutil.copytree(prepared_phantoms, out / "prepare")
-    split.run(params, out / "prepare", out / "split")
+    split.run(params, out / "prepare", out / "split", runs)
     prepared = out / "prepare", out / "split"
     search.run(params, *prepared, out / "search", runs, device="cpu")
     train.run(params, *prepared, out / "search", out / "train", runs, device="cpu")

@@ -15,7 +15,7 @@ def inputs(prepared_phantoms, phantom_params, tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
     dataset = phantom_params.dataset.model_dump()
     params = make_params(dataset=dataset, train=TINY, search={"trials": 3, "epochs": 1})
-    split.run(params, prepared_phantoms, folder / "split")
+    split.run(params, prepared_phantoms, folder / "split", folder / "runs")
     return params, prepared_phantoms, folder / "split"
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -298,21 +299,23 @@ def test_a_leak_is_neither_written_nor_read(tmp_path, monkeypatch):
 
 
 def test_the_stage(phantom_params, prepared_phantoms, tmp_path):
-    split.run(phantom_params, prepared_phantoms, tmp_path)
-    made = read_split(tmp_path / "split.parquet")
+    out, runs = tmp_path / "split", tmp_path / "runs"
+    split.run(phantom_params, prepared_phantoms, out, runs)
+    made = read_split(out / "split.parquet")
     assert made.name == "phantom"
     assert made.cases["test"] == ["img0004", "img0005"]
     assert len(made.cases["validation"]) == 1
-    told = files.read_json(tmp_path / "split.json")
+    told = files.read_json(out / "split.json")
     assert told["hash"] == made.hash
     assert told["roles"]["train"]["slices"] == len(made.slices["train"])
     assert told["roles"]["train"]["cases"] == made.cases["train"]
-    provenance = files.read_json(tmp_path / "provenance.json")
+    provenance = files.read_json(out / "provenance.json")
     manifest = prepared_phantoms / "manifest.parquet"
     assert provenance["inputs"] == {"manifest": files.sha256(manifest)}
-    first = (tmp_path / "split.parquet").read_bytes()
-    split.run(phantom_params, prepared_phantoms, tmp_path)
-    assert (tmp_path / "split.parquet").read_bytes() == first
+    first = (out / "split.parquet").read_bytes()
+    shutil.rmtree(runs)
+    split.run(phantom_params, prepared_phantoms, out, runs)
+    assert (out / "split.parquet").read_bytes() == first
 
 
 def test_the_stage_with_a_list(phantom_params, prepared_phantoms, tmp_path):
@@ -320,7 +323,7 @@ def test_the_stage_with_a_list(phantom_params, prepared_phantoms, tmp_path):
     path.write_text("case,slice,role\nimg0001,3,train\nimg0005,0,test\n")
     about = {**NONE, "list": str(path)}
     params = phantom_params.model_copy(update={"split": make_params(split=about).split})
-    split.run(params, prepared_phantoms, tmp_path / "split")
+    split.run(params, prepared_phantoms, tmp_path / "split", tmp_path / "runs")
     made = read_split(tmp_path / "split" / "split.parquet")
     assert made.slices["train"] == (("img0001", 3),)
     provenance = files.read_json(tmp_path / "split" / "provenance.json")
@@ -329,4 +332,4 @@ def test_the_stage_with_a_list(phantom_params, prepared_phantoms, tmp_path):
 
 def test_the_stage_without_prepared_data(phantom_params, tmp_path):
     with pytest.raises(UserError, match="run the prepare stage first"):
-        split.run(phantom_params, tmp_path, tmp_path / "split")
+        split.run(phantom_params, tmp_path, tmp_path / "split", tmp_path / "runs")

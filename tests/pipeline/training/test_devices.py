@@ -131,7 +131,7 @@ def test_more_gpus_than_there_are_are_refused(monkeypatch):
 
 
 def test_more_processes_than_cores_are_refused(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("pipeline.core.cpus.usable", lambda: 2)
     with pytest.raises(UserError, match=r"train\.devices: 3 are wanted.*the CPU has 2 cores"):
         make_fabric(settings(devices=3), "cpu")
 

@@ -27,7 +27,7 @@ def ready(prepared_phantoms, phantom_params, tmp_path_factory) -> Path:
     write_text(folder / "params.yaml", render(params))
     results = folder / "results"
     shutil.copytree(prepared_phantoms, results / "prepare")
-    split.run(params, results / "prepare", results / "split")
+    split.run(params, results / "prepare", results / "split", folder / "runs")
     stages = [results / name for name in ("prepare", "split", "search")]
     search.run(params, *stages, folder / "runs", device="cpu")
     return folder

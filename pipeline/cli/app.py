@@ -1,0 +1,467 @@
+"""The commands, in the groups in which `hsam --help` lists them."""
+
+import os
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.help import Command, Groups
+from pipeline.cli.options import (
+    PARAMS,
+    REPORTS,
+    RESULTS,
+    RUNS,
+    CheckpointOption,
+    Convention,
+    Device,
+    ExportFormat,
+    GpusOption,
+    JobsOption,
+    LabelFormat,
+    NamesOption,
+    ParamsOption,
+    ReportsOption,
+    ResultsOption,
+    RunOption,
+    RunsArgument,
+    RunsOption,
+    Stage,
+    TrainedOption,
+)
+from pipeline.core import cpus
+from pipeline.core.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.core.params.blocks import Params
+
+STAGES, SCANS = "Stages, in their order", "Your own scans"
+SCORES, HOUSE = "Scores and figures", "House-keeping"
+
+app = typer.Typer(
+    cls=Groups,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _command(group: str, name: str, example: str) -> Callable[[Any], Any]:
+    return app.command(name, cls=Command, rich_help_panel=group, epilog=example)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hsam {metadata.version('hsam')}")
+        raise typer.Exit
+
+
+@app.callback()
+def hsam(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """H-SAM: from raw medical volumes to a segmentation model and a report."""
+
+
+@_command(STAGES, "prepare", "hsam prepare --jobs 4")
+def prepare(
+    params: ParamsOption = PARAMS,
+    case: Annotated[
+        str | None, typer.Option(metavar="CASE", help="Prepare this case only.")
+    ] = None,
+    jobs: JobsOption = cpus.usable(),
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Write raw volumes as parquet shards, with a manifest."""
+    from pipeline.stages import prepare as stage
+
+    stage.run(_load(params), results / "prepare", runs, case=case, jobs=jobs)
+
+
+@_command(STAGES, "split", "hsam split --params params.yaml --params workflow/presets/la-4.yaml")
+def split(
+    params: ParamsOption = PARAMS, results: ResultsOption = RESULTS, runs: RunsOption = RUNS
+) -> None:
+    """Give slices roles: train, validation, test or unused."""
+    from pipeline.stages import split as stage
+
+    stage.run(_load(params), results / "prepare", results / "split", runs)
+
+
+@_command(STAGES, "search", "hsam search --gpus 1")
+def search(
+    params: ParamsOption = PARAMS,
+    gpus: GpusOption = 1,
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Search LoRA rank, Dice weight and lambda with Optuna."""
+    loaded, device = _load(params), _device(gpus)
+    from pipeline.stages import search as stage
+
+    stage.run(
+        loaded, results / "prepare", results / "split", results / "search", runs, device=device
+    )
+
+
+@_command(STAGES, "train", "hsam train --params params.yaml --gpus 1")
+def train(
+    params: ParamsOption = PARAMS,
+    gpus: GpusOption = 1,
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Train the model; an interrupted training goes on."""
+    loaded, device = _load(params), _device(gpus)
+    from pipeline.stages import train as stage
+
+    stage.run(
+        loaded,
+        results / "prepare",
+        results / "split",
+        results / "search",
+        results / "train",
+        runs,
+        device=device,
+    )
+
+
+@_command(STAGES, "evaluate", "hsam evaluate --run runs/published")
+def evaluate(
+    params: ParamsOption = PARAMS,
+    gpus: GpusOption = 1,
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+    run: TrainedOption = None,
+) -> None:
+    """Predict the test cases and score them, organ by organ."""
+    loaded, device = _load(params), _device(gpus)
+    from pipeline.stages import evaluate as stage
+
+    stage.run(
+        loaded,
+        results / "prepare",
+        results / "split",
+        run or results / "train",
+        results / "evaluate",
+        runs,
+        device=device,
+    )
+
+
+@_command(STAGES, "report", "hsam report --reports reports")
+def report(
+    params: ParamsOption = PARAMS,
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+    reports: ReportsOption = REPORTS,
+    run: TrainedOption = None,
+) -> None:
+    """Write the HTML report and add a row to `dvc exp show`."""
+    from pipeline.reporting import experiments
+    from pipeline.stages import report as stage
+
+    loaded = _load(params)
+    model = results / "train"
+    if run is not None:
+        from pipeline.inference import trained
+
+        model = trained.model_folder(run)
+    stage.run(
+        loaded,
+        results / "prepare",
+        results / "split",
+        model,
+        results / "search",
+        results / "evaluate",
+        reports,
+        runs,
+    )
+    experiments.record_run(loaded, results)
+
+
+@_command(
+    SCANS, "predict", "hsam predict scan.nii.gz --run results/train --out predictions --overlay"
+)
+def predict(
+    scan: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SCAN",
+            help="NIfTI, MetaImage, NRRD or HDF5 files, DICOM folders, folders of any.",
+        ),
+    ],
+    run: RunOption,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For label maps and records.")],
+    checkpoint: CheckpointOption = None,
+    device: Annotated[
+        Device, typer.Option(help="Where to compute; auto: a GPU where there is one.")
+    ] = "auto",
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Slices per forward pass.")] = 16,
+    stage: Annotated[Stage, typer.Option(help="Which decoder's answer.")] = "mean",
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over small rotations and scales; 5 x the time.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write the probability of every class.")
+    ] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also draw a picture of slices.")
+    ] = False,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="Also a DICOM Segmentation of a DICOM series.")
+    ] = False,
+    format: Annotated[
+        LabelFormat | None,
+        typer.Option(help="Of the label maps.", show_default="as the scan"),
+    ] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="DICOM series by number, description or UID."),
+    ] = None,
+) -> None:
+    """Label your own scans, each on exactly its own grid."""
+    chosen = "cpu" if device == "cpu" else _device(1)
+    if device == "cuda" and chosen != "cuda":
+        raise UserError("--device cuda: no GPU can be seen; use --device cpu.")
+    from pipeline.commands import predict as predict_scans
+
+    ending = None if format is None else f".{format}"
+    wanted = predict_scans.Wanted(
+        stage, tta, batch, probabilities, overlay, dicom_seg, ending, series
+    )
+    if not predict_scans.run(scan, run, out, wanted, checkpoint, chosen):
+        raise typer.Exit(1)
+
+
+@_command(
+    SCANS,
+    "import-checkpoint",
+    "hsam import-checkpoint --adapter epoch_299.pth --sam sam_vit_b_01ec64.pth \\\n"
+    "    --preset synapse-10pct-published --out runs/published",
+)
+def import_checkpoint(
+    adapter: Annotated[
+        Path, typer.Option(metavar="FILE", help="Adapter file of the published H-SAM code.")
+    ],
+    sam: Annotated[
+        Path, typer.Option(metavar="FILE", help="Meta's SAM file that it was trained on.")
+    ],
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="Preset that describes it: synapse-10pct, ...")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Run folder to make.")],
+    params: Annotated[
+        list[Path] | None,
+        typer.Option("--params", metavar="FILE", help="Parameters to lay over the preset."),
+    ] = None,
+) -> None:
+    """Turn a published checkpoint into a run folder."""
+    from pipeline.commands import import_checkpoint as importing
+
+    importing.run(adapter, sam, _load([importing.preset_file(preset), *(params or ())]), out)
+
+
+@_command(SCANS, "export", "hsam export --run results/train --out exported --format onnx")
+def export(
+    run: RunOption,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For the model and its record.")],
+    format: Annotated[ExportFormat, typer.Option(help="File format.")] = "onnx",
+    stage: Annotated[Stage, typer.Option(help="Which decoder's logits it gives.")] = "mean",
+    batch: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Slices that it takes at a time.")
+    ] = 1,
+    checkpoint: CheckpointOption = None,
+) -> None:
+    """Write a run's model as one file for other programs.
+
+    The file's answers are compared with the run's before it is kept.
+    """
+    from pipeline.commands import export as exporting
+
+    exporting.run(run, out, format, stage, batch, checkpoint)
+
+
+@_command(
+    SCORES,
+    "score",
+    "hsam score --truth labelsTs --prediction nnunet_out --labels dataset.json --out scores",
+)
+def score(
+    truth: Annotated[Path, typer.Option(metavar="FOLDER", help="True label volumes.")],
+    prediction: Annotated[Path, typer.Option(metavar="FOLDER", help="Predicted label volumes.")],
+    labels: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Organs' labels: params.yaml, model.json, dataset.json, or a mapping.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For tables and metrics.json.")],
+    prediction_labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The same of the predictions, where they differ."),
+    ] = None,
+    convention: Annotated[
+        Convention, typer.Option(help="How empty organs count in the headline.")
+    ] = Convention("paper"),
+    truth_name: Annotated[
+        str, typer.Option(metavar="PATTERN", help="Names of true volumes, such as label{case}.")
+    ] = "{case}",
+    prediction_name: Annotated[
+        str,
+        typer.Option(
+            metavar="PATTERN",
+            help="Names of predicted ones: {case}/{case}_seg, {case}/{organ}, ...",
+        ),
+    ] = "{case}",
+    case: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CASE", help="Score this case only; may be given again."),
+    ] = None,
+    jobs: JobsOption = 1,
+) -> None:
+    """Score label volumes of any tool against the truth."""
+    from pipeline.commands import score as scoring
+
+    scoring.run(
+        truth,
+        prediction,
+        labels,
+        out,
+        prediction_labels=prediction_labels,
+        convention=convention.value,
+        names=(truth_name, prediction_name),
+        cases=case or (),
+        jobs=jobs,
+    )
+
+
+@_command(SCORES, "compare", "hsam compare runs/a runs/b --name adapter --name full")
+def compare(
+    runs: RunsArgument,
+    name: NamesOption = None,
+    score: Annotated[str, typer.Option(metavar="NAME", help="The score to plot.")] = "dice",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For table and plot.")] = REPORTS
+    / "comparison",
+) -> None:
+    """Compare runs with the first of them, case by case."""
+    from pipeline.commands import compare as comparing
+
+    comparing.run(runs, out, names=name or (), score=score)
+
+
+@_command(SCORES, "figures", "hsam figures runs/a runs/b --slices 6")
+def figures(
+    runs: RunsArgument,
+    name: NamesOption = None,
+    prepared: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Prepared data that the runs were evaluated on.")
+    ] = RESULTS / "prepare",
+    slices: Annotated[
+        int, typer.Option(metavar="N", min=1, max=50, help="Slices in each figure.")
+    ] = 4,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Chooses the slices.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For the figures.")] = REPORTS
+    / "figures",
+) -> None:
+    """Draw the paper's figures of evaluated runs: PNG, SVG."""
+    from pipeline.commands import figures as paper_figures
+
+    paper_figures.run(runs, prepared, out, names=name or (), slices=slices, seed=seed)
+
+
+@_command(SCORES, "summary", "hsam summary --results results")
+def summary(results: ResultsOption = RESULTS, reports: ReportsOption = REPORTS) -> None:
+    """Print the last run's Dice table and its report's path."""
+    from pipeline.stages import report as stage
+
+    stage.print_summary(results / "evaluate", reports / "report.html")
+
+
+@_command(HOUSE, "check", "hsam check --jobs 4 --out fingerprints.csv")
+def check(
+    params: ParamsOption = PARAMS,
+    jobs: JobsOption = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write all of it, as .csv or .json."),
+    ] = None,
+) -> None:
+    """Validate raw volumes; print each case's fingerprint."""
+    from pipeline.datasets import check as checks
+
+    checks.run(_load(params), jobs, out)
+
+
+@_command(HOUSE, "params", "hsam params --params my.yaml --write params.yaml")
+def show_params(
+    params: ParamsOption = PARAMS,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write here, with comments, instead of printing."),
+    ] = None,
+) -> None:
+    """Check parameters; print them with each key's meaning.
+
+    Without a file, the defaults.
+    """
+    from pipeline.core.params.render import render, schema_text
+
+    nothing = params == PARAMS and not PARAMS[0].exists()
+    text = schema_text() if schema else render(_load([] if nothing else params))
+    if write is None:
+        typer.echo(text, nl=False)
+    else:
+        from pipeline.core import files
+
+        files.write_text(write, text)
+
+
+@_command(HOUSE, "phantom", "hsam phantom --out data/raw/phantom --cases 20")
+def phantom(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="To fill, in the layout of Synapse.")],
+    cases: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Volumes to make.")] = 20,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Seeds the anatomy and the noise.")
+    ] = 1,
+    size: Annotated[
+        int, typer.Option(metavar="N", min=32, max=512, help="In-plane side, voxels.")
+    ] = 128,
+) -> None:
+    """Make the phantom data: CT volumes with eight organs."""
+    from pipeline.stages import phantom as stage
+
+    stage.run(out, cases, seed, size)
+
+
+def _load(paths: list[Path]) -> "Params":
+    from pipeline.core.params.load import load
+    from pipeline.core.params.render import restore_comments
+
+    # DVC composes params.yaml without its comments; only then is it ours to mend
+    if os.environ.get("DVC_EXP_NAME") and paths == PARAMS:
+        restore_comments(PARAMS[0])
+    if paths == PARAMS and not PARAMS[0].exists():
+        raise UserError(
+            "params.yaml: there is no such file in this folder; `hsam params --write params.yaml` "
+            "makes one, --params names another."
+        )
+    return load(paths)
+
+
+def _device(gpus: int) -> str:
+    """Lease GPUs before PyTorch looks for them; the device to work on."""
+    from pipeline.core import gpu
+
+    return "cuda" if gpu.lease(gpus) else "cpu"

@@ -1,0 +1,66 @@
+"""Options that several commands share, and what some may be."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.core.registry import CONVENTIONS
+
+PARAMS = [Path("params.yaml")]
+RESULTS, RUNS, REPORTS = Path("results"), Path("runs"), Path("reports")
+
+
+ParamsOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--params",
+        metavar="FILE",
+        help="Parameters, whole or partial; given again, each is laid over those before it, and "
+        "the first over the packaged defaults.",
+        show_default="params.yaml",
+    ),
+]
+ResultsOption = Annotated[
+    Path, typer.Option("--results", metavar="FOLDER", help="The stages' published outputs.")
+]
+RunsOption = Annotated[
+    Path, typer.Option("--runs", metavar="FOLDER", help="The stages' working folders.")
+]
+ReportsOption = Annotated[Path, typer.Option("--reports", metavar="FOLDER", help="Of report.html.")]
+GpusOption = Annotated[
+    int,
+    typer.Option("--gpus", metavar="N", min=0, help="GPUs to use; 0, or none there: the CPU."),
+]
+JobsOption = Annotated[
+    int, typer.Option("--jobs", metavar="N", min=1, help="Processes to work in.")
+]
+RunOption = Annotated[
+    Path,
+    typer.Option("--run", metavar="FOLDER", help="A training's run folder, or results/train."),
+]
+TrainedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--run", metavar="FOLDER", help="Run folder of the model.", show_default="results/train"
+    ),
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Meta's SAM weights.", show_default="the file that the run recorded"
+    ),
+]
+RunsArgument = Annotated[
+    list[Path], typer.Argument(metavar="RUN", help="Folders of scores, or run folders.")
+]
+NamesOption = Annotated[
+    list[str] | None,
+    typer.Option("--name", metavar="NAME", help="A run's name in tables; once for each run."),
+]
+Convention = StrEnum("Convention", {name: name for name in CONVENTIONS})
+Device = Literal["auto", "cpu", "cuda"]
+Stage = Literal["mean", "coarse", "fine"]
+ExportFormat = Literal["onnx", "torch-export"]
+LabelFormat = Literal["nii.gz", "nii", "mha", "nrrd"]

@@ -1,0 +1,47 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.core import cpus
+
+VARIABLES = (*cpus.WAITING, "OMP_NUM_THREADS")
+
+
+def environment(**own: str) -> dict[str, str]:
+    """What `hsam` hands to a process that it starts, with a user's own settings."""
+    code = (
+        "import os, subprocess, sys; from pipeline.core import cpus\n"
+        "assert 'torch' not in sys.modules; cpus.set_thread_defaults()\n"
+        "subprocess.run(['env'], check=True)"
+    )
+    given = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=given | own, capture_output=True, text=True, check=True
+    )
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    return {name: found[name] for name in VARIABLES if name in found}
+
+
+def test_waiting_threads_sleep_by_default():
+    assert environment() == {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OMP_NUM_THREADS": str(cpus.usable()),
+    }
+
+
+@pytest.mark.parametrize(
+    "own", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "10000"}, {"KMP_BLOCKTIME": "0"}]
+)
+def test_a_users_own_setting_wins(own):
+    assert environment(OMP_NUM_THREADS="3", **own) == {**own, "OMP_NUM_THREADS": "3"}
+
+
+def test_only_cores_of_this_process_count():
+    code = (
+        "import os; from pipeline.core import cpus\n"
+        "os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1]); print(cpus.usable())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
