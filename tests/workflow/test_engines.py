@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import pytest
 
 from pipeline.core.params.load import Layer, layers, load, resolve
 from pipeline.core.params.render import render
+from tests.workflow.conftest import copy_repository, run
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = {
     "dataset": {"phantom": {"cases": 4, "size": 32}},
     "split": {"slices": None, "validation": 0.3},
@@ -21,16 +20,6 @@ TINY = {
     "report": {"slices": 2},
 }
 METRICS = Path("results/evaluate/metrics.json")
-
-
-def run(folder: Path, *command: str, path: str | None = None) -> str:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
-    environment["PATH"] = path or environment["PATH"]
-    environment |= {f"GIT_{role}_NAME": "test" for role in ("AUTHOR", "COMMITTER")}
-    environment |= {f"GIT_{role}_EMAIL": "test@localhost" for role in ("AUTHOR", "COMMITTER")}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
 
 
 def snakemake(folder: Path, *arguments: str) -> str:
@@ -73,15 +62,7 @@ def rows(folder: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> Path:
     """A clone with tiny parameters, in which Snakemake has run once."""
-    folder = tmp_path_factory.mktemp("repository")
-    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
-    for name in filter(None, listed.split("\0")):
-        if not name.startswith("tests/") and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
-    change(folder, TINY)
-    for command in ("init --quiet", "add --all", "commit --quiet --message first"):
-        run(folder, "git", *command.split())
+    folder = copy_repository(tmp_path_factory.mktemp("repository"), TINY)
     snakemake(folder)
     return folder
 

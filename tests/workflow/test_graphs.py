@@ -9,21 +9,24 @@ from dvc.repo import Repo
 
 from pipeline.core import sources
 from pipeline.core.params.blocks import READS
+from tests.workflow.conftest import copy_repository, run
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = list(READS)
 
 
 @pytest.fixture(scope="module")
-def snakemake_rules() -> dict[str, dict[str, set[str]]]:
+def repository(tmp_path_factory) -> Path:
+    return copy_repository(tmp_path_factory.mktemp("repository"), {})
+
+
+@pytest.fixture(scope="module")
+def snakemake_rules(repository) -> dict[str, dict[str, set[str]]]:
     """Rule to its commands, inputs and outputs, as a dry run prints them."""
-    command = ["snakemake", "--cores", "2", "--dry-run", "--forceall", "--printshellcmds"]
-    done = subprocess.run(
-        [*command, "--workflow-profile", "none"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = ("--dry-run", "--forceall", "--printshellcmds", "--workflow-profile", "none")
+    printed = run(repository, "snakemake", "--cores", "2", *options)
     rules: dict[str, dict[str, set[str]]] = {}
-    for line in done.stdout.splitlines():
+    for line in printed.splitlines():
         name, _, value = line.strip().partition(": ")
         if match := re.fullmatch(r"(?:local)?rule (\w+):", line):
             entry = rules.setdefault(match[1], {"cmd": set(), "deps": set(), "outs": set()})
@@ -37,8 +40,8 @@ def snakemake_rules() -> dict[str, dict[str, set[str]]]:
 
 
 @pytest.fixture(scope="module")
-def dvc_stages() -> dict[str, dict[str, set[str]]]:
-    with Repo(str(ROOT)) as repository:
+def dvc_stages(repository) -> dict[str, dict[str, set[str]]]:
+    with Repo(str(repository)) as opened:
         return {
             stage.name: {
                 "cmd": {plain_command(stage.cmd)},
@@ -51,7 +54,7 @@ def dvc_stages() -> dict[str, dict[str, set[str]]]:
                     for name in dep.params
                 },
             }
-            for stage in repository.index.stages
+            for stage in opened.index.stages
         }
 
 
@@ -114,11 +117,11 @@ def test_there_are_no_other_stages(dvc_stages, snakemake_rules):
     assert set(snakemake_rules) == {*STAGES, "prepare_case"}
 
 
-def test_snakemake_lists_every_bad_parameter_at_once(tmp_path):
+def test_snakemake_lists_every_bad_parameter_at_once(repository, tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text('{train: {epochs: "3", epoch: 2}, split: {slices: 7}}')
     command = ["snakemake", "--cores", "1", "--dry-run", "--configfile", str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 1
     for key in ("train.epochs: '3'", "train.epoch: unknown key", "split.slices: 7"):
         assert f"{path}: {key}" in done.stdout + done.stderr

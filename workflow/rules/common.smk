@@ -79,8 +79,8 @@ PHANTOM_FILES = [str(path) for path in phantom.paths(PHANTOM, PARAMS.dataset.pha
 
 # jobs find `hsam` also where no environment is activated; one of conda's brings its own
 if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
-    here = shlex.quote(str(Path(sys.executable).parent))
-    shell.prefix(f"set -euo pipefail; export PATH={here}:$PATH; ")
+    binaries = shlex.quote(str(Path(sys.executable).parent))
+    shell.prefix(f"set -euo pipefail; export PATH={binaries}:$PATH; ")
 
 
 wildcard_constraints:

@@ -27,7 +27,7 @@ def schema_text() -> str:
 
 
 def render(params: Params) -> str:
-    """YAML text of the parameters with each key's meaning and unit as a comment."""
+    """The parameters as YAML, each key's meaning and unit as a comment behind it."""
     writer = YAML()
     writer.width = 200
     writer.indent(mapping=2, sequence=4, offset=2)
@@ -45,6 +45,7 @@ def render(params: Params) -> str:
 
 
 def _commented(block: Block) -> CommentedMap:
+    """A block as a YAML mapping, the description of each key behind its value."""
     result = CommentedMap()
     for name, field in type(block).model_fields.items():
         value = getattr(block, name)
@@ -59,6 +60,7 @@ def _commented(block: Block) -> CommentedMap:
 
 
 def _flow(value: Any) -> Any:
+    """A value as YAML; lists and mappings in one line, with brackets."""
     result: CommentedMap | CommentedSeq
     if isinstance(value, dict):
         result = CommentedMap({key: _flow(item) for key, item in value.items()})

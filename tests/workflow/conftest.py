@@ -1,0 +1,38 @@
+"""A copy of the repository for tests that let an engine work in it."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from pipeline.core.params.load import validate
+from pipeline.core.params.render import render
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(folder: Path, *command: str, path: str | None = None) -> str:
+    """What a command prints in `folder`; it must succeed. `path` replaces the user's PATH."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
+    environment["PATH"] = path or environment["PATH"]
+    environment |= {f"GIT_{role}_NAME": "test" for role in ("AUTHOR", "COMMITTER")}
+    environment |= {f"GIT_{role}_EMAIL": "test@localhost" for role in ("AUTHOR", "COMMITTER")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def copy_repository(folder: Path, changes: dict) -> Path:
+    """The files of the repository without its tests, as a first commit.
+
+    Its params.yaml has `changes` over the packaged defaults, whatever the user's says.
+    """
+    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    for name in filter(None, listed.split("\0")):
+        if not name.startswith("tests/") and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    (folder / "params.yaml").write_text(render(validate(changes, "")))
+    for command in ("init --quiet", "add --all", "commit --quiet --message first"):
+        run(folder, "git", *command.split())
+    return folder
