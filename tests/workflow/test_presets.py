@@ -15,7 +15,7 @@ from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
 from pipeline.core.params.blocks import Params
-from pipeline.core.params.load import load, read_yaml, validate
+from pipeline.core.params.load import layers, load, overlay, read_yaml, validate
 from pipeline.core.params.render import render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +102,12 @@ def by_hydra(folder: Path, *overrides: str) -> Params:
 def test_every_preset_stands_in_the_table():
     assert {path.stem for path in PRESETS.glob("*.yaml")} == {*NAMES, "paper"}
     assert by_hsam("paper")
+
+
+def test_presets_set_the_same_keys_whatever_stands_below_them():
+    stacks = (layers(PRESETS / f"{name}.yaml") for name in NAMES)
+    keys = {frozenset(flat(overlay({}, *(layer.values for layer in stack)))) for stack in stacks}
+    assert len(keys) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
