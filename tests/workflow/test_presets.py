@@ -6,11 +6,13 @@
 import itertools
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from dvc.utils.hydra import compose_and_dump
 from snakemake.api import SnakemakeApi
+from snakemake.cli import parse_config
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
@@ -77,9 +79,10 @@ def by_hsam(*names: str) -> Params:
     return load([PRESETS / f"{name}.yaml" for name in names])
 
 
-def by_snakemake(folder: Path, *names: str) -> Params:
+def by_snakemake(folder: Path, *names: str, config: Sequence[str] = ()) -> Params:
     """What the jobs are given; Snakemake reads the Snakefile and runs nothing."""
-    settings = ConfigSettings(configfiles=[folder / f"workflow/presets/{n}.yaml" for n in names])
+    files = [folder / f"workflow/presets/{name}.yaml" for name in names]
+    settings = ConfigSettings(parse_config(config), files)
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         api.workflow(
             resource_settings=ResourceSettings(cores=1),
@@ -139,6 +142,13 @@ def test_a_later_file_wins_over_a_presets_base_on_every_road(folder):
     presets = f"+workflow/presets=[{name},later]"
     assert values(by_hydra(folder, presets)) == expected
     assert values(by_hydra(folder, presets, "train.epochs=8")) == expected | {"train.epochs": 8}
+
+
+def test_values_on_snakemakes_command_line_have_the_types_of_yaml(folder):
+    inner = "train={epochs: 3, keep: last, tf32: false, augment: {crop_side: [0.5, 1]}}"
+    found = by_snakemake(folder, "later", config=[inner, "search={trials: 0}"]).train
+    assert (found.epochs, found.tf32, found.lora_rank) == (3, False, 9)
+    assert found.augment.crop_side == [0.5, 1]
 
 
 def test_one_preset_follows_another_under_both_engines(folder):

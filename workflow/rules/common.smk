@@ -2,8 +2,10 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from ruamel.yaml import YAML
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
@@ -26,6 +28,15 @@ def checked(function, *arguments):
         raise WorkflowError("\n" + "\n".join(error.problems)) from None
 
 
+def typed(value):
+    """--config's values as YAML means them; Snakemake hands the inner ones over as text."""
+    if isinstance(value, Mapping):
+        return {key: typed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [typed(inner) for inner in value]
+    return YAML(typ="safe", pure=True).load(value) if isinstance(value, str) else value
+
+
 def parameters():
     """The packaged defaults, under params.yaml, --configfile's files and --config's values.
 
@@ -38,7 +49,7 @@ def parameters():
     for path in settings.configfiles:
         paths.append(path.relative_to(here) if path.is_relative_to(here) else path)
     found = [layer for path in paths for layer in layers(path)]
-    return resolve([*found, Layer("--config", dict(settings.config))])
+    return resolve([*found, Layer("--config", typed(settings.config))])
 
 
 def written_params():

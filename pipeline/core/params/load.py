@@ -177,7 +177,7 @@ def _field_problems(error: ValidationError) -> list[Problem]:
 
 
 def _number_hint(value: Any) -> str:
-    """How to write a number that came as text: in quotes, or within Snakemake's `--config`."""
+    """How to write a number that stands in quotes."""
     try:
         number = float(value) if isinstance(value, str) else None
         return "" if number is None else f" (write {number:.12g}, without quotes)"
