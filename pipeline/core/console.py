@@ -11,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -18,28 +19,39 @@ from rich.progress import (
 from rich.table import Column, Table
 
 console = Console(stderr=True)
-WORDS = 110  # columns that a training's line takes without its bar
+WORDS = 97  # columns that a training's line takes without its bar
+BAR, TIME = (4, 40), len("0:00:00")  # columns: of the bar at least and at most, of a time
+WIDE = 100  # columns from which there is room for the time that has passed
 
 
 class Steps:
-    """Counts finished steps of one kind of work; `advance` says what the last one gave."""
+    """Counts finished steps of one kind of work; `advance` says what the last one gave.
+
+    Args:
+        title: names the work.
+        total, done: steps in all, and those that were done before.
+        bar: where it is shown; None: in lines of a log file.
+        room: columns beside the bar for title and notes.
+        pause: seconds between two lines of a log file; infinite: none.
+    """
 
     def __init__(
-        self, title: str, total: int, done: int, bar: Progress | None, pause: float
+        self, title: str, total: int, done: int, bar: Progress | None, room: int, pause: float
     ) -> None:
         self._title, self._total, self._done, self._bar = title, total, done, bar
+        self._room = room
         self._first, self._start = done, time.monotonic()
         self._pause, self._last = pause, -math.inf
         self._task = None if bar is None else bar.add_task(title, total=total, completed=done)
 
-    def advance(self, note: str = "", count: int = 1) -> None:
-        """`count` more steps are done."""
+    def advance(self, *notes: str, count: int = 1) -> None:
+        """`count` more steps are done; of the notes, a bar shows the first ones that fit."""
         self._done += count
         if math.isinf(self._pause):
             return
         if self._bar is not None and self._task is not None:
-            title = f"{self._title}  {note}" if note else self._title
-            self._bar.update(self._task, advance=count, description=title)
+            shown = _fitting((self._title, *notes), self._room)
+            self._bar.update(self._task, advance=count, description=shown)
             return
         now = time.monotonic()
         if now - self._last < self._pause and self._done < self._total:
@@ -47,7 +59,7 @@ class Steps:
         self._last, elapsed = now, now - self._start
         left = elapsed / (self._done - self._first) * (self._total - self._done)
         text = f"{self._title} {self._done}/{self._total}"
-        print(f"{text}  {note}  {_clock(left)} left", file=sys.stderr, flush=True)
+        say("  ".join((text, *notes, f"{_clock(left)} left")))
 
 
 @contextmanager
@@ -60,19 +72,23 @@ def steps(
     there are none at all.
     """
     if not shown or not console.is_terminal:
-        yield Steps(title, total, done, None, pause if shown else math.inf)
+        yield Steps(title, total, done, None, 0, pause if shown else math.inf)
         return
-    # on a narrow terminal the words take a second line, and no number is cut off
     whole = Column(no_wrap=True)
-    columns = (
-        TextColumn("{task.description}", table_column=Column()),
-        BarColumn(min(40, max(8, console.width - WORDS)), table_column=whole),
+    least, most = BAR
+    bar_columns = min(most, max(least, console.width - WORDS))
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.description}", table_column=whole),
+        BarColumn(bar_columns, table_column=whole),
         MofNCompleteColumn(table_column=whole),
-        TimeElapsedColumn(table_column=whole),
-        TimeRemainingColumn(table_column=whole),
-    )
+    ]
+    if console.width >= WIDE:
+        columns.append(TimeElapsedColumn(table_column=whole))
+    columns.append(TimeRemainingColumn(table_column=whole))
+    times = (len(columns) - 3) * (1 + TIME)
+    room = console.width - (1 + bar_columns) - (1 + len(f"{total}/{total}")) - times
     with Progress(*columns, console=console) as bar:
-        yield Steps(title, total, done, bar, pause)
+        yield Steps(title, total, done, bar, room, pause)
 
 
 def show_table(title: str, rows: Mapping[str, str]) -> None:
@@ -97,6 +113,16 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.1f} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"
+
+
+def _fitting(parts: tuple[str, ...], room: int) -> str:
+    """The first parts, as many as fit, and the first one in any case."""
+    text, *others = parts
+    for part in others:
+        if len(text) + 2 + len(part) > room:
+            break
+        text += f"  {part}"
+    return text
 
 
 def _clock(seconds: float) -> str:

@@ -40,16 +40,13 @@ class Clock:
         """The next steps begin."""
         self._looked = time.monotonic()
 
-    def told(self, history: History, rate: float, done: list[Step]) -> str:
-        """What the progress display says after these steps."""
-        text = (
-            f"epoch {done[-1].epoch}  loss {history.loss:.4f}  lr {rate:.2e}  "
-            f"{self._speed:.1f} slices/s"
-        )
-        last = history.epochs[-1] if history.epochs else {}
-        if done[-1].ends_epoch and last["validation_dice"] is not None:
-            text += f"  validation Dice {last['validation_dice']:.3f}"
-        return text
+    def notes(self, history: History, rate: float, done: list[Step]) -> list[str]:
+        """What the progress display says after these steps, the most important first."""
+        notes = [f"epoch {done[-1].epoch}", f"loss {history.loss:.4f}"]
+        dice = history.last_dice()
+        if dice is not None:
+            notes.append(f"Dice {dice:.3f}")
+        return [*notes, f"{self._speed:.1f} slices/s", f"lr {rate:.2e}"]
 
     def estimate(self, title: str, step: int, total: int) -> None:
         """Say once, after the first steps, how long all of them take."""

@@ -130,7 +130,7 @@ def fit(
                 _validate(trainer, validate, progress)
             if log is not None:
                 log.update(progress.history)
-            bar.advance(clock.told(progress.history, rate, done), len(done))
+            bar.advance(*clock.notes(progress.history, rate, done), count=len(done))
             number = _agreed(fabric, stop)
             if store is not None and fabric.is_global_zero:
                 if validates or last or number or clock.due():

@@ -63,6 +63,13 @@ class History:
         self.epochs.append(dict(zip(EPOCH_COLUMNS, row, strict=True)))
         self.sums = [0.0] * 4
 
+    def last_dice(self) -> float | None:
+        """Mean validation Dice over the organs, of the last validation; None before the first."""
+        for row in reversed(self.epochs):
+            if row["validation_dice"] is not None:
+                return float(row["validation_dice"])
+        return None
+
     def add_validation(self, dice: Mapping[str, float]) -> float:
         """Count the validation of the last epoch in; gives its mean over the organs."""
         mean = math.fsum(dice.values()) / len(dice) if dice else 0.0

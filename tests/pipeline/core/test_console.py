@@ -1,23 +1,47 @@
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from pipeline.core import console
 
-NOTE = "epoch 299  loss 0.8182  lr 1.45e-03  154.3 slices/s  validation Dice 0.812"
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+NOTES = ("epoch 299", "loss 0.8182", "Dice 0.812", "154.3 slices/s", "lr 1.45e-03")
 
 
-@pytest.mark.parametrize("width", [60, 80, 120, 200])
-def test_no_number_is_cut_off_on_a_narrow_terminal(monkeypatch, width):
-    shown = io.StringIO()
-    terminal = Console(file=shown, force_terminal=True, width=width, color_system=None)
+@pytest.fixture
+def shown(monkeypatch, request):
+    """The last line of a training's bar on a terminal of so many columns, and the columns."""
+    text = io.StringIO()
+    terminal = Console(file=text, force_terminal=True, width=request.param, color_system=None)
     monkeypatch.setattr(console, "console", terminal)
     with console.steps("train", 2100) as bar:
-        bar.advance(NOTE, 1000)
-    assert "1000/2100" in shown.getvalue()
-    assert "…" not in shown.getvalue()
-    assert set(NOTE.split()) <= set(shown.getvalue().split())
+        bar.advance(*NOTES, count=1000)
+    # a bar of several lines would move the cursor up
+    assert "\x1b[1A" not in text.getvalue()
+    return re.split(r"[\r\n]", CONTROL.sub("", text.getvalue()).strip())[-1], request.param
+
+
+@pytest.mark.parametrize("shown", [60, 80, 120, 200], indirect=True)
+def test_a_bar_takes_one_line_and_no_number_is_cut_off(shown):
+    line, width = shown
+    assert len(line) <= width
+    assert "1000/2100" in line
+    assert "…" not in line
+    assert line.startswith("  ".join(("train", *NOTES[:2])))
+
+
+@pytest.mark.parametrize("shown", [80], indirect=True)
+def test_80_columns_hold_loss_dice_and_speed(shown):
+    line, _ = shown
+    assert all(note in line for note in NOTES[:4])
+
+
+@pytest.mark.parametrize("shown", [120], indirect=True)
+def test_a_wide_terminal_shows_everything(shown):
+    line, _ = shown
+    assert all(note in line for note in NOTES)
 
 
 @pytest.mark.parametrize(
