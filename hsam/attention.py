@@ -55,7 +55,8 @@ class RelativePositionAttention(sam.EncoderAttention):
         strips = [
             _cat([self._attend(part, side) for part in strip], dim=2) for strip in split(qkv, side)
         ]
-        return self.proj(_cat(strips, dim=1))
+        out: Tensor = self.proj(_cat(strips, dim=1))
+        return out
 
     def _attend(self, qkv: Tensor, side: int) -> Tensor:
         """Attention inside windows of equal shape: (B, H, W, 3, heads, d) -> (B, H, W, dim)."""
@@ -76,10 +77,11 @@ class RelativePositionAttention(sam.EncoderAttention):
         k = torch.cat([k, row_code, column_code], dim=-1)
         v = F.pad(v, (0, 2 * side))  # fused kernels want q, k and v of one length
         # -> windows x heads x patches x (d + 2 side)
-        longer = (x.flatten(0, 2).flatten(2, 3) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(*longer, scale=self.scale)[..., :d]
+        shape = q.shape[:-1]
+        q, k, v = (x.flatten(0, 2).flatten(2, 3) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, scale=self.scale)[..., :d]
         # -> B x down x height x across x width x heads x d -> B x H x W x dim
-        out = out.reshape(*q.shape[:-1], d).permute(0, 1, 4, 2, 5, 3, 6)
+        out = out.reshape(*shape, d).permute(0, 1, 4, 2, 5, 3, 6)
         return out.reshape(*qkv.shape[:3], -1)
 
 

@@ -50,4 +50,4 @@ def class_masks(weights: Tensor, features: Tensor) -> Tensor:
         (B, C, H, W).
     """
     masks = weights @ features.flatten(2)  # B x C x K @ B x K x HW
-    return masks.unflatten(2, features.shape[-2:])
+    return torch.unflatten(masks, 2, features.shape[-2:])

@@ -33,7 +33,8 @@ class EncoderBlock(sam.EncoderBlock):
     def forward(self, x: Tensor) -> Tensor:
         """(B, G, G, dim) -> (B, G, G, dim)."""
         x = x + self.attn(self.norm1(x), self.window_size)
-        return x + self.mlp(self.norm2(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
 
 
 class ImageEncoder(sam.ImageEncoderViT):
@@ -91,4 +92,5 @@ class ImageEncoder(sam.ImageEncoderViT):
         recompute = self.checkpoint_blocks and torch.is_grad_enabled()
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-        return self.neck(x.permute(0, 3, 1, 2))  # B x dim x G x G -> B x D x G x G
+        embedding: Tensor = self.neck(x.permute(0, 3, 1, 2))  # B x dim x G x G -> B x D x G x G
+        return embedding

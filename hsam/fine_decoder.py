@@ -44,7 +44,8 @@ class HierarchicalPixelDecoder(nn.Module):
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Two (B, D/8, 4G, 4G) maps, stage 2 first -> (B, D/16, 16G, 16G)."""
-        return self.skip_connect(torch.cat([fine, coarse], dim=1))
+        joined: Tensor = self.skip_connect(torch.cat([fine, coarse], dim=1))
+        return joined
 
 
 class FineDecoder(nn.Module):

@@ -17,7 +17,8 @@ class HalfEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, D, G, G), float32."""
         with torch.autocast(image.device.type, torch.bfloat16):
-            return self.encoder(image).float()
+            embedding: Tensor = self.encoder(image)
+            return embedding.float()
 
 
 def for_inference(model: SegmentationModel, device: str = "cpu") -> SegmentationModel:

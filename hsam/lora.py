@@ -6,6 +6,7 @@ Source: paper section 3 and table 10; LoRA, arXiv 2106.09685.
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,8 @@ class LoRA(nn.Linear):
         b_q, b_v: (dim, rank), zero, so a fresh update changes nothing.
         merged: whether the update is at present part of the weight.
     """
+
+    _plain: Tensor | None
 
     def __init__(self, qkv: nn.Linear, rank: int, scale: float = 1.0) -> None:
         """Take over the parameters of `qkv`.
@@ -82,7 +85,7 @@ class LoRA(nn.Linear):
     @torch.no_grad()
     def unmerge(self) -> None:
         """Give the plain weight back, bit for bit."""
-        if self.merged:
+        if self._plain is not None:
             self.weight.data, self._plain = self._plain, None
             self.merged = False
 
@@ -105,7 +108,8 @@ def add_lora(encoder: nn.Module, rank: int, scale: float = 1.0) -> None:
     Raises:
         ValueError: rank out of range.
     """
-    for block in encoder.blocks:
+    blocks: Any = encoder.blocks
+    for block in blocks:
         block.attn.qkv = LoRA(block.attn.qkv, rank, scale)
 
 

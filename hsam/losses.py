@@ -4,6 +4,7 @@ Source: paper, supplement A.1 and table 8.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -47,7 +48,7 @@ def _dice_sums(probability: Tensor, truth: Tensor) -> Tensor:
 
 
 def _dice(sums: Tensor) -> Tensor:
-    overlap, size = sums
+    overlap, size = sums.unbind()
     return (1 - (2 * overlap + SMOOTH) / (size + SMOOTH)).mean()
 
 
@@ -149,18 +150,19 @@ def two_stage_loss(
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"weight: expected a number from 0 to 1, got {weight!r}")
-    terms = {"dice_weight": dice_weight, "second_loss": second_loss, "over_all": over_all}
+    loss = partial(stage_loss, dice_weight=dice_weight, second_loss=second_loss, over_all=over_all)
     coarse = fine = None
     if output.coarse_logits is not None:
-        small = resize_labels(labels, output.coarse_logits.shape[-2:])
-        coarse = stage_loss(output.coarse_logits, small, **terms)
+        height, width = output.coarse_logits.shape[-2:]
+        coarse = loss(output.coarse_logits, resize_labels(labels, (height, width)))
     if output.fine_logits is not None:
-        fine = stage_loss(output.fine_logits, labels, **terms)
-    if coarse is None and fine is None:
+        fine = loss(output.fine_logits, labels)
+    if coarse is not None and fine is not None:
+        return TwoStageLoss(weight * coarse.total + (1 - weight) * fine.total, coarse, fine)
+    only = fine if coarse is None else coarse
+    if only is None:
         raise ValueError("output: expected coarse or fine logits, got neither")
-    if coarse is None or fine is None:
-        return TwoStageLoss((coarse or fine).total, coarse, fine)
-    return TwoStageLoss(weight * coarse.total + (1 - weight) * fine.total, coarse, fine)
+    return TwoStageLoss(only.total, coarse, fine)
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:

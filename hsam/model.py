@@ -3,6 +3,8 @@
 Source: Unleashing the Potential of SAM for Medical Adaptation via Hierarchical Decoding, section 3.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +32,7 @@ class SegmentationModel(nn.Module):
         super().__init__()
         self.image_size = image_size
         self.classes = classes
-        self.config: dict = {}
+        self.config: dict[str, Any] = {}
         self.sam_sha256: str | None = None
         self.generator: torch.Generator | None = None
 

@@ -41,4 +41,5 @@ class PromptEncoder(sam.PromptEncoder):
             )
         }
         size = self.image_embedding_size
-        return torch.func.functional_call(self.pe_layer, matrix, (size,)).unsqueeze(0)
+        position: Tensor = torch.func.functional_call(self.pe_layer, matrix, (size,))
+        return position.unsqueeze(0)

@@ -35,7 +35,7 @@ def stage_weight(
         raise ValueError(f"epoch: expected a number from 0, got {epoch!r}")
 
     def curve(at: float) -> float:
-        return 1 - (1 - start) ** (decay**at)
+        return float(1 - (1 - start) ** (decay**at))
 
     if not end_at_zero:
         return curve(epoch)
@@ -73,4 +73,4 @@ def lr_factor(iteration: int, total: int, *, warmup: int = 250, power: float = 0
         raise ValueError(f"warmup: expected a number from 0, got {warmup!r}")
     if iteration < warmup:
         return (iteration + 1) / warmup
-    return (1 - (iteration - warmup) / total) ** power
+    return float((1 - (iteration - warmup) / total) ** power)

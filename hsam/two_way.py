@@ -49,7 +49,8 @@ class CrossFirstBlock(sam.TwoWayAttentionBlock):
             q = queries + query_pe
             queries = queries + self.self_attn(q=q, k=q, v=queries)
         queries = self.norm1(queries)
-        return self.norm3(queries + self.mlp(queries))
+        normed: Tensor = self.norm3(queries + self.mlp(queries))
+        return normed
 
 
 class CrossFirstTransformer(sam.TwoWayTransformer):
@@ -91,7 +92,8 @@ class MaskedAttention(sam.DecoderAttention):
         v = self._separate_heads(self.v_proj(v), self.num_heads)
         score = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         weight = torch.softmax(score, dim=-1) * mask.unsqueeze(1)  # B x heads x T x M
-        return self.out_proj(self._recombine_heads(weight @ v))
+        out: Tensor = self.out_proj(self._recombine_heads(weight @ v))
+        return out
 
 
 class MaskedBlock(CrossFirstBlock):

@@ -6,6 +6,7 @@ parameters at ViT-B, 8 organs, ratio 0.25: 11,861,129.
 """
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,9 +21,10 @@ class Adapter(nn.Sequential):
 
     def __init__(self, dim: int, hidden: int) -> None:
         """Args: width of the block and of the bottleneck."""
-        super().__init__(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
-        nn.init.zeros_(self[2].weight)
-        nn.init.zeros_(self[2].bias)
+        up = nn.Linear(hidden, dim)
+        super().__init__(nn.Linear(dim, hidden), nn.GELU(), up)
+        nn.init.zeros_(up.weight)
+        nn.init.zeros_(up.bias)
 
 
 class AdaptedBlock(nn.Module):
@@ -47,7 +49,8 @@ class AdaptedBlock(nn.Module):
         normed = self.norm1(x)
         x = x + self.attn(normed, self.window_size) + self.adapter_attn(normed)
         normed = self.norm2(x)
-        return x + self.mlp(normed) + self.adapter_mlp(normed)
+        out: Tensor = x + self.mlp(normed) + self.adapter_mlp(normed)
+        return out
 
 
 def build_sam_adapter(
@@ -76,8 +79,9 @@ def build_sam_adapter(
         backbone, image_size, 0, 1.0, train_encoder, checkpoint_blocks
     )
     hidden = max(1, round(adapter_ratio * encoder.pos_embed.shape[-1]))
-    for index, block in enumerate(encoder.blocks):
-        encoder.blocks[index] = AdaptedBlock(block, hidden)
+    blocks: Any = encoder.blocks
+    for index, block in enumerate(blocks):
+        blocks[index] = AdaptedBlock(block, hidden)
     model = one_stage(encoder, backbone, num_classes)
     model.config = {
         "model": "sam_adapter",

@@ -83,7 +83,9 @@ def load_published_adapter(model: HSAM, path: str | Path) -> LoadReport:
     with torch.no_grad():
         for name in report.loaded:
             target[name].copy_(values[name])
-    model.fine_decoder.cm_attention.gate = model.config["gate"] = "constant"
+    attention = model.fine_decoder.cm_attention
+    assert attention is not None, "its tensors were asked for"
+    attention.gate = model.config["gate"] = "constant"
     return report
 
 

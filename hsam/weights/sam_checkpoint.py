@@ -6,6 +6,7 @@ Source: paper section 4 (SAM's weights at 224 and 512 px); segment_anything/buil
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -127,7 +128,7 @@ def _check_backbone(model: SegmentationModel, state: dict[str, Tensor], path: st
         position.shape[-1],
         1 + max((int(match[1]) for key in state if (match := _BLOCK.match(key))), default=-1),
     )
-    encoder = model.image_encoder
+    encoder: Any = model.image_encoder
     expected = encoder.pos_embed.shape[-1], len(encoder.blocks)
     if found != expected:
         raise ValueError(

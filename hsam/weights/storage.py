@@ -7,6 +7,7 @@ back. So the folder of a model with a frozen encoder is megabytes, not the base.
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor
@@ -26,8 +27,8 @@ def save(
     folder: str | Path,
     *,
     class_names: list[str] | None = None,
-    intensity: dict | None = None,
-    preparation: dict | None = None,
+    intensity: dict[str, Any] | None = None,
+    preparation: dict[str, Any] | None = None,
 ) -> Path:
     """Write a model.
 
@@ -118,7 +119,7 @@ def load(
     return model.to(device).eval()
 
 
-def read_record(folder: str | Path) -> dict:
+def read_record(folder: str | Path) -> dict[str, Any]:
     """The JSON beside a model's tensors: config, class names, intensity rule, provenance.
 
     Raises:
@@ -128,7 +129,7 @@ def read_record(folder: str | Path) -> dict:
     path = Path(folder) / JSON_NAME
     if not path.is_file():
         raise FileNotFoundError(f"model folder: expected {path}, found none")
-    record = json.loads(path.read_text())
+    record: dict[str, Any] = json.loads(path.read_text())
     if record.get("format") != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT}, got {record.get('format')!r}")
     return record
