@@ -9,7 +9,7 @@ def run(code: str) -> str:
 
 def test_import_leaves_no_foreign_packages_behind():
     unwanted = ("segment_anything", "torchvision", "timm", "monai")
-    code = f"import sys, hsam; print([name for name in {unwanted} if name in sys.modules])"
+    code = f"import sys, hsam; hsam.build_hsam; print([name for name in {unwanted} if name in sys.modules])"
     assert run(code) == "[]"
 
 
@@ -24,6 +24,7 @@ import importlib.util
 importlib.util.find_spec = lambda name: None
 try:
     import hsam
+    hsam.build_hsam
 except ImportError as error:
     print(error)
 """
