@@ -46,6 +46,7 @@ lint: $(READY)
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	snakemake --lint
+	mypy
 
 format: $(READY)
 	ruff check --fix .

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -59,7 +59,10 @@ NamesOption = Annotated[
     list[str] | None,
     typer.Option("--name", metavar="NAME", help="A run's name in tables; once for each run."),
 ]
-Convention = StrEnum("Convention", {name: name for name in CONVENTIONS})
+if TYPE_CHECKING:  # a type checker can't look into the registry
+    Convention: TypeAlias = str
+else:
+    Convention = StrEnum("Convention", {name: name for name in CONVENTIONS})
 Device = Literal["auto", "cpu", "cuda"]
 Stage = Literal["mean", "coarse", "fine"]
 ExportFormat = Literal["onnx", "torch-export"]

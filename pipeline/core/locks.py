@@ -7,7 +7,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a name for a module or nothing
 
 Release = Callable[[], None]
 # whether the processes that were forked from the one that took a lock hold it too

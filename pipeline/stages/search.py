@@ -108,12 +108,14 @@ def _objective(
 
 
 def _suggest(trial: Any, ranges: Search, settings: Train) -> Train:
-    changes = {
-        "lora_rank": trial.suggest_categorical("lora_rank", ranges.lora_rank),
-        "dice_weight": trial.suggest_float("dice_weight", *ranges.dice_weight),
-        "lambda_start": trial.suggest_float("lambda_start", *ranges.lambda_start),
-        "epochs": ranges.epochs,
-    }
+    """The `train` block of a trial; a knob without a range keeps its value."""
+    changes: dict[str, Any] = {"epochs": ranges.epochs}
+    if ranges.lora_rank is not None:
+        changes["lora_rank"] = trial.suggest_categorical("lora_rank", ranges.lora_rank)
+    if ranges.dice_weight is not None:
+        changes["dice_weight"] = trial.suggest_float("dice_weight", *ranges.dice_weight)
+    if ranges.lambda_start is not None:
+        changes["lambda_start"] = trial.suggest_float("lambda_start", *ranges.lambda_start)
     return settings.model_copy(update=changes)
 
 
@@ -156,6 +158,6 @@ def _write(out: Path, trials: list[dict]) -> None:
     best: dict[str, Any] = {}
     if trials:
         winner = max(trials, key=lambda trial: trial["value"])
-        best = {"train": {knob: winner[knob] for knob in KNOBS}}
+        best = {"train": {knob: winner[knob] for knob in KNOBS if knob in winner}}
     # JSON is YAML, and keeps every digit
     files.write_text(out / "best.yaml", json.dumps(best) + "\n")

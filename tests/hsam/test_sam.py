@@ -9,7 +9,8 @@ def run(code: str) -> str:
 
 def test_import_leaves_no_foreign_packages_behind():
     unwanted = ("segment_anything", "torchvision", "timm", "monai")
-    code = f"import sys, hsam; hsam.build_hsam; print([name for name in {unwanted} if name in sys.modules])"
+    found = f"[name for name in {unwanted} if name in sys.modules]"
+    code = f"import sys, hsam; hsam.build_hsam; print({found})"
     assert run(code) == "[]"
 
 

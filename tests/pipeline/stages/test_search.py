@@ -50,15 +50,15 @@ def test_trials_stay_in_their_ranges(inputs, searched):
 def test_an_interrupted_search_goes_on_and_finds_the_same(
     inputs, searched, tmp_path, monkeypatch, torn
 ):
-    objective, calls = search._objective, []
+    fit, calls = search.fit, []
 
     def killed_in_the_second_trial(*args, **kwargs):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return objective(*args, **kwargs)
+        return fit(*args, **kwargs)
 
-    monkeypatch.setattr(search, "_objective", killed_in_the_second_trial)
+    monkeypatch.setattr(search, "fit", killed_in_the_second_trial)
     with pytest.raises(KeyboardInterrupt):
         run(inputs, tmp_path)
     (journal,) = (tmp_path / "runs").glob("*/journal.jsonl")
@@ -67,6 +67,16 @@ def test_an_interrupted_search_goes_on_and_finds_the_same(
     trials = run(inputs, tmp_path)
     assert len(calls) == 4  # 3 trials and the one that was killed
     assert trials == searched[1]
+
+
+def test_a_knob_without_a_range_is_not_searched(inputs, tmp_path):
+    params, prepared, roles = inputs
+    one = {"trials": 1, "dice_weight": None, "lambda_start": None}
+    params = params.model_copy(update={"search": params.search.model_copy(update=one)})
+    (trial,) = run((params, prepared, roles), tmp_path)
+    assert (trial["dice_weight"], trial["lambda_start"]) == ("", "")
+    found = read_yaml(tmp_path / "search" / "best.yaml")["train"]
+    assert found == {"lora_rank": int(trial["lora_rank"])}
 
 
 def test_without_trials_nothing_is_laid_over(inputs, tmp_path):
