@@ -16,7 +16,7 @@ READY := .venv/.ready
 help:
 	@echo "make demo    phantom data to report: a whole run on the CPU in a few minutes"
 	@echo "make test    the test suite, and the share of lines that it covers"
-	@echo "make lint    ruff, snakefmt and Snakemake's own lint"
+	@echo "make lint    ruff, snakefmt, Snakemake's own lint and mypy"
 	@echo "make format  let ruff and snakefmt mend what they can"
 	@echo "make hooks   run the lint before every commit"
 	@echo "make params  write params.yaml again: the packaged defaults, explained"

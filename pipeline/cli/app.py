@@ -339,7 +339,7 @@ def score(
         labels,
         out,
         prediction_labels=prediction_labels,
-        convention=convention.value,
+        convention=str(convention),
         names=(truth_name, prediction_name),
         cases=case or (),
         jobs=jobs,
