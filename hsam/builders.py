@@ -1,31 +1,16 @@
-"""From arguments to a model: the only place that knows which part goes where."""
+"""From arguments to H-SAM: the only place that knows which part goes where."""
 
 from pathlib import Path
-from typing import TypeVar
 
+from hsam.adapted_encoder import build_encoder, load_start
 from hsam.backbones import get_backbone
 from hsam.class_balance import ClassBalancedMaskAttention
 from hsam.coarse_decoder import CoarseDecoder
-from hsam.encoder import ImageEncoder
 from hsam.fine_decoder import FineDecoder
-from hsam.lora import add_lora, check_rank
-from hsam.model import HSAM, SegmentationModel
+from hsam.inputs import check_classes
 from hsam.prompt import PromptEncoder
+from hsam.two_stage import HSAM
 from hsam.two_way import CrossFirstTransformer, MaskedTransformer
-from hsam.weights.sam_checkpoint import load_sam_checkpoint
-
-Model = TypeVar("Model", bound=SegmentationModel)
-
-
-def check_classes(num_classes: int) -> int:
-    """The number of classes with background.
-
-    Raises:
-        ValueError: `num_classes` is no integer from 1.
-    """
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f"num_classes: expected an integer from 1, got {num_classes!r}")
-    return num_classes + 1
 
 
 def build_hsam(
@@ -100,33 +85,3 @@ def build_hsam(
         "checkpoint_blocks": checkpoint_blocks,
     }
     return load_start(model, sam_checkpoint)
-
-
-def build_encoder(
-    backbone: str,
-    image_size: int,
-    lora_rank: int,
-    lora_scale: float,
-    train_encoder: bool | None,
-    checkpoint_blocks: bool,
-) -> tuple[ImageEncoder, bool]:
-    """An encoder with LoRA, frozen or not, and whether its own weights are trained.
-
-    Raises:
-        ValueError: an argument out of range.
-    """
-    sizes = get_backbone(backbone)
-    check_rank(lora_rank, sizes.embed_dim)
-    train_encoder = not sizes.pretrained if train_encoder is None else train_encoder
-    encoder = ImageEncoder(sizes, image_size, checkpoint_blocks)
-    encoder.requires_grad_(train_encoder)
-    if lora_rank:
-        add_lora(encoder, lora_rank, lora_scale)
-    return encoder, train_encoder
-
-
-def load_start(model: Model, sam_checkpoint: str | Path | None) -> Model:
-    """The same model, with SAM's weights where a checkpoint is given."""
-    if sam_checkpoint is not None:
-        load_sam_checkpoint(model, sam_checkpoint)
-    return model

@@ -1,4 +1,4 @@
-"""The check that every model makes on what it is given."""
+"""The checks that every model makes on what it is given."""
 
 import torch
 from torch import Tensor
@@ -42,3 +42,14 @@ def check_labels(labels: Tensor | None, batch: int, image_size: int) -> None:
         raise ValueError(
             f"labels: expected ({batch}, {image_size}, {image_size}), got {tuple(labels.shape)}"
         )
+
+
+def check_classes(num_classes: int) -> int:
+    """The number of classes with background.
+
+    Raises:
+        ValueError: `num_classes` is no integer from 1.
+    """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes: expected an integer from 1, got {num_classes!r}")
+    return num_classes + 1

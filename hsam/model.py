@@ -1,20 +1,9 @@
-"""H-SAM: SAM's encoder with LoRA and two decoders, the second guided by the first.
-
-Source: Unleashing the Potential of SAM for Medical Adaptation via Hierarchical Decoding, section 3.
-"""
+"""What all models of the library share."""
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from hsam.coarse_decoder import CoarseDecoder
-from hsam.encoder import ImageEncoder
-from hsam.fine_decoder import FineDecoder
-from hsam.inputs import check_images, check_labels
-from hsam.noise import gaussian
-from hsam.output import Segmentation
-from hsam.prompt import PromptEncoder
+from torch import nn
 
 
 class SegmentationModel(nn.Module):
@@ -48,99 +37,3 @@ class SegmentationModel(nn.Module):
     def count_trainable(self) -> int:
         """How many numbers training moves."""
         return sum(p.numel() for p in self.trainable_parameters())
-
-
-class OneStage(SegmentationModel):
-    """An image encoder and one decoder at a quarter of the side: SAMed and its kind."""
-
-    def __init__(
-        self,
-        image_encoder: ImageEncoder,
-        prompt_encoder: PromptEncoder,
-        coarse_decoder: CoarseDecoder,
-        classes: int,
-    ) -> None:
-        """Join the parts; `classes` includes the background."""
-        super().__init__(image_encoder.img_size, classes)
-        self.image_encoder = image_encoder
-        self.prompt_encoder = prompt_encoder
-        self.coarse_decoder = coarse_decoder
-
-    def forward(
-        self,
-        image: Tensor,
-        labels: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Segmentation:
-        """Segment images.
-
-        Args:
-            image: (B, 1, S, S) or (B, 3, S, S), floating, in [0, 1].
-            labels, generator: taken so that all models are called alike; unused.
-
-        Raises:
-            TypeError, ValueError: an image of another dtype or shape.
-        """
-        image = check_images(image, self.image_size, self.dtype)
-        coarse = self.coarse_decoder(self.image_encoder(image), *self.prompt_encoder())
-        return Segmentation(coarse_logits=coarse.logits, coarse_iou=coarse.iou)
-
-
-class HSAM(SegmentationModel):
-    """The two-stage model.
-
-    Source: paper section 3, figure 2.
-    """
-
-    EMBEDDING_NOISE = 0.2  # std of the noise before stage 2, as a share of the embedding's range
-
-    def __init__(
-        self,
-        image_encoder: ImageEncoder,
-        prompt_encoder: PromptEncoder,
-        coarse_decoder: CoarseDecoder,
-        fine_decoder: FineDecoder,
-        classes: int,
-    ) -> None:
-        """Join the parts; `classes` includes the background."""
-        super().__init__(image_encoder.img_size, classes)
-        self.image_encoder = image_encoder
-        self.prompt_encoder = prompt_encoder
-        self.coarse_decoder = coarse_decoder
-        self.fine_decoder = fine_decoder
-
-    def forward(
-        self,
-        image: Tensor,
-        labels: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Segmentation:
-        """Segment images.
-
-        Args:
-            image: (B, 1, S, S) or (B, 3, S, S), floating, in [0, 1]; one channel is repeated.
-            labels: ground truth, integer, (B, S, S), in [0, C). In training it places the
-                class-balanced noise of CMAttn; otherwise it is unused.
-            generator: source of noise and dropout in training; default `self.generator`.
-
-        Returns:
-            coarse logits (B, C, S/4, S/4), fine logits (B, C, S, S), IoU predictions (B, C) each.
-
-        Raises:
-            TypeError, ValueError: images or labels of another dtype or shape.
-        """
-        image = check_images(image, self.image_size, self.dtype)
-        check_labels(labels, image.shape[0], self.image_size)
-        generator = generator if generator is not None else self.generator
-        embedding = self.image_encoder(image)  # B x D x G x G
-        image_pe, dense = self.prompt_encoder()
-        coarse = self.coarse_decoder(embedding, image_pe, dense)
-        if self.training:
-            embedding = self._perturb(embedding, generator)
-        fine = self.fine_decoder(embedding, image_pe, dense, coarse, labels, generator)
-        return Segmentation(coarse.logits, fine.logits, coarse.iou, fine.iou)
-
-    def _perturb(self, embedding: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Add Gaussian noise in proportion to the range of the whole embedding."""
-        low, high = embedding.detach().aminmax()
-        return embedding + self.EMBEDDING_NOISE * (high - low) * gaussian(embedding, generator)

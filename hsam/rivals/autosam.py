@@ -6,9 +6,8 @@ Trainable parameters at ViT-B, 8 organs: 4,760,201.
 
 from pathlib import Path
 
-from hsam.builders import build_encoder, load_start
-from hsam.model import OneStage
-from hsam.rivals.samed import one_stage
+from hsam.adapted_encoder import build_encoder, load_start
+from hsam.rivals.one_stage import OneStage, one_stage
 
 
 def build_autosam(

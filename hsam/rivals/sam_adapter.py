@@ -10,10 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hsam.builders import build_encoder, load_start
+from hsam.adapted_encoder import build_encoder, load_start
 from hsam.encoder import EncoderBlock
-from hsam.model import OneStage
-from hsam.rivals.samed import one_stage
+from hsam.rivals.one_stage import OneStage, one_stage
 
 
 class Adapter(nn.Sequential):

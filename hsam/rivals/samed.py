@@ -7,30 +7,8 @@ organs, rank 4: 4,907,657.
 
 from pathlib import Path
 
-from hsam.backbones import get_backbone
-from hsam.builders import build_encoder, check_classes, load_start
-from hsam.coarse_decoder import CoarseDecoder
-from hsam.encoder import ImageEncoder
-from hsam.model import OneStage
-from hsam.prompt import PromptEncoder
-from hsam.sam import TwoWayTransformer
-
-
-def one_stage(encoder: ImageEncoder, backbone: str, num_classes: int) -> OneStage:
-    """An encoder followed by SAM's mask decoder, self attention first.
-
-    Args:
-        encoder: image encoder of that backbone.
-        backbone: a name of `hsam.backbones()`.
-        num_classes: organs, without the background.
-
-    Raises:
-        ValueError: an argument out of range.
-    """
-    sizes, classes = get_backbone(backbone), check_classes(num_classes)
-    transformer = TwoWayTransformer(2, sizes.width, sizes.decoder_heads, 8 * sizes.width)
-    decoder = CoarseDecoder(transformer, sizes.width, classes)
-    return OneStage(encoder, PromptEncoder(sizes.width, encoder.img_size), decoder, classes)
+from hsam.adapted_encoder import build_encoder, load_start
+from hsam.rivals.one_stage import OneStage, one_stage
 
 
 def build_samed(

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hsam.builders import check_classes
-from hsam.inputs import check_images
+from hsam.inputs import check_classes, check_images
 from hsam.model import SegmentationModel
 from hsam.output import Segmentation
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hsam.backbones import BACKBONES
 from hsam.lora import lora_layers, unmerge_lora
-from hsam.model import HSAM
+from hsam.two_stage import HSAM
 from hsam.weights.files import read_tensors
 from hsam.weights.sam_checkpoint import LoadReport
 

@@ -76,7 +76,7 @@ def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:
             "stage": IMPORT,
             "params": stage_params(imported, "train"),
             "inputs": {"adapter": files.sha256(adapter), "sam_checkpoint": digest},
-            "code": sources.stage_digest("import_checkpoint"),
+            "code": sources.digest("pipeline.commands.import_checkpoint"),
         }
         work = RunFolder(staging / out.name, key)
         storage.save(

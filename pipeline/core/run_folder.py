@@ -76,6 +76,7 @@ def open_run(
     stage: str,
     params: Mapping[str, Any],
     inputs: Mapping[str, str],
+    choice: sources.Chosen = sources.NOTHING,
 ) -> Iterator[RunFolder]:
     """The run folder for these parameters and inputs, created if new, locked while in use.
 
@@ -85,6 +86,7 @@ def open_run(
         stage: the stage's name; its code is part of the hash.
         params: what the stage reads (`params.stage_params`).
         inputs: name to SHA-256 of each input.
+        choice: code that names in the parameters stand for.
 
     Raises:
         UserError: another process is at work in the same folder, or the folder belongs to another
@@ -94,7 +96,7 @@ def open_run(
         "stage": stage,
         "params": dict(params),
         "inputs": dict(inputs),
-        "code": sources.stage_digest(stage),
+        "code": sources.stage_digest(stage, choice),
     }
     path = Path(runs) / f"{data_set}-{stage}-{files.digest(key)[:12]}"
     (path / "out").mkdir(parents=True, exist_ok=True)

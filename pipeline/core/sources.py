@@ -1,53 +1,184 @@
-"""Which source files a stage uses, and their digest: changed code means a new run folder."""
+"""Which code a stage's results depend on, and its digest: other code means another run folder.
+
+Counted are the modules that the stage's module imports, directly or not, and those that names in
+the parameters stand for (the data set, the model). Of a module its syntax tree counts without
+docstrings, comments, layout, annotations and the words of messages. Not counted is what computes
+no result: `pipeline/core` (parameter models, console, files, ...; the parameters' values are in a
+run's key already) and tables of names, of which the chosen entry counts.
+"""
 
 import ast
 import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from hsam.backbones import BACKBONES
+from hsam.registry import MODELS
+from pipeline.core.params.blocks import Params
+from pipeline.core.registry import DATASETS
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipeline", "hsam")
+TEMPLATES = Path("pipeline", "reporting", "templates")
+NOT_COUNTED = ("pipeline.core", "hsam.__init__", "hsam.backbones", "hsam.registry", "hsam.version")
+MESSAGES = ("say", "warn")  # functions that only tell something
 
 
-def stage_files(stage: str) -> list[Path]:
-    """Files of `pipeline` and `hsam` that the stage's module imports, directly or not.
+@dataclass(frozen=True)
+class Chosen:
+    """What names in the parameters stand for.
 
-    The stage's templates, `pipeline/reporting/templates/<stage>.*`, belong to them. Paths are
-    relative to the repository root and sorted; imports inside functions count.
+    Attributes:
+        modules: modules that are imported by name.
+        entries: the entries of tables that were chosen, as text.
     """
+
+    modules: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
+
+
+NOTHING = Chosen()
+
+
+def data_set(name: str) -> Chosen:
+    """The code of one data set."""
+    return Chosen(modules=(DATASETS[name].partition(":")[0],))
+
+
+def model(name: str, backbone: str | None) -> Chosen:
+    """The code of one model, and its backbone's sizes; None for a model without a backbone."""
+    entry = MODELS[name]
+    sizes = BACKBONES.get(backbone) if "backbone" in entry.takes else None
+    return Chosen((entry.module,), (repr(entry), repr(sizes)))
+
+
+def chosen(stage: str, params: Params) -> Chosen:
+    """What the parameters choose of the code that a stage uses."""
+    if stage in ("prepare", "report"):
+        return data_set(params.dataset.name)
+    if stage in ("search", "train", "evaluate"):
+        return model(params.train.model, params.train.backbone)
+    return NOTHING
+
+
+def stage_files(stage: str, choice: Chosen = NOTHING) -> list[Path]:
+    """The files that a stage's results depend on, relative to the repository root, sorted."""
+    return _files(f"pipeline.stages.{stage}", choice)
+
+
+def stage_digest(stage: str, choice: Chosen = NOTHING) -> str:
+    """SHA-256 over the code that a stage's results depend on."""
+    return digest(f"pipeline.stages.{stage}", choice)
+
+
+def digest(module: str, choice: Chosen = NOTHING) -> str:
+    """SHA-256 over the code that what a module computes depends on."""
+    total = hashlib.sha256()
+    for path in _files(module, choice):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        content = _essence(text) if path.suffix == ".py" else text
+        total.update(f"{path.as_posix()}\n{content}\n".encode())
+    total.update("\n".join(choice.entries).encode())
+    return total.hexdigest()
+
+
+def _files(module: str, choice: Chosen) -> list[Path]:
+    """The counted files of a module and of what it imports, and the templates of its name."""
+    names = filter(_counts, _closure((module, *choice.modules)))
+    files = (path for path in map(_path, names) if _has_code(path))
+    templates = (ROOT / TEMPLATES).glob(f"{module.rpartition('.')[2]}.*")
+    return sorted(path.relative_to(ROOT) for path in (*files, *templates))
+
+
+def _counts(name: str) -> bool:
+    name = f"{name}.__init__" if name in PACKAGES else name
+    return not any(name == skipped or name.startswith(f"{skipped}.") for skipped in NOT_COUNTED)
+
+
+def _essence(source: str) -> str:
+    """A module's syntax tree without what can't change a result."""
+    return ast.dump(_Essence().visit(ast.parse(source)))
+
+
+class _Essence(ast.NodeTransformer):
+    """Drops docstrings, annotations, imports for type checkers and the words of messages."""
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        return self._without_docstring(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return self._without_docstring(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self._without_docstring(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        # the name of a dataclass's field counts, its type doesn't
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if _for_type_checkers(node) else self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        call = node.value
+        tells = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        return None if tells and call.func.id in MESSAGES else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        exception = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ast.Raise(exc=exception, cause=None)
+
+    def _without_docstring(self, node: ast.Module | ast.ClassDef | ast.FunctionDef) -> ast.AST:
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+        return self.generic_visit(node)
+
+
+def _for_type_checkers(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
+
+
+def _closure(modules: Iterable[str]) -> set[str]:
+    """The modules of the repository that these import, directly or not, and these."""
     found: set[str] = set()
-    pending = [f"pipeline.stages.{stage}"]
+    pending = list(modules)
     while pending:
         name = pending.pop()
         if name not in found:
             found.add(name)
             pending += _imports(name)
-    templates = (ROOT / "pipeline" / "reporting" / "templates").glob(f"{stage}.*")
-    modules = (path for path in map(_path, found) if _has_code(path))
-    return sorted(path.relative_to(ROOT) for path in (*modules, *templates))
-
-
-def stage_digest(stage: str) -> str:
-    """SHA-256 over the stage's files; of source code the syntax tree counts, not its layout."""
-    total = hashlib.sha256()
-    for path in stage_files(stage):
-        text = (ROOT / path).read_text(encoding="utf-8")
-        content = ast.dump(ast.parse(text)) if path.suffix == ".py" else text
-        total.update(f"{path.as_posix()}\n{content}\n".encode())
-    return total.hexdigest()
+    return found
 
 
 @cache
 def _imports(name: str) -> tuple[str, ...]:
-    tree = ast.parse(_path(name).read_text(encoding="utf-8"))
+    """Modules of the repository that a module imports, inside functions as well."""
+    if name == "hsam":  # gives its names at their first use; users name the module instead
+        return ()
     names = {".".join(name.split(".")[:depth]) for depth in range(1, name.count(".") + 1)}
-    for node in ast.walk(tree):
+    pending: list[ast.AST] = [ast.parse(_path(name).read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        if _for_type_checkers(node):
+            continue
+        pending += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = _absolute(name, node)
-            names.add(module)
-            names.update(f"{module}.{alias.name}" for alias in node.names)
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return tuple(
         sorted(item for item in names if item.split(".")[0] in PACKAGES and _path(item).is_file())
     )
@@ -57,14 +188,6 @@ def _has_code(path: Path) -> bool:
     """Whether a module holds more than the docstring of its folder."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
     return any(not isinstance(node, ast.Expr) for node in body)
-
-
-def _absolute(name: str, node: ast.ImportFrom) -> str:
-    if node.level == 0:
-        return node.module or ""
-    package = name.split(".") if _path(name).name == "__init__.py" else name.split(".")[:-1]
-    parts = package[: len(package) - node.level + 1]
-    return ".".join([*parts, *([node.module] if node.module else [])])
 
 
 def _path(name: str) -> Path:

@@ -16,21 +16,24 @@ class Recipe:
         labels: raw label values to class indices.
         intensity: the rule that gives the source units which become 0 and 1.
         spacing_mm: in-plane spacing to resample to, mm; None: as acquired.
+        code: SHA-256 over the code that makes shards.
     """
 
     labels: LabelMap
     intensity: Window | Percentile
     spacing_mm: float | None
+    code: str
 
     @classmethod
     def of(cls, params: Params) -> "Recipe":
         """The recipe that the parameters ask for."""
         entry, dataset = datasets.get(params.dataset), params.dataset
         rule = params.prepare.intensity or entry.intensity(dataset)
-        return cls(entry.labels(dataset), rule, params.prepare.spacing_mm)
+        code = sources.stage_digest("prepare", sources.chosen("prepare", params))
+        return cls(entry.labels(dataset), rule, params.prepare.spacing_mm, code)
 
     def digest(self) -> str:
-        """SHA-256 over the values and over the code of the prepare stage."""
+        """SHA-256 over all of them."""
         labels = {**asdict(self.labels), "ignored": sorted(self.labels.ignored)}
         # a list: the order of the organs is the order of the classes, and a digest sorts mappings
         labels["organs"] = list(self.labels.organs.items())
@@ -39,6 +42,6 @@ class Recipe:
                 "labels": labels,
                 "intensity": self.intensity.model_dump(),
                 "spacing_mm": self.spacing_mm,
-                "code": sources.stage_digest("prepare"),
+                "code": self.code,
             }
         )

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from hsam.model import SegmentationModel
-from pipeline.core import files, run_folder
+from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Evaluate, Params, stage_params
@@ -86,7 +86,9 @@ def run(
         **{name: files.sha256(model / name) for name in MODEL_FILES},
     }
     key = stage_params(params, "evaluate")
-    with run_folder.open_run(runs, manifest.name, "evaluate", key, inputs) as work:
+    config = trained.read_record(model)["config"]
+    choice = sources.model(config["model"], config.get("backbone"))
+    with run_folder.open_run(runs, manifest.name, "evaluate", key, inputs, choice) as work:
         if work.is_done():
             say(f"evaluate: already done in {work.path}")
         else:

@@ -219,7 +219,7 @@ def _finish(
         "stage": "prepare",
         "params": stage_params(params, "prepare"),
         "inputs": {row.case: [row.image_sha256, row.label_sha256] for row in rows},
-        "code": sources.stage_digest("prepare"),
+        "code": sources.stage_digest("prepare", sources.chosen("prepare", params)),
     }
     files.write_json(provenance, run_folder.provenance(key))
     write_manifest(target, manifest)

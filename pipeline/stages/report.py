@@ -14,7 +14,7 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.core import files, run_folder
+from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, stage_params
@@ -53,7 +53,8 @@ def run(
     hashes = folders.hashes() | {name: files.sha256(TEMPLATES / name) for name in (TEMPLATE, STYLE)}
     inputs = read_inputs(folders)
     key = stage_params(params, "report")
-    with run_folder.open_run(runs, inputs.manifest.name, "report", key, hashes) as work:
+    choice = sources.data_set(inputs.manifest.name)
+    with run_folder.open_run(runs, inputs.manifest.name, "report", key, hashes, choice) as work:
         if not work.is_done():
             content = page(inputs)
             content["pictures"] = test_pictures(folders, inputs, params.report.slices)

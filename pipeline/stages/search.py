@@ -15,7 +15,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from pipeline.core import files, run_folder
+from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
 from pipeline.core.params.blocks import Params, Search, Train, stage_params
 from pipeline.scoring import dice
@@ -48,8 +48,8 @@ def run(params: Params, prepared: Path, split: Path, out: Path, runs: Path, *, d
     inputs = dict(data.hashes)
     if (sam := sam_file(params.train)) is not None:
         inputs["sam_checkpoint"] = checked_sha256(sam, params.train.backbone)
-    key = stage_params(params, "search")
-    with run_folder.open_run(runs, data.name, "search", key, inputs) as run:
+    key, code = stage_params(params, "search"), sources.chosen("search", params)
+    with run_folder.open_run(runs, data.name, "search", key, inputs, code) as run:
         if run.is_done():
             say(f"search: already done in {run.path}")
         else:

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 
 from hsam.model import SegmentationModel
 from hsam.weights import storage
-from pipeline.core import files, run_folder
+from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Train, stage_params
@@ -59,8 +59,8 @@ def run(
     inputs = {**data.hashes, "search": files.sha256(best)}
     if (sam := sam_file(settings)) is not None:
         inputs["sam_checkpoint"] = checked_sha256(sam, settings.backbone)
-    key = stage_params(params, "train")
-    with run_folder.open_run(runs, data.name, "train", key, inputs) as run:
+    key, code = stage_params(params, "train"), sources.chosen("train", params)
+    with run_folder.open_run(runs, data.name, "train", key, inputs, code) as run:
         if run.is_done():
             say(f"train: already done in {run.path}")
         else:

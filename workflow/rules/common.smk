@@ -12,7 +12,7 @@ from snakemake_interface_executor_plugins.settings import DeploymentMethod
 sys.path.insert(0, workflow.basedir)
 
 from pipeline import datasets
-from pipeline.core import files, sources as code
+from pipeline.core import files, sources
 from pipeline.core.errors import UserError
 from pipeline.datasets import phantom
 from pipeline.core.params.blocks import params_digest, stage_params
@@ -77,9 +77,9 @@ def reads(stage):
     return stage_params(PARAMS, stage)
 
 
-def sources(stage):
-    """The source files that a stage uses: their change reruns its rule."""
-    return [str(path) for path in code.stage_files(stage)]
+def code(stage):
+    """Digest of the code that a stage's results depend on: its change reruns the stage's rule."""
+    return sources.stage_digest(stage, sources.chosen(stage, PARAMS))
 
 
 PARAMS = checked(parameters)

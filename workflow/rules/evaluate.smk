@@ -5,7 +5,6 @@ rule evaluate:
         split=rules.split.output.split,
         description=rules.train.output.description,
         weights=rules.train.output.weights,
-        code=sources("evaluate"),
     output:
         metrics="results/evaluate/metrics.json",
         cases="results/evaluate/cases.parquet",
@@ -32,7 +31,8 @@ rule evaluate:
         mem_mb=8000,
         gpu=1,
     params:
-        reads("evaluate"),
+        reads=reads("evaluate"),
+        code=code("evaluate"),
         file=params_file,
     shell:
         "hsam evaluate --params {params.file:q} --gpus {resources.gpu} 2>&1 | tee {log}"

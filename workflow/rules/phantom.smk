@@ -1,7 +1,5 @@
 # Made only when the data set in params.yaml is the phantom one.
 rule phantom:
-    input:
-        code=sources("phantom"),
     output:
         PHANTOM_FILES,
     log:
@@ -11,7 +9,8 @@ rule phantom:
     resources:
         mem_mb=1000,
     params:
-        reads("phantom"),
+        reads=reads("phantom"),
+        code=code("phantom"),
         out=lambda wildcards, output: PHANTOM,
         cases=PARAMS.dataset.phantom.cases,
         seed=PARAMS.dataset.phantom.seed,

@@ -1,7 +1,6 @@
 rule prepare_case:
     input:
         raw=lambda wildcards: [str(path) for path in CASES[wildcards.case].files],
-        code=sources("prepare"),
     output:
         "results/prepare/shards/{case}.parquet",
     log:
@@ -11,7 +10,8 @@ rule prepare_case:
     resources:
         mem_mb=4000,
     params:
-        reads("prepare"),
+        reads=reads("prepare"),
+        code=code("prepare"),
         file=params_file,
     shell:
         "hsam prepare --params {params.file:q} --case {wildcards.case:q} 2>&1 | tee {log:q}"
@@ -20,7 +20,6 @@ rule prepare_case:
 rule prepare:
     input:
         shards=expand("results/prepare/shards/{case}.parquet", case=CASES),
-        code=sources("prepare"),
     output:
         manifest="results/prepare/manifest.parquet",
         provenance="results/prepare/provenance.json",
@@ -32,7 +31,8 @@ rule prepare:
     resources:
         mem_mb=4000,
     params:
-        reads("prepare"),
+        reads=reads("prepare"),
+        code=code("prepare"),
         file=params_file,
     shell:
         "hsam prepare --params {params.file:q} --jobs {threads} 2>&1 | tee {log}"

@@ -18,7 +18,6 @@ rule report:
             rules.train.output.provenance,
             rules.evaluate.output.provenance,
         ],
-        code=sources("report"),
     output:
         report(
             "reports/report.html",
@@ -32,7 +31,8 @@ rule report:
     resources:
         mem_mb=4000,
     params:
-        reads("report"),
+        reads=reads("report"),
+        code=code("report"),
         file=params_file,
     shell:
         "hsam report --params {params.file:q} 2>&1 | tee {log}"

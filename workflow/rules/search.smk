@@ -3,7 +3,6 @@ rule search:
         shards=rules.prepare.input.shards,
         manifest=rules.prepare.output.manifest,
         split=rules.split.output.split,
-        code=sources("search"),
     output:
         best="results/search/best.yaml",
         trials="results/search/trials.csv",
@@ -17,7 +16,8 @@ rule search:
         mem_mb=16000,
         gpu=1,
     params:
-        reads("search"),
+        reads=reads("search"),
+        code=code("search"),
         file=params_file,
     shell:
         "hsam search --params {params.file:q} --gpus {resources.gpu} 2>&1 | tee {log}"

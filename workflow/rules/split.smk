@@ -3,7 +3,6 @@ rule split:
         shards=rules.prepare.input.shards,
         manifest=rules.prepare.output.manifest,
         roles=[] if PARAMS.split.list is None else PARAMS.split.list,
-        code=sources("split"),
     output:
         split="results/split/split.parquet",
         summary="results/split/split.json",
@@ -15,7 +14,8 @@ rule split:
     resources:
         mem_mb=1000,
     params:
-        reads("split"),
+        reads=reads("split"),
+        code=code("split"),
         file=params_file,
     shell:
         "hsam split --params {params.file:q} 2>&1 | tee {log}"

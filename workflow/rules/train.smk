@@ -4,7 +4,6 @@ rule train:
         manifest=rules.prepare.output.manifest,
         split=rules.split.output.split,
         best=rules.search.output.best,
-        code=sources("train"),
     output:
         description="results/train/model.json",
         weights="results/train/model.safetensors",
@@ -21,7 +20,8 @@ rule train:
         mem_mb=16000,
         gpu=PARAMS.train.devices,
     params:
-        reads("train"),
+        reads=reads("train"),
+        code=code("train"),
         file=params_file,
     shell:
         "hsam train --params {params.file:q} --gpus {resources.gpu} 2>&1 | tee {log}"

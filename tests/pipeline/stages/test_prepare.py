@@ -294,6 +294,6 @@ def test_params_of_other_stages_share_the_work(synapse_params, folders, monkeypa
 def test_changed_code_works_in_another_folder(synapse_params, folders, monkeypatch):
     out, runs = folders
     prepare.run(synapse_params(), out, runs)
-    monkeypatch.setattr("pipeline.core.sources.stage_digest", lambda stage: "changed")
+    monkeypatch.setattr("pipeline.core.sources.stage_digest", lambda *_: "changed")
     prepare.run(synapse_params(), out, runs)
     assert len(list(runs.iterdir())) == 2
