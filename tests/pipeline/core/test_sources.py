@@ -84,7 +84,7 @@ CODE = r"\Z", "\nEXTRA = 1\n"
             (r"^BACKBONES.*{$", r'\g<0>\n    "x": Backbone(8, 1, 1, (0,)),'),
             NOTHING,
         ),
-        ("pipeline/cli.py", CODE, NOTHING),
+        ("pipeline/cli/__init__.py", CODE, NOTHING),
         ("pipeline/commands/predict.py", CODE, NOTHING),
         # what was not chosen
         ("pipeline/datasets/la.py", CODE, NOTHING),
