@@ -1,4 +1,4 @@
-"""A trained model over one volume: loading it, predicting slices, test-time views, probabilities.
+"""A trained model applied to a volume: loading, prediction, test-time augmentation, probabilities.
 
 Nothing here knows where a scan came from or how a label map is written.
 """

@@ -1,4 +1,4 @@
-"""A trained model as the train stage or an import left it: finding it, and loading it."""
+"""Finding and loading a trained model, as the train stage or an import wrote it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +12,15 @@ from pipeline.core.errors import UserError
 from pipeline.core.run_folder import read_provenance
 
 MODEL_FILES = ("model.json", "model.safetensors")
-# below what a user names: a run folder's outputs, or the results of all stages
+# where a model may lie below the folder that a user names: a run folder, or that of all results
 PLACES = (".", "out", "train")
 
 
 def model_folder(run: Path) -> Path:
-    """The folder with the model's files: the one named, or `out` or `train` in it.
+    """The folder that holds MODEL_FILES: `run` itself, or one of PLACES in it.
 
     Raises:
-        UserError: no model there.
+        UserError: there is no model.
     """
     for place in PLACES:
         folder = Path(run) / place
@@ -34,7 +34,7 @@ def model_folder(run: Path) -> Path:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What model.json says; UserError when it can't be read."""
+    """The content of model.json; UserError where it can't be read."""
     try:
         return storage.read_record(folder)
     except (FileNotFoundError, ValueError) as error:
@@ -46,17 +46,20 @@ def read_record(folder: Path) -> dict[str, Any]:
 def load_model(
     folder: Path, checkpoint: str | Path | None, device: str, option: str = "--checkpoint"
 ) -> SegmentationModel:
-    """The model in eval mode on the device.
+    """Load a model.
 
     Args:
         folder: of the model's files, from `model_folder`.
-        checkpoint: SAM's file for a model with a frozen encoder; None: the one that its training
-            or import recorded.
-        device: where to put it.
-        option: what the user names SAM's file with, for messages.
+        checkpoint: SAM's file with the weights of a frozen encoder; None: the file that the
+            training or import recorded.
+        device: "cpu" or "cuda".
+        option: the option or parameter that names SAM's file, for messages.
+
+    Returns:
+        The model in eval mode on the device.
 
     Raises:
-        UserError: files that don't fit together, no SAM file where one is needed, or another one.
+        UserError: files that don't fit together, or SAM's file is needed and missing or another.
     """
     record = read_record(folder)
     needed = record["needs_sam_checkpoint"]
@@ -71,7 +74,7 @@ def load_model(
 
 
 def recorded_checkpoint(folder: Path) -> str | None:
-    """SAM's file that a model's training or import names, None where it names none."""
+    """Path of SAM's file that the model's training or import recorded, None without one."""
     try:
         return read_provenance(folder)["params"]["train"]["sam_checkpoint"]
     except (KeyError, TypeError):
@@ -81,6 +84,7 @@ def recorded_checkpoint(folder: Path) -> str | None:
 def _sam_checkpoint(
     folder: Path, record: Mapping[str, Any], given: str | Path | None, option: str
 ) -> Path:
+    """SAM's file, given or recorded; UserError where it isn't there."""
     chosen = given or recorded_checkpoint(folder)
     if chosen is None or not Path(chosen).is_file():
         where = f"there is no file {chosen}" if chosen else "none is recorded"

@@ -1,6 +1,6 @@
-"""Test-time augmentation: the same slice seen slightly turned and scaled, logits averaged.
+"""Test-time augmentation: logits averaged over slightly rotated and scaled copies of a slice.
 
-No view is mirrored: a mirrored abdomen has its liver on the left, and left and right kidney are
+None is mirrored: a mirrored abdomen has its liver on the left, and left and right kidney are
 different organs.
 """
 
@@ -18,13 +18,13 @@ from pipeline.inference.volume import forward
 
 @dataclass(frozen=True)
 class View:
-    """A slice turned by `degrees` about its centre and enlarged by `scale`."""
+    """A slice rotated by `degrees` about its centre and enlarged by the factor `scale`."""
 
     degrees: float
     scale: float
 
     def matrix(self) -> Tensor:
-        """(2, 3): where in the slice, in [-1, 1], each place of the view is taken from."""
+        """(2, 3): maps (x, y, 1) in the view to (x, y) in the slice, both in [-1, 1]."""
         angle = math.radians(self.degrees)
         cos, sin = math.cos(angle) / self.scale, math.sin(angle) / self.scale
         return torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]])
@@ -34,26 +34,26 @@ class View:
         return View(-self.degrees, 1 / self.scale)
 
 
-# within what training shows the model: rotations to 20 degrees, sizes within 20%
+# within the range of the training's augmentation: rotations to 20 degrees, scales within 20%
 VIEWS = (View(10, 1.0), View(-10, 1.0), View(0, 0.9), View(0, 1.1))
 
 
 def averaged(
     model: SegmentationModel, images: Tensor, stages: Sequence[str], views: Sequence[View] = VIEWS
 ) -> dict[str, Tensor]:
-    """Logits of a batch, averaged over the images themselves and the views of them.
+    """Logits of a batch, averaged over the images and their views.
 
-    A place that a view doesn't show gets nothing from it. The forward passes follow each other, so
-    memory is that of one.
+    A pixel outside a view is averaged over the others only. There is one forward pass at a time, so
+    the memory is that of plain prediction.
 
     Args:
         model: in eval mode.
         images: (B, 1, S, S) in [0, 1].
-        stages: of `Segmentation.logits`.
-        views: besides the images themselves.
+        stages: names of stages, as for `Segmentation.logits`.
+        views: copies to average with the images themselves.
 
     Returns:
-        stage to (B, C, S, S).
+        Stage to logits (B, C, S, S).
     """
     total = forward(model, images, stages)
     weight = torch.ones_like(images)
@@ -67,7 +67,7 @@ def averaged(
 
 
 def warp(images: Tensor, view: View) -> Tensor:
-    """(B, C, S, S) -> the view of them, bilinear, 0 outside."""
+    """(B, C, S, S) -> their view, (B, C, S, S), bilinear, 0 outside of the images."""
     theta = view.matrix().to(images.device).expand(len(images), -1, -1)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", align_corners=False)

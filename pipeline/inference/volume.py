@@ -1,7 +1,4 @@
-"""From a volume's slices to a label volume, with a model of `hsam`.
-
-The one way from images to labels: validation, evaluation and `hsam predict` all take it.
-"""
+"""Predicting a volume slice by slice: what validation, evaluation and `hsam predict` share."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -14,19 +11,19 @@ from torch import Tensor
 from hsam.model import SegmentationModel
 from pipeline.imaging.resize import resize_images, resize_logits
 
-# (model, images (B, 1, S, S), stages) -> stage to logits (B, C, S, S)
+# model, images (B, 1, S, S) and names of stages -> stage to logits (B, C, S, S)
 Forward = Callable[[SegmentationModel, Tensor, Sequence[str]], dict[str, Tensor]]
 
 
 class Slices(Protocol):
-    """A volume that gives its slices batch by batch; an array does, and so does a file's view."""
+    """The images of a volume, read batch by batch: an array, or a view of a file."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(slices, rows, columns)."""
 
     def __getitem__(self, index: slice) -> NDArray[np.float32]:
-        """(B, rows, columns) in [0, 1]."""
+        """(B, rows, columns) float32 in [0, 1]."""
 
 
 def predict_volume(
@@ -37,29 +34,27 @@ def predict_volume(
     batch_size: int = 16,
     device: str = "cpu",
 ) -> NDArray[np.uint8]:
-    """Label every voxel of a volume, slice by slice.
+    """Label every voxel of a volume with one stage of the model.
 
-    Slices are resized to the model's side as in training; the logits are resized back before the
-    largest is taken. The same call on the same machine gives the same labels.
+    Slices are resized to the model's side S as in training; logits are resized back to the slices
+    before the largest is taken. The same call on the same machine gives the same labels.
 
     Args:
-        model: one of `hsam`: `model.image_size` is its side S; called with (B, 1, S, S) float32
-            in [0, 1], its answer's `logits(stage)` are (B, C, S, S). Its training mode is put back
-            afterwards.
-        images: (slices, rows, columns) in [0, 1].
+        model: of `hsam`; set to eval mode meanwhile.
+        images: (slices, rows, columns) float32 in [0, 1].
         stage: "mean", "coarse" or "fine".
         batch_size: slices per forward pass.
         device: where the model is.
 
     Returns:
-        (slices, rows, columns), 0 for the background.
+        (slices, rows, columns), class indices, 0 for the background.
 
     Raises:
         ValueError: images that are no volume, a batch size below 1, or a stage that the model
-            doesn't have.
+            lacks.
     """
-    found = predict_stages(model, images, [stage], batch_size=batch_size, device=device)
-    return found[stage]
+    labels = predict_stages(model, images, [stage], batch_size=batch_size, device=device)
+    return labels[stage]
 
 
 def predict_stages(
@@ -70,10 +65,10 @@ def predict_stages(
     batch_size: int = 16,
     device: str = "cpu",
 ) -> dict[str, NDArray[np.uint8]]:
-    """The labels of several stages from one forward pass a slice; see `predict_volume`.
+    """Labels of several stages from a single forward pass; otherwise as `predict_volume`.
 
     Returns:
-        stage to (slices, rows, columns), in the order asked for.
+        Stage to class indices (slices, rows, columns), in the order of `stages`.
     """
     labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
     for index, stage, logits in predict_slices(
@@ -84,13 +79,13 @@ def predict_stages(
 
 
 def winner(logits: Tensor) -> NDArray[np.uint8]:
-    """(C, H, W) -> (H, W), the class with the largest logit; of equal ones the first."""
-    # several times faster on the CPU than argmax, and of equal ones also the first
+    """Logits (C, H, W) -> (H, W), the class with the largest logit, the first among equal ones."""
+    # several times faster on the CPU than argmax, with the same choice among equal ones
     return logits.max(0).indices.to(torch.uint8).cpu().numpy()
 
 
 def forward(model: SegmentationModel, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
-    """Logits of the stages, (B, C, S, S) each, from one pass over (B, 1, S, S)."""
+    """Images (B, 1, S, S) -> stage to logits (B, C, S, S), in one forward pass."""
     answer = model(images)
     return {stage: answer.logits(stage) for stage in stages}
 
@@ -105,17 +100,17 @@ def predict_slices(
     device: str = "cpu",
     forward: Forward = forward,
 ) -> Iterator[tuple[int, str, Tensor]]:
-    """Slice by slice, the logits of each stage at the slice's own size.
+    """Logits of each stage, slice by slice, resized to the size of the slice.
 
-    One batch at the model's size and one slice at its own size are in memory at a time.
+    One batch at the model's size and one slice at the volume's are in memory at a time.
 
     Args:
         model, images, batch_size, device: as for `predict_volume`.
-        stages: each of "mean", "coarse", "fine"; one forward pass serves all of them.
-        forward: how a batch becomes logits; `views.averaged` looks more than once.
+        stages: names among "mean", "coarse", "fine".
+        forward: how a batch becomes logits; `tta.averaged` averages several forward passes.
 
     Yields:
-        index of the slice, stage, logits (C, rows, columns) on the device.
+        Index of the slice, stage, logits (C, rows, columns) on the device.
 
     Raises:
         ValueError: as for `predict_volume`.
@@ -131,9 +126,9 @@ def predict_slices(
         for first in range(0, images.shape[0], batch_size):
             batch = torch.from_numpy(np.ascontiguousarray(images[first : first + batch_size]))
             batch = resize_images(batch.to(device).unsqueeze(1), side)  # B x 1 x S x S
-            found = forward(model, batch, stages)
+            by_stage = forward(model, batch, stages)
             for index in range(len(batch)):
-                for stage, logits in found.items():
+                for stage, logits in by_stage.items():
                     yield first + index, stage, resize_logits(logits[index, None], plane)[0]
     finally:
         model.train(was_training)
@@ -141,12 +136,12 @@ def predict_slices(
 
 @torch.inference_mode()
 def model_stages(model: SegmentationModel, device: str = "cpu") -> tuple[str, ...]:
-    """The stages that a model has: "mean", "coarse" and "fine", or "mean" and its only one."""
+    """Names of the stages that a model has: "mean", then "coarse" and "fine" where it has them."""
     was_training = model.training
     model.eval()
     try:
         output = model(torch.zeros(1, 1, model.image_size, model.image_size, device=device))
     finally:
         model.train(was_training)
-    own = [name for name in ("coarse", "fine") if getattr(output, f"{name}_logits") is not None]
-    return ("mean", *own)
+    stages = [name for name in ("coarse", "fine") if getattr(output, f"{name}_logits") is not None]
+    return ("mean", *stages)

@@ -1,13 +1,12 @@
-"""Random transforms of whole batches, on their device: image and label through one resampling.
+"""Augmentation of whole batches on their device: each image and label is resampled once.
 
-The published recipe, in the order of its draws: a share of the slices is rotated; a share of the
-others is cropped and enlarged; a share of the rest is deformed. All three only say where each pixel
-comes from, so they end in one sampling grid, and each slice is interpolated once, from the pixels
-that its shard holds to those of the model. Where the model's are coarser, an image's are means over
-a finer grid.
+The published recipe: a share of the slices is rotated; of the others, a share is cropped and
+enlarged; of those left, a share is deformed elastically. Each transform is a sampling grid, so a
+slice is interpolated once, from the pixels of its shard to those of the model. Where the model's
+pixels are larger, an image is sampled on a finer grid and averaged, against aliasing.
 
-Every sample has a seed of its own (`sample_seeds`). What it decides is drawn on the CPU, so a
-sample's transform depends neither on its batch nor on the device or the number of workers.
+Every sample has a seed of its own (`sample_seeds`), from which its transform is drawn on the CPU:
+it depends neither on the batch nor on the device or the number of workers.
 """
 
 import math
@@ -23,21 +22,22 @@ from torch.nn import functional as F
 from pipeline.core.params.blocks import Augment
 from pipeline.imaging.resize import resize_images, resize_labels
 
-# nodes of a deformation's noise beyond the border, in sigmas; a Gaussian is 0.01 there
+# nodes of a deformation's noise outside of each border, one sigma apart; a Gaussian is 0.01 there
 MARGIN = 3
-CPU_PIECE = 4  # samples
-SPACING = 1.15  # pixels of a slice, at most, between two points where its image is read
+CPU_CHUNK = 4  # samples resampled together on a CPU, so that their grids stay in its cache
+SPACING = 1.15  # largest distance, in pixels of the slice, between two points of a sampling grid
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What one sample's seed decides.
+    """The transform of one sample.
 
     Attributes:
-        matrix: (2, 3) from the output's (x, y, 1) to the input's (x, y), both in [-1, 1].
-        nodes: (2, M, M) standard normal noise under a deformation; None: none.
-        exponent: of the intensities.
-        noise: (S, S) added to the intensities; None: none.
+        matrix: (2, 3), from (x, y, 1) in the output to (x, y) in the input, both in [-1, 1].
+        nodes: (2, M, M) noise whose smoothed version is an elastic deformation; None: no
+            deformation.
+        exponent: gamma, to which intensities are raised.
+        noise: (S, S) noise to add to the intensities; None: no noise.
     """
 
     matrix: NDArray[np.float64]
@@ -47,16 +47,16 @@ class Draw:
 
 
 def sample_seeds(seed: int, epoch: int, samples: Tensor) -> Tensor:
-    """Seeds of an epoch's samples: raw numbers of Philox with the key (seed, epoch).
+    """A seed for each sample of an epoch: the raw numbers of Philox with the key (seed, epoch).
 
     Args:
         seed: `base.seed`.
         epoch: from 0.
-        samples: (B,) integers from 0, such as dataset indices. Where an epoch may show a slice
-            twice, places in the epoch's order, so that its transforms differ.
+        samples: (B,) integers from 0 that tell the samples of an epoch apart: their places in its
+            order, or dataset indices where no slice comes twice.
 
     Returns:
-        (B,) int64 on the CPU, 0 or more: number s of the stream for sample s.
+        (B,) int64 on the CPU, 0 or more; sample s gets number s of the stream.
     """
     wanted = samples.cpu().numpy()
     stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
@@ -71,88 +71,41 @@ def augment(
     seeds: Tensor,
     size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Transform every sample as its seed says, and bring it to the model's side.
+    """Transform every sample as its seed says, and resample it to the side of the model.
 
     Args:
-        images: B of (H, W) float32 in [0, 1], each of its own size, or (B, H, W); interpolated
-            bilinearly, 0 outside.
-        labels: B of (H, W) uint8; the nearest label to a pixel's centre, 0 outside, so no class
-            is invented.
-        settings: shares and ranges of the transforms.
+        images: B images (H, W) float32 in [0, 1], whose sizes may differ, or (B, H, W). They are
+            interpolated bilinearly, with 0 outside.
+        labels: B labels (H, W) uint8. A pixel gets the label nearest to its centre, 0 outside.
+        settings: the block `train.augment`: shares and ranges of the transforms.
         seeds: (B,) int64, from `sample_seeds`.
         size: S, the model's side.
 
     Returns:
-        Images (B, 1, S, S) and labels (B, S, S) on the same device. A sample that the draw leaves
-        alone is what `resize_images` and `resize_labels` give, to the last bit.
+        Images (B, 1, S, S) float32 in [0, 1] and labels (B, S, S) uint8, on the same device. A
+        sample without a transform is exactly what `resize_images` and `resize_labels` give.
     """
     draws = [draw(settings, seed, size) for seed in seeds.tolist()]
-    made: dict[int, tuple[Tensor, Tensor]] = {}
-    for finer, piece in _pieces(images, draws, size):
-        image = torch.stack([images[index] for index in piece])[:, None]
-        label = torch.stack([labels[index] for index in piece])
-        if finer is None:
+    resampled: dict[int, tuple[Tensor, Tensor]] = {}
+    for factors, chunk in _chunks(images, draws, size):
+        image = torch.stack([images[index] for index in chunk])[:, None]
+        label = torch.stack([labels[index] for index in chunk])
+        if factors is None:
             image, label = resize_images(image, (size, size)), resize_labels(label, (size, size))
         else:
-            some = [draws[index] for index in piece]
-            image, label = _sample(image, label, some, settings.elastic_sigma, size, finer)
-        made.update(zip(piece, zip(image, label, strict=True), strict=True))
+            some = [draws[index] for index in chunk]
+            image, label = _resample(image, label, some, settings.elastic_sigma, size, factors)
+        resampled.update(zip(chunk, zip(image, label, strict=True), strict=True))
     image, label = (
-        torch.stack([made[index][part] for index in range(len(draws))]) for part in (0, 1)
+        torch.stack([resampled[index][part] for index in range(len(draws))]) for part in (0, 1)
     )
     return _intensities(image, draws), label
 
 
-def _pieces(
-    images: Sequence[Tensor], draws: Sequence[Draw], size: int
-) -> Iterator[tuple[tuple[int, int] | None, list[int]]]:
-    """Samples that can be made together, and what `_finer` says of them."""
-    alike: dict[tuple, list[int]] = {}
-    for index, (image, one) in enumerate(zip(images, draws, strict=True)):
-        alike.setdefault((_finer(one, image.shape, size), image.shape), []).append(index)
-    for (finer, _), members in alike.items():
-        # a CPU is faster on pieces whose grids stay in its cache
-        length = CPU_PIECE if images[0].device.type == "cpu" else len(members)
-        for first in range(0, len(members), length):
-            yield finer, members[first : first + length]
-
-
-def _finer(one: Draw, shape: Sequence[int], size: int) -> tuple[int, int] | None:
-    """Points along a column and a row of an output pixel, for its mean; None: nothing moves.
-
-    A deformation's own stretching is left out: it is a few per cent.
-    """
-    if one.nodes is None and np.array_equal(one.matrix, np.eye(2, 3)):
-        return None
-    rows, columns = shape
-    # one column: the step of the source, in its pixels, for one of the output along x, then y
-    steps = one.matrix[:, :2] * np.array([[columns], [rows]]) / size
-    along_x, along_y = np.linalg.norm(steps, axis=0)
-    return tuple(max(1, math.ceil(step / SPACING)) for step in (along_y, along_x))
-
-
-def _sample(
-    images: Tensor,
-    labels: Tensor,
-    draws: Sequence[Draw],
-    sigma: float,
-    size: int,
-    finer: tuple[int, int],
-) -> tuple[Tensor, Tensor]:
-    """Images (B, 1, S, S) and labels (B, S, S) from those of one size (H, W)."""
-    grid = _grid(draws, sigma, (size, size), images.device)
-    nearest = F.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)
-    if finer != (1, 1):
-        grid = _grid(draws, sigma, (size * finer[0], size * finer[1]), images.device)
-    points = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
-    # the mean has the weights of any slice that shrinks
-    return resize_images(points, (size, size)), nearest[:, 0].to(labels.dtype)
-
-
 def draw(settings: Augment, seed: int, side: int) -> Draw:
-    """The transform of a sample of `side` x `side` pixels."""
+    """Draw the transform of a sample; `side` is S, the side of the model."""
     random = np.random.Generator(np.random.Philox(key=seed))
-    # all are drawn, used or not, so that changing one share leaves the other draws alone
+    # always all eight numbers, so that changing one share leaves the other draws as they are
     rotate, crop, elastic, angle, scale, x, y, power = random.random(8)
     matrix, nodes = np.eye(2, 3), None
     if rotate < settings.rotate:
@@ -164,7 +117,7 @@ def draw(settings: Augment, seed: int, side: int) -> Draw:
     elif elastic < settings.elastic:
         count = _node_count(settings.elastic_sigma)
         nodes = random.standard_normal((2, count, count), np.float32)
-        nodes *= 2 * settings.elastic_shift  # the grid's side is 2
+        nodes *= 2 * settings.elastic_shift  # a share of the side, which is 2 from -1 to 1
     noise = None
     if settings.noise > 0:
         noise = random.standard_normal((side, side), np.float32)
@@ -172,22 +125,70 @@ def draw(settings: Augment, seed: int, side: int) -> Draw:
     return Draw(matrix, nodes, settings.gamma ** (2 * power - 1), noise)
 
 
+def _chunks(
+    images: Sequence[Tensor], draws: Sequence[Draw], size: int
+) -> Iterator[tuple[tuple[int, int] | None, list[int]]]:
+    """Indices of samples to resample together, with the factors that `_oversampling` gives them."""
+    groups: dict[tuple, list[int]] = {}
+    for index, (image, one) in enumerate(zip(images, draws, strict=True)):
+        factors = _oversampling(one, image.shape, size)
+        groups.setdefault((factors, image.shape), []).append(index)
+    for (factors, _), members in groups.items():
+        length = CPU_CHUNK if images[0].device.type == "cpu" else len(members)
+        for first in range(0, len(members), length):
+            yield factors, members[first : first + length]
+
+
+def _oversampling(one: Draw, shape: Sequence[int], size: int) -> tuple[int, int] | None:
+    """How many points per output pixel to sample along y and x; None: there is no transform.
+
+    The stretching by a deformation, a few per cent, is not counted.
+    """
+    if one.nodes is None and np.array_equal(one.matrix, np.eye(2, 3)):
+        return None
+    rows, columns = shape
+    # columns: the step in the slice, in its pixels, for one output pixel along x, and along y
+    steps = one.matrix[:, :2] * np.array([[columns], [rows]]) / size
+    along_x, along_y = np.linalg.norm(steps, axis=0)
+    return tuple(max(1, math.ceil(step / SPACING)) for step in (along_y, along_x))
+
+
+def _resample(
+    images: Tensor,
+    labels: Tensor,
+    draws: Sequence[Draw],
+    sigma: float,
+    size: int,
+    factors: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Images (B, 1, H, W) and labels (B, H, W) -> images (B, 1, S, S) and labels (B, S, S)."""
+    grid = _grid(draws, sigma, (size, size), images.device)
+    nearest = F.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)
+    if factors != (1, 1):
+        grid = _grid(draws, sigma, (size * factors[0], size * factors[1]), images.device)
+    points = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+    # the mean over an output pixel, weighted as for every slice that shrinks
+    return resize_images(points, (size, size)), nearest[:, 0].to(labels.dtype)
+
+
 def _rotation(angle: float) -> NDArray[np.float64]:
+    """(2, 3) matrix of a rotation about the centre; radians."""
     cos, sin = math.cos(angle), math.sin(angle)
     return np.array([[cos, -sin, 0], [sin, cos, 0]])
 
 
 def _crop(share: float, x: float, y: float) -> NDArray[np.float64]:
+    """(2, 3) matrix that enlarges a crop: its side as a share of the whole, its centre (x, y)."""
     return np.array([[share, 0, x], [0, share, y]])
 
 
 def _grid(
     draws: Sequence[Draw], sigma: float, shape: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """(B, *shape, 2): where each point of a grid comes from, x before y, in [-1, 1]."""
+    """(B, *shape, 2): the place (x, y) in [-1, 1] of the slice that each output point samples."""
     matrix = _send([one.matrix for one in draws], device)
     lines = [(2 * torch.arange(side, device=device) + 1) / side - 1 for side in shape]  # centres
-    # written out: a matrix product would be rounded to TF32 or bfloat16 where those are allowed
+    # no matrix product, which TF32 or bfloat16 would round where they are allowed
     along_x = matrix[:, :, 0, None] * lines[1]  # B x 2 x columns
     along_y = matrix[:, :, 1, None] * lines[0] + matrix[:, :, 2, None]
     planes = along_x[:, :, None] + along_y[..., None]  # B x 2 x rows x columns
@@ -199,7 +200,7 @@ def _grid(
 
 
 def _send(arrays: Sequence[NDArray[np.floating]], device: torch.device) -> Tensor:
-    """Stacked, float32, on the device, which a GPU does without waiting for its queue."""
+    """The arrays stacked as float32 on the device; pinned, so that a GPU copies without waiting."""
     stacked = torch.from_numpy(np.stack(arrays)).float()
     if device.type == "cuda":
         stacked = stacked.pin_memory()
@@ -207,16 +208,16 @@ def _send(arrays: Sequence[NDArray[np.floating]], device: torch.device) -> Tenso
 
 
 def _node_count(sigma: float) -> int:
-    """Nodes along a side, a sigma apart, MARGIN of them beyond either border."""
+    """M, the nodes along a side: one sigma apart, MARGIN of them outside of either border."""
     return math.ceil(1 / sigma) + 1 + 2 * MARGIN
 
 
 def _smooth(nodes: Tensor, sigma: float, shape: tuple[int, int]) -> Tensor:
-    """(2, M, M) noise -> (2, *shape), smoothed by a Gaussian, its standard deviation kept.
+    """Noise at the nodes, (2, M, M) -> (2, *shape), smoothed by a Gaussian of width sigma.
 
-    A Gaussian filter of white noise, with the noise on nodes a sigma apart in place of pixels:
-    there a sum over the nodes differs from one over the pixels by 1e-4 of it, and the filter is
-    two small products.
+    The usual filter smooths noise at every pixel. With noise at nodes one sigma apart the result
+    has the same statistics within 1e-4 and takes two small matrix products. The standard deviation
+    of the noise is kept.
     """
     node = torch.arange(nodes.shape[-1], device=nodes.device) - MARGIN
     rows, columns = (_weights(node, sigma, side) for side in shape)
@@ -224,16 +225,16 @@ def _smooth(nodes: Tensor, sigma: float, shape: tuple[int, int]) -> Tensor:
 
 
 def _weights(node: Tensor, sigma: float, side: int) -> Tensor:
-    """(side, M): Gaussian weights of the nodes at each pixel of a line, of unit norm."""
+    """(side, M): for each pixel of a line, Gaussian weights of the nodes, of unit norm."""
     place = (torch.arange(side, device=node.device) + 0.5) / side / sigma  # in sigmas
-    # no further than 6 sigmas, where float32 is denormal and products take ten times as long
+    # 0 from 6 sigmas on: further out float32 is denormal, which makes products ten times slower
     apart = (place[:, None] - node).abs()
     weights = torch.exp(-(apart**2) / 2) * (apart < 6)
     return weights / weights.norm(dim=1, keepdim=True)
 
 
 def _intensities(images: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Powers and noise on [0, 1]."""
+    """Gamma and noise on images (B, 1, S, S) in [0, 1]."""
     if any(one.exponent != 1 for one in draws):
         exponents = [np.full((1, 1, 1), one.exponent) for one in draws]
         images = images ** _send(exponents, images.device)

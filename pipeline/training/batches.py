@@ -1,8 +1,9 @@
-"""Which slices every step of a training takes: a pure function of parameters and seed.
+"""Which slices each step of a training takes: a pure function of parameters and seed.
 
-An epoch's order is cut into effective batches of `batch_size`. A batch that one forward pass of all
-devices doesn't hold is cut into passes of nearly equal size, each shared out to the devices. So
-steps, schedules and order are the same for any number of devices and any size of a pass.
+An epoch's order is cut into batches of `batch_size`, one for each optimizer step. A batch too large
+for a single forward pass is cut into passes of nearly equal size (gradient accumulation), and each
+pass is divided among the devices. So order, steps and schedules are the same for any number of
+devices and any size of a pass.
 """
 
 from collections.abc import Iterator
@@ -18,15 +19,15 @@ from pipeline.training.sampling import epoch_order
 
 @dataclass(frozen=True)
 class Pass:
-    """What one device takes in one forward pass.
+    """The slices of one device in one forward pass.
 
     Attributes:
-        indices: of the dataset, this device's share, (b,) with b from 1.
-        places: of these slices in the epoch's order, (b,).
-        count: how many of them count; 0 where there are fewer slices than devices, so that the
-            first one is lent to this device.
-        share: the pass's slices on all devices as a share of the step's.
-        seed: of the noise and dropout that the model draws, another one on each device.
+        indices: (b,) dataset indices, b at least 1.
+        places: (b,) positions of these slices in the epoch's order.
+        count: how many of them enter the loss; 0 on a device without a slice of its own, which
+            computes the first slice of the pass only to stay in step with the others.
+        share: slices of the pass on all devices, divided by those of the step.
+        seed: of the model's noise and dropout, different on each device.
     """
 
     indices: Tensor
@@ -41,11 +42,11 @@ class Step:
     """One optimizer step.
 
     Attributes:
-        iteration: its number in the whole training, from 0.
-        epoch: from 0.
-        ends_epoch: whether it is the last one of its epoch.
-        indices: of the dataset, on all devices.
-        passes: this device's.
+        iteration: number of the step in the whole training, from 0.
+        epoch: number of the epoch, from 0.
+        ends_epoch: whether the step is the last one of its epoch.
+        indices: dataset indices of the batch, on all devices.
+        passes: the passes of this device.
     """
 
     iteration: int
@@ -57,17 +58,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Batches:
-    """The steps of a training.
+    """All steps of a training.
 
     Attributes:
-        slices: in the training set.
-        epochs: of the training.
-        batch_size: slices a step.
-        micro_batch: largest number of slices per device and pass.
+        slices: number of slices in the training set.
+        epochs: number of epochs.
+        batch_size: slices per step.
+        micro_batch: largest number of slices per pass and device.
         seed: `base.seed`.
-        devices: how many share a pass.
-        rank: which of them this is.
-        weights: of each slice, for `epoch_order`; None: every slice once an epoch.
+        devices: number of devices that divide a pass.
+        rank: number of this device, from 0.
+        weights: (slices,) for `epoch_order`; None: every slice once per epoch.
     """
 
     slices: int
@@ -81,50 +82,51 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last one may be smaller."""
+        """Steps per epoch, the last of which may have a smaller batch."""
         return -(-self.slices // self.batch_size)
 
     @property
     def total_steps(self) -> int:
-        """Of all epochs."""
+        """Steps of all epochs."""
         return self.epochs * self.steps_per_epoch
 
     @property
     def passes_per_step(self) -> int:
-        """Of a full batch."""
+        """Passes of a full batch."""
         return -(-min(self.batch_size, self.slices) // (self.micro_batch * self.devices))
 
     def steps(self, start: int = 0) -> Iterator[Step]:
-        """The steps from number `start` on."""
+        """The steps from iteration `start` on."""
         for epoch in range(start // self.steps_per_epoch, self.epochs):
             order = epoch_order(self.slices, self.seed, epoch, self.weights)
             first = epoch * self.steps_per_epoch
             for number in range(max(0, start - first), self.steps_per_epoch):
-                low = number * self.batch_size
-                chosen = order[low : low + self.batch_size]
+                begin = number * self.batch_size
+                batch = order[begin : begin + self.batch_size]
                 yield Step(
                     first + number,
                     epoch,
                     number + 1 == self.steps_per_epoch,
-                    chosen,
-                    tuple(self._passes(first + number, low, chosen)),
+                    batch,
+                    tuple(self._passes(first + number, begin, batch)),
                 )
 
-    def _passes(self, iteration: int, low: int, chosen: Tensor) -> Iterator[Pass]:
-        places = torch.arange(low, low + len(chosen))
-        number = -(-len(chosen) // (self.micro_batch * self.devices))
-        for index, part in enumerate(torch.arange(len(chosen)).tensor_split(number)):
-            mine = part.tensor_split(self.devices)[self.rank]
-            taken = mine if len(mine) else part[:1]
+    def _passes(self, iteration: int, begin: int, batch: Tensor) -> Iterator[Pass]:
+        """The passes of a batch that begins at place `begin` of the epoch's order."""
+        places = torch.arange(begin, begin + len(batch))
+        number = -(-len(batch) // (self.micro_batch * self.devices))
+        for index, part in enumerate(torch.arange(len(batch)).tensor_split(number)):
+            own = part.tensor_split(self.devices)[self.rank]
+            taken = own if len(own) else part[:1]
             yield Pass(
-                chosen[taken],
+                batch[taken],
                 places[taken],
-                len(mine),
-                len(part) / len(chosen),
+                len(own),
+                len(part) / len(batch),
                 _seed(self.seed, iteration, index, self.rank),
             )
 
 
 def _seed(*numbers: int) -> int:
-    """One number below 2^63 from several."""
+    """A seed below 2^63 from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

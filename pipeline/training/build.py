@@ -1,4 +1,4 @@
-"""From the parameters to a model of `hsam`."""
+"""Building the model that the parameters describe."""
 
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from pipeline.core.params.blocks import Train
 
 
 def build_model(settings: Train, organs: int, seed: int) -> SegmentationModel:
-    """The model that the parameters describe, its new weights drawn from the seed.
+    """Build the model, with weights that no file gives drawn from the seed.
 
     Args:
-        settings: the `train` block; a model is given what its builder takes of it.
-        organs: classes without the background.
+        settings: the `train` block, of which each model takes its own parameters.
+        organs: number of classes, without the background.
         seed: `base.seed`.
 
     Raises:

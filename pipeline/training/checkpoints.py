@@ -1,7 +1,7 @@
-"""Checkpoints of a training: `checkpoint-<step>-<SHA-256>.pt`.
+"""Checkpoints of a training: files `checkpoint-<step>-<SHA-256>.pt`.
 
-The hash of a file stands in its name, so one renaming makes a checkpoint and what proves it whole.
-The one before is kept until the next but one.
+The name holds the hash of the content, so that a single renaming puts both in place and a damaged
+file is recognised. The checkpoint before the newest is kept to fall back on.
 """
 
 import re
@@ -13,13 +13,17 @@ import torch
 from pipeline.core import files
 from pipeline.core.console import say
 
-KEPT = 2
-PART = "checkpoint.part"
+KEPT = 2  # checkpoints
+PART = "checkpoint.part"  # a checkpoint while it is written
 NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{64})\.pt")
 
 
 class Checkpoints:
-    """The checkpoints in a folder."""
+    """The checkpoints of one training.
+
+    Args:
+        folder: where they lie; made if it isn't there.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Make the folder if it isn't there."""
@@ -27,11 +31,11 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after `step` steps, then remove all but the newest two.
+        """Write the state after `step` steps, then remove all but the newest KEPT.
 
         Args:
-            step: counts up from one save to the next.
-            state: tensors, plain numbers and texts, in dictionaries and lists.
+            step: larger than at the last save.
+            state: tensors, numbers and strings, in dictionaries and lists.
         """
         temporary = self.folder / PART
         torch.save(state, temporary)
@@ -40,7 +44,7 @@ class Checkpoints:
             path.unlink()
 
     def mend(self) -> None:
-        """Remove what a killed process left half written, and whatever was damaged since."""
+        """Remove half-written and damaged files, with a warning for each damaged one."""
         (self.folder / PART).unlink(missing_ok=True)
         damaged = False
         for path in self._newest_first():
@@ -52,16 +56,16 @@ class Checkpoints:
             say("warning: there is no checkpoint before it; the training begins anew")
 
     def load(self, device: str | torch.device = "cpu") -> dict[str, Any] | None:
-        """The newest state; None without one. Call `mend` first, in one process."""
+        """The newest state, None where there is none; call `mend` before, in one process."""
         for path in self._newest_first():
             return torch.load(path, map_location=device, weights_only=True)
         return None
 
     def remove(self) -> None:
-        """Remove all of them."""
+        """Remove all checkpoints."""
         for path in self._newest_first():
             path.unlink()
 
     def _newest_first(self) -> list[Path]:
-        found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
-        return sorted(found, key=lambda path: (path.name[:19], path.stat().st_mtime_ns))[::-1]
+        paths = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
+        return sorted(paths, key=lambda path: (path.name[:19], path.stat().st_mtime_ns))[::-1]

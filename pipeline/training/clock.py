@@ -1,4 +1,4 @@
-"""A training's speed and the time that is left."""
+"""Times of a training: its speed, the time that is left, and when to write a checkpoint."""
 
 import math
 import time
@@ -9,39 +9,43 @@ from pipeline.training.history import History
 
 
 class Clock:
-    """Times of a training: checkpoints, slices a second, what is left. No number depends on it."""
+    """Measures a training; nothing that is learned depends on it.
 
-    FIRST = 3  # steps before the estimate; the very first ones are slower
+    Args:
+        checkpoint_minutes: time between two checkpoints.
+    """
+
+    FIRST = 3  # steps before the estimate, since the first ones are slow
 
     def __init__(self, checkpoint_minutes: float) -> None:
-        self._pause = 60 * checkpoint_minutes
-        self._saved = self._looked = time.monotonic()
-        self._timed = 0.0
+        self._interval = 60 * checkpoint_minutes  # seconds
+        self._saved = self._started = time.monotonic()
+        self._seconds = 0.0  # of all steps measured
         self._steps = 0
-        self._speed = math.nan
-        self._told = False
+        self._speed = math.nan  # slices per second
+        self._estimated = False
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""
-        return time.monotonic() - self._saved >= self._pause
+        return time.monotonic() - self._saved >= self._interval
 
     def saved(self) -> None:
-        """A checkpoint was written."""
+        """Note that a checkpoint was written."""
         self._saved = time.monotonic()
 
-    def note(self, done: list[Step]) -> None:
-        """Some more steps are done; what comes before `go_on` isn't counted as theirs."""
-        seconds = time.monotonic() - self._looked
-        self._timed += seconds
+    def stop(self, done: list[Step]) -> None:
+        """Count the time since `start` as that of these steps."""
+        seconds = time.monotonic() - self._started
+        self._seconds += seconds
         self._steps += len(done)
         self._speed = sum(len(step.indices) for step in done) / seconds
 
-    def go_on(self) -> None:
-        """The next steps begin."""
-        self._looked = time.monotonic()
+    def start(self) -> None:
+        """Begin to measure the next steps; validations and checkpoints before are not counted."""
+        self._started = time.monotonic()
 
     def notes(self, history: History, rate: float, done: list[Step]) -> list[str]:
-        """What the progress display says after these steps, the most important first."""
+        """Texts beside the progress bar after these steps, the most important first."""
         notes = [f"epoch {done[-1].epoch}", f"loss {history.loss:.4f}"]
         dice = history.last_dice()
         if dice is not None:
@@ -49,8 +53,8 @@ class Clock:
         return [*notes, f"{self._speed:.1f} slices/s", f"lr {rate:.2e}"]
 
     def estimate(self, title: str, step: int, total: int) -> None:
-        """Say once, after the first steps, how long all of them take."""
-        if not self._told and self._steps >= self.FIRST and step < total:
-            left = duration(self._timed / self._steps * (total - step))
+        """After the first steps, print once how long the remaining ones will take."""
+        if not self._estimated and self._steps >= self.FIRST and step < total:
+            left = duration(self._seconds / self._steps * (total - step))
             say(f"{title}: about {left} for the {total - step:,} steps that are left")
-            self._told = True
+            self._estimated = True

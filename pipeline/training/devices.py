@@ -1,6 +1,6 @@
-"""Where a training runs: devices, number formats, and the processes of several devices.
+"""Where a training runs: CPU or GPUs, precision, and one process for each of several devices.
 
-Lightning's Fabric starts the processes, wraps the model for them, casts and scales gradients.
+Lightning's Fabric starts the processes, wraps the model for them and takes care of the precision.
 """
 
 import json
@@ -32,20 +32,21 @@ FORMATS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "bf16": "bf16-mixed",
     "fp16": "16-mixed",
 }
-# what it says about every process that it starts is not for people
+# its notes on every process that it starts are of no use to users
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-PATIENCE = timedelta(hours=6)  # a process waits this long for the others, as in a validation
+PATIENCE = timedelta(hours=6)  # a process waits this long for the others, say in a validation
 
 
 def make_fabric(settings: Train, device: str) -> Fabric:
-    """Fabric for the parameters' devices and precision, not launched yet.
+    """Fabric with the devices and precision of the parameters, not launched yet.
 
     Args:
         settings: the `train` block.
-        device: "cuda", or "cpu" for gloo processes where `settings.devices` is more than 1.
+        device: "cuda" or "cpu"; with more than one of `settings.devices`, the processes
+            communicate by NCCL or gloo.
 
     Raises:
-        UserError: more devices than there are, or a precision that they don't have.
+        UserError: more devices than there are, or a precision that they lack.
     """
     if device == "cuda" and settings.devices > torch.cuda.device_count():
         raise UserError(
@@ -71,15 +72,19 @@ def make_fabric(settings: Train, device: str) -> Fabric:
         devices=settings.devices,
         strategy=strategy,
         precision=FORMATS[precision(settings.precision, device)],
-        plugins=[LightningEnvironment()],  # processes are ours to start, also in a cluster's job
+        plugins=[LightningEnvironment()],  # Fabric starts the processes, also in a cluster's job
     )
 
 
 def precision(wanted: str, device: str) -> str:
-    """fp32, bf16 or fp16, for what is wanted of them or of auto.
+    """The precision to train in: "fp32", "bf16" or "fp16".
+
+    Args:
+        wanted: one of these, or "auto": fp32 on a CPU; on a GPU bf16, or fp16 where it lacks that.
+        device: "cpu" or "cuda".
 
     Raises:
-        UserError: the device doesn't have it.
+        UserError: the device lacks the precision.
     """
     has_bf16 = device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
     if wanted == "auto":
@@ -93,20 +98,23 @@ def precision(wanted: str, device: str) -> str:
 
 
 def set_tf32(allowed: bool) -> None:
-    """Let float32 products and convolutions on GPUs be rounded to TensorFloat-32, or not."""
+    """Allow or forbid TensorFloat-32 in float32 matrix products and convolutions on GPUs."""
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
 
 
 def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> None:
-    """Call `function(fabric, *arguments)` on every device: here for one, else in new processes.
+    """Call `function(fabric, *arguments)` on every device.
+
+    One device is served in this process, several in a new process each.
 
     Args:
-        function: of a module, so that a new process finds it.
-        arguments: that can be pickled.
+        fabric: from `make_fabric`.
+        function: at the top level of a module, so that a new process can import it.
+        arguments: must be picklable.
 
     Raises:
-        UserError, Stopped: as the function raised it, in whichever process.
+        UserError, Stopped: raised by the function in any of the processes.
         UserError: a process was killed.
     """
     if fabric.world_size == 1:
@@ -117,7 +125,7 @@ def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> No
         message = Path(folder, "message.json")
         threads = max(1, torch.get_num_threads() // fabric.world_size)
         try:
-            # bound, for Fabric looks into the arguments that it is given, and refuses some types
+            # bound with partial: Fabric inspects the arguments it is given and refuses some types
             fabric.launch(partial(_in_process, function, message, threads, arguments))
         except (ProcessExitedException, ProcessRaisedException) as error:
             killed = isinstance(error, ProcessExitedException) and error.signal_name
@@ -129,7 +137,7 @@ def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> No
             if not message.exists():
                 raise
         if message.exists():
-            _raise(json.loads(message.read_text()))
+            _raise_from(json.loads(message.read_text()))
 
 
 def _in_process(
@@ -139,24 +147,27 @@ def _in_process(
     arguments: tuple[Any, ...],
     fabric: Fabric,
 ) -> None:
+    """Call the function in a new process; leave what it raises in the file `message`."""
     torch.set_num_threads(threads)
     try:
         function(fabric, *arguments)
     except UserError as error:
-        _leave(message, {"problems": error.problems})
-        # the others may wait for this one; at its exit they are ended
+        _write_message(message, {"problems": error.problems})
+        # at this exit Fabric ends the other processes, which may be waiting for this one
         os._exit(2)
     except Stopped as stopped:
-        _leave(message, {"where": str(stopped), "signal": stopped.signal})
+        _write_message(message, {"where": str(stopped), "signal": stopped.signal})
 
 
-def _leave(message: Path, content: dict[str, Any]) -> None:
+def _write_message(message: Path, content: dict[str, Any]) -> None:
+    """Write atomically, since several processes may do so at once."""
     part = message.with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps(content))
     part.replace(message)
 
 
-def _raise(content: dict[str, Any]) -> None:
+def _raise_from(content: dict[str, Any]) -> None:
+    """Raise the UserError or Stopped that a message describes."""
     if "problems" in content:
         raise UserError(content["problems"])
     raise Stopped(content["where"], content["signal"])
@@ -164,12 +175,12 @@ def _raise(content: dict[str, Any]) -> None:
 
 @contextmanager
 def _forwarding() -> Iterator[None]:
-    """A signal that asks this process to stop goes on to the processes it started."""
-    over = threading.Event()
+    """Inside the block, a signal to stop is passed on to the processes started from here."""
+    finished = threading.Event()
     with listening() as stop:
 
         def watch() -> None:
-            while not over.wait(0.2):
+            while not finished.wait(0.2):
                 if stop.signal is not None:
                     for child in multiprocessing.active_children():
                         child.terminate()
@@ -180,5 +191,5 @@ def _forwarding() -> Iterator[None]:
         try:
             yield
         finally:
-            over.set()
+            finished.set()
             watcher.join()

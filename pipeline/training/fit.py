@@ -1,4 +1,4 @@
-"""The training loop: what `train` and each trial of `search` run."""
+"""The training loop, for the stage train and for each trial of search."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -29,22 +29,22 @@ from pipeline.training.slices import SliceDataset
 from pipeline.training.step import Trainer, training_step
 
 NONFINITE, LOG = "nonfinite.json", "dvclive"
-LINE_SECONDS = 15  # between two lines in a log file
+LINE_SECONDS = 15  # between two lines of progress in a log file
 
 Weights = dict[str, Tensor]
-# Dice of each organ, by a model in eval mode; called on every device at once
+# gives the Dice of each organ for a model in eval mode; called on all devices at once
 Validate = Callable[[SegmentationModel, Fabric], Mapping[str, float]]
 
 
 @dataclass
 class Progress:
-    """How far a training is.
+    """The state of a training besides model and optimizer.
 
     Attributes:
         step: optimizer steps done.
         history: losses and validations.
-        best: validation Dice and weights of the best epoch so far.
-        stale: validations since that one.
+        best: mean validation Dice and weights of the best epoch so far.
+        stale: validations since the best one.
     """
 
     step: int = 0
@@ -65,30 +65,30 @@ def fit(
     facts: Mapping[str, str] | None = None,
     title: str = "train",
 ) -> Progress:
-    """Train the model in place; with a folder, go on from the last checkpoint there.
+    """Train the model in place; with a folder, resume from the newest checkpoint there.
 
-    Every random choice of a step comes from the seed and the step's number, so a training that
-    went on ends with the same weights as one that was never interrupted.
+    Every random choice of a step follows from the seed and the number of the step, so a resumed
+    training ends with the same weights as one that was never interrupted.
 
     Args:
-        fabric: launched; this runs on each of its devices.
-        model: on any device; moved to fabric's.
+        fabric: launched; `fit` runs on each of its devices.
+        model: on any device; it is moved to that of fabric.
         slices: the training slices.
         settings: the `train` block.
         seed: `base.seed`.
-        validate: None: no validation.
-        folder: where checkpoints and logs are kept; None: nowhere, and no table is shown.
-        facts: more rows of the table of everything derived.
-        title: for the progress display.
+        validate: scores the model after some epochs; None: no validation.
+        folder: for checkpoints and logs; None: none are written, and no table is printed.
+        facts: further rows of the table of settings that is printed first.
+        title: of the progress bar.
 
     Returns:
-        The finished training; the model holds the last weights, their moving average where the
+        The state at the end; the model holds the last weights, or their moving average where the
         parameters ask for one.
 
     Raises:
-        UserError: a pass doesn't fit in memory, the loss is no finite number, or a process that
-            reads slices was killed.
-        Stopped: a signal asked for it, and the checkpoint is written.
+        UserError: a pass doesn't fit into memory, the loss is not finite, or a process that reads
+            slices was killed.
+        Stopped: after a signal, once a checkpoint is written.
 
     Source: paper, supplement A.1, tables 7 and 8.
     """
@@ -120,28 +120,29 @@ def fit(
             progress.step = step.iteration + 1
             validates = validate is not None and _validates(settings, step)
             last = progress.step == batches.total_steps
-            # several devices look at the same steps, whatever one's clock or signals say
-            asked = fabric.world_size == 1 and (clock.due() or stop.signal is not None)
-            if not (validates or last or asked or progress.step % settings.log_every == 0):
+            # clock and signals may differ between devices, which must read losses at the same steps
+            due = fabric.world_size == 1 and (clock.due() or stop.signal is not None)
+            if not (validates or last or due or progress.step % settings.log_every == 0):
                 continue
-            done = _look(pending, progress.history, slices, fabric, folder)
-            clock.note(done)
+            done = _read_losses(pending, progress.history, slices, fabric, folder)
+            clock.stop(done)
             if validate is not None and validates:
                 _validate(trainer, validate, progress)
             if log is not None:
                 log.update(progress.history)
             bar.advance(*clock.notes(progress.history, rate, done), count=len(done))
-            number = _agreed(fabric, stop)
+            number = _signal_of_any(fabric, stop)
             if store is not None and fabric.is_global_zero:
                 if validates or last or number or clock.due():
                     store.save(progress.step, _state(trainer, progress, batches))
                     clock.saved()
                 clock.estimate(title, progress.step, batches.total_steps)
-            clock.go_on()
+            clock.start()
             if number:
                 raise Stopped(f"{title}: stopped after step {progress.step:,}", number)
     if log is not None:
-        log.update(progress.history)  # killed after its last step, no step is left
+        # a training that was killed after its last step has no step left
+        log.update(progress.history)
         log.end()
     if trainer.average is not None:
         trainer.average.keep()
@@ -149,7 +150,7 @@ def fit(
 
 
 def schedules(settings: Train, batches: Batches, step: Step) -> tuple[float, float]:
-    """Learning rate of a step, and the weight of the coarse stage in its loss.
+    """Learning rate of a step, and lambda, the weight of the coarse stage in its loss.
 
     Source: paper, supplement A.1, tables 7 and 8.
     """
@@ -176,7 +177,7 @@ def _batches(
     seed: int,
     saved: Mapping[str, Any] | None,
 ) -> Batches:
-    """The steps of the training; a pass keeps the size that it began with."""
+    """The steps of the training; a resumed one keeps the size of its passes."""
     most = -(-min(settings.batch_size, len(slices)) // fabric.world_size)
     if saved is not None:
         most = saved["micro_batch"]
@@ -195,26 +196,31 @@ def _batches(
     )
 
 
-def _look(
+def _read_losses(
     pending: Pending,
     history: History,
     slices: SliceDataset,
     fabric: Fabric,
     folder: Path | None,
 ) -> list[Step]:
-    """Read the losses of the steps since the last look; gives these steps."""
-    seen = []
+    """Move pending losses to the history; returns their steps.
+
+    Raises:
+        UserError: a loss is not finite.
+    """
+    done = []
     for step, losses, rate, weight in pending.read():
         if not math.isfinite(losses[0]):
-            _refuse(step, losses[0], rate, slices, folder if fabric.is_global_zero else None)
+            _refuse_loss(step, losses[0], rate, slices, folder if fabric.is_global_zero else None)
         history.add(step, losses, rate, weight)
-        seen.append(step)
-    return seen
+        done.append(step)
+    return done
 
 
-def _refuse(
+def _refuse_loss(
     step: Step, loss: float, rate: float, slices: SliceDataset, folder: Path | None
 ) -> None:
+    """UserError for a loss that is not finite; the slices of its batch are listed in `folder`."""
     names = [slices.names[index] for index in step.indices.tolist()]
     where = ""
     if folder is not None:
@@ -235,12 +241,14 @@ def _refuse(
 
 
 def _validates(settings: Train, step: Step) -> bool:
+    """Whether a validation follows the step."""
     every = settings.validate_every
     due = every > 0 and ((step.epoch + 1) % every == 0 or step.epoch + 1 == settings.epochs)
     return step.ends_epoch and due
 
 
 def _validate(trainer: Trainer, validate: Validate, progress: Progress) -> None:
+    """Validate the moving average, or the model without one, and keep the best weights."""
     with trainer.averaged():
         trainer.model.eval()
         dice = validate(trainer.model, trainer.fabric)
@@ -248,11 +256,11 @@ def _validate(trainer: Trainer, validate: Validate, progress: Progress) -> None:
         mean = progress.history.add_validation(dice)
         progress.stale += 1
         if progress.best is None or mean > progress.best[0]:
-            progress.best, progress.stale = (mean, weights(trainer.model)), 0
+            progress.best, progress.stale = (mean, _trained_weights(trainer.model)), 0
 
 
-def weights(model: SegmentationModel) -> Weights:
-    """A copy of everything but the frozen parameters, on the CPU."""
+def _trained_weights(model: SegmentationModel) -> Weights:
+    """A copy of the trained parameters and the buffers, on the CPU."""
     frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
     return {
         name: value.detach().cpu().clone()
@@ -262,10 +270,10 @@ def weights(model: SegmentationModel) -> Weights:
 
 
 def _state(trainer: Trainer, progress: Progress, batches: Batches) -> dict[str, Any]:
-    """All that a step depends on; its random numbers are a function of its number."""
+    """What a checkpoint holds: everything that the next step depends on."""
     return {
         "step": progress.step,
-        "model": weights(trainer.model),
+        "model": _trained_weights(trainer.model),
         "optimizer": trainer.optimizer.optimizer.state_dict(),
         "scaler": trainer.fabric.strategy.precision.state_dict(),
         "average": None if trainer.average is None else trainer.average.values,
@@ -277,6 +285,7 @@ def _state(trainer: Trainer, progress: Progress, batches: Batches) -> dict[str, 
 
 
 def _resume(trainer: Trainer, saved: Mapping[str, Any]) -> Progress:
+    """Put the state of a checkpoint into the trainer."""
     trainer.model.load_state_dict(saved["model"], strict=False)
     trainer.optimizer.optimizer.load_state_dict(saved["optimizer"])
     trainer.fabric.strategy.precision.load_state_dict(saved["scaler"])
@@ -285,8 +294,8 @@ def _resume(trainer: Trainer, saved: Mapping[str, Any]) -> Progress:
     return Progress(saved["step"], History(**saved["history"]), saved["best"], saved["stale"])
 
 
-def _agreed(fabric: Fabric, stop: Stop) -> int:
-    """The signal that any device's process got; 0: none."""
+def _signal_of_any(fabric: Fabric, stop: Stop) -> int:
+    """The signal that the process of any device received; 0: none."""
     number = stop.signal or 0
     if fabric.world_size == 1:
         return number

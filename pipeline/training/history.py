@@ -1,4 +1,4 @@
-"""What a training tells: losses of every step, a row an epoch, validations organ by organ."""
+"""The course of a training: losses, one row per epoch, validation scores, and dvclive's files."""
 
 import csv
 import io
@@ -31,13 +31,13 @@ Row = dict[str, Any]
 
 @dataclass
 class History:
-    """What is known of a training so far; plain values, so that a checkpoint can hold it.
+    """Losses and validations so far, as plain values that a checkpoint can hold.
 
     Attributes:
-        epochs: a row of EPOCH_COLUMNS for each finished epoch; None where nothing was measured.
-        validations: a row of VALIDATION_COLUMNS for each validation and organ.
-        sums: losses of the running epoch, each times its slices, then its slices.
-        loss: of the last step that was looked at.
+        epochs: one row of EPOCH_COLUMNS per finished epoch; None where nothing was measured.
+        validations: one row of VALIDATION_COLUMNS per validation and organ.
+        sums: over the running epoch, total, coarse and fine loss times slices, and slices.
+        loss: total loss of the last step that was added.
     """
 
     epochs: list[Row] = field(default_factory=list)
@@ -46,12 +46,12 @@ class History:
     loss: float = math.nan
 
     def add(self, step: Step, losses: Sequence[float], rate: float, weight: float) -> None:
-        """Count a step's losses in; the last one of an epoch makes its row.
+        """Add the losses of a step; the last step of an epoch completes its row.
 
         Args:
-            step: what was trained on.
-            losses: total, coarse and fine stage; NaN for a stage that the model doesn't have.
-            rate, weight: learning rate and lambda of the step.
+            step: the step.
+            losses: total, coarse and fine stage; NaN for a stage that the model lacks.
+            rate, weight: learning rate, and lambda, the weight of the coarse stage.
         """
         self.loss, count = losses[0], len(step.indices)
         values = [*(loss * count for loss in losses), count]
@@ -71,7 +71,7 @@ class History:
         return None
 
     def add_validation(self, dice: Mapping[str, float]) -> float:
-        """Count the validation of the last epoch in; gives its mean over the organs."""
+        """Add the Dice of each organ after the last epoch; returns their mean."""
         mean = math.fsum(dice.values()) / len(dice) if dice else 0.0
         row = self.epochs[-1]
         row["validation_dice"] = mean
@@ -83,30 +83,38 @@ class History:
 
 @dataclass
 class Pending:
-    """Losses of steps that still are on the device, so that reading them waits for it but once."""
+    """Losses of steps that are still on the device, so that many are read in one transfer.
+
+    Attributes:
+        steps: step, learning rate and lambda of each.
+        losses: (3,) of each: total, coarse and fine stage.
+    """
 
     steps: list[tuple[Step, float, float]] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
 
     def add(self, step: Step, losses: Tensor, rate: float, weight: float) -> None:
-        """Keep a step's losses, (passes, 3), with its learning rate and lambda."""
+        """Add a step with the losses of its passes, (passes, 3), its learning rate and lambda."""
         shares = torch.tensor([part.share for part in step.passes])
         shares = shares.to(losses.device, non_blocking=True)
         self.steps.append((step, rate, weight))
         self.losses.append((losses * shares[:, None]).sum(0))
 
     def read(self) -> list[tuple[Step, list[float], float, float]]:
-        """Step, its three losses, learning rate and lambda of each, waiting for the device."""
+        """Take out all steps: each with its three losses, learning rate and lambda."""
         if not self.steps:
             return []
         values = torch.stack(self.losses).tolist()
-        found = [(step, v, *rest) for (step, *rest), v in zip(self.steps, values, strict=True)]
+        steps = [
+            (step, losses, rate, weight)
+            for (step, rate, weight), losses in zip(self.steps, values, strict=True)
+        ]
         self.steps, self.losses = [], []
-        return found
+        return steps
 
 
 def table(columns: Sequence[str], rows: Iterable[Row]) -> str:
-    """Rows as CSV."""
+    """The rows as CSV text with a header; None is an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -115,20 +123,24 @@ def table(columns: Sequence[str], rows: Iterable[Row]) -> str:
 
 
 class LiveLog:
-    """The history in dvclive's files: metrics, plots and parameters.
+    """Writes the history as dvclive's files, for `dvc plots` and DVC Studio.
 
-    The files are begun anew when a training goes on, so that no epoch is in them twice.
+    A resumed training begins the files anew, so that no epoch is in them twice.
+
+    Args:
+        folder: for the files.
+        params: parameters to write beside them.
     """
 
     def __init__(self, folder: Path, params: Mapping[str, Any]) -> None:
-        from dvclive import Live  # takes a second, and only trainings of their own need it
+        from dvclive import Live  # here, since the import takes a second and trials don't need it
 
         self._live = Live(dir=str(folder), save_dvc_exp=False, dvcyaml=None, report=None)
         self._live.log_params(dict(params))
         self._written = 0
 
     def update(self, history: History) -> None:
-        """Write the epochs that are new since the last call."""
+        """Write the epochs that were added since the last call."""
         for row in history.epochs[self._written :]:
             self._live.step = row["epoch"]
             for column in EPOCH_COLUMNS[2:]:
@@ -136,7 +148,7 @@ class LiveLog:
                     self._live.log_metric(column, row[column])
             for item in history.validations:
                 if item["epoch"] == row["epoch"]:
-                    # dvclive makes a path of the name
+                    # dvclive turns the name into a path
                     name = re.sub(r"[^\w -]", "_", item["organ"])
                     self._live.log_metric(f"validation/{name}", item["dice"])
             self._live.make_summary()

@@ -1,4 +1,4 @@
-"""Batches of training slices, read in this process or ahead of time by workers."""
+"""Batches of training slices, read in this process or ahead of time by worker processes."""
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,17 +17,17 @@ Batch = tuple[list[Tensor], list[Tensor], Tensor]  # images, labels, indices
 
 
 class SliceLoader:
-    """Batches of a dataset that the caller chooses.
+    """Reads batches whose indices the caller gives.
 
-    The batches are the same for any number of workers. Worker processes live as long as the
-    loader; a set that is cached whole is read in this process, where that is faster.
+    The batches are the same for any number of workers. Workers live as long as the loader; a
+    dataset that is cached as a whole is read in this process, which is faster.
 
     Args:
-        dataset: its cache is filled here.
-        batch_size: slices a batch of `epoch`; the last one may hold fewer.
-        workers: processes that read ahead; 0 reads in this one.
-        pin_memory: put batches where a GPU can fetch them without waiting.
-        start_method: "fork", "spawn" or None for the platform's own.
+        dataset: the slices; their cache is filled here.
+        batch_size: slices per batch of `epoch`; the last batch may hold fewer.
+        workers: processes that read ahead; 0: this process reads.
+        pin_memory: put batches into pinned memory, which a GPU copies without waiting.
+        start_method: of the workers, "fork" or "spawn"; None: the platform's default.
     """
 
     def __init__(
@@ -43,56 +43,59 @@ class SliceLoader:
         if dataset.cached == len(dataset):
             workers = 0
         self.batch_size = batch_size
-        self._chosen = _Chosen()
+        self._indices = _GivenBatches()
         self._loader = DataLoader(
-            _Guarded(dataset),
-            batch_sampler=self._chosen,
+            _ErrorsAsItems(dataset),
+            batch_sampler=self._indices,
             collate_fn=_joined if workers or pin_memory else _listed,
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             multiprocessing_context=start_method if workers else None,
             worker_init_fn=follow_parent,
-            generator=torch.Generator(),  # else it takes a number from the model's
+            generator=torch.Generator(),  # else a number is drawn from the one that the model uses
         )
 
     def epoch(self, order: Sequence[int] | Tensor) -> Iterator[Batch]:
-        """`batches` of `batch_size` slices each, in the given order."""
+        """Batches of `batch_size` slices; `order` gives the dataset indices one after the other."""
         step = self.batch_size
         return self.batches(order[first : first + step] for first in range(0, len(order), step))
 
     def batches(self, chosen: Iterable[Sequence[int] | Tensor]) -> Iterator[Batch]:
-        """B images (H, W), B labels (H, W) and indices (B,) int64 of each batch in turn.
+        """Read the given batches.
 
         Args:
-            chosen: dataset indices of each batch; workers take them some batches ahead.
+            chosen: dataset indices of each batch; workers take them a few batches ahead.
+
+        Yields:
+            B images (H, W) float32 in [0, 1], B labels (H, W) uint8, and their indices (B,) int64.
 
         Raises:
             UserError: a shard is missing or damaged.
         """
-        self._chosen.batches = chosen
+        self._indices.batches = chosen
         for batch in self._loader:
             if isinstance(batch, UserError):
                 raise batch
             images, labels, indices, sizes = batch
             if sizes is not None:
-                images, labels = _cut(images, sizes), _cut(labels, sizes)
+                images, labels = _split(images, sizes), _split(labels, sizes)
             yield images, labels, indices
 
 
 @contextmanager
 def explaining_killed_workers() -> Iterator[None]:
-    """A UserError where a worker was killed from outside.
+    """Inside the block, a worker that is killed from outside is a UserError.
 
-    PyTorch raises for it at once, wherever the main thread is, and not with a type of its own; or
-    the pipe from that worker breaks first. To be used in the main thread.
+    PyTorch raises a RuntimeError for it from a signal handler, wherever the main thread is, unless
+    the pipe from the worker breaks first. For the main thread only.
     """
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
-        # PyTorch's handler would raise again for each of the others that ends
+        # else PyTorch's handler would raise again for every other worker that ends
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise UserError(
             "a process that reads slices was killed, most likely for want of memory (shared "
@@ -100,8 +103,8 @@ def explaining_killed_workers() -> Iterator[None]:
         ) from None
 
 
-class _Chosen:
-    """A batch sampler over batches that the caller sets; it stays in this process."""
+class _GivenBatches:
+    """A batch sampler over batches that the caller sets; it is not copied to the workers."""
 
     batches: Iterable[Sequence[int] | Tensor] = ()
 
@@ -111,8 +114,8 @@ class _Chosen:
 
 
 @dataclass(frozen=True)
-class _Guarded(Dataset):
-    """Hands a UserError on as a value: raised in a worker, it would arrive with a traceback."""
+class _ErrorsAsItems(Dataset):
+    """Returns a UserError instead of raising it: from a worker it would come with a traceback."""
 
     dataset: SliceDataset
 
@@ -126,7 +129,7 @@ class _Guarded(Dataset):
 def _listed(
     items: list[Item] | UserError,
 ) -> tuple[list[Tensor], list[Tensor], Tensor, None] | UserError:
-    """Images, labels and indices."""
+    """A batch for this process: lists of images and labels, indices, and None for the sizes."""
     if isinstance(items, UserError):
         return items
     images, labels, indices = (list(each) for each in zip(*items, strict=True))
@@ -134,9 +137,10 @@ def _listed(
 
 
 def _joined(items: list[Item] | UserError) -> tuple[Tensor, Tensor, Tensor, list] | UserError:
-    """Pixels of all images in one tensor, those of the labels in another; indices; H and W each.
+    """A batch for another process or a GPU: pixels of all images in one tensor, of all labels in
+    another, indices, and the sizes (H, W).
 
-    Two tensors of a batch go from process to process, or to a GPU, at the price of two.
+    Sending two tensors is faster than sending two for each slice.
     """
     listed = _listed(items)
     if isinstance(listed, UserError):
@@ -146,7 +150,7 @@ def _joined(items: list[Item] | UserError) -> tuple[Tensor, Tensor, Tensor, list
     return values, classes, indices, [tuple(image.shape) for image in images]
 
 
-def _cut(pixels: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
-    """Views (H, W) of pixels that lie one after the other."""
+def _split(pixels: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
+    """The slices (H, W) of each size in a tensor of all their pixels, as views."""
     parts = pixels.split([rows * columns for rows, columns in sizes])
     return [part.view(*size) for part, size in zip(parts, sizes, strict=True)]

@@ -1,4 +1,4 @@
-"""The prepared data under a split: what training and search read."""
+"""Prepared data and their split, as training and search read them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +14,22 @@ from pipeline.shards.manifest import read_manifest
 from pipeline.shards.roles import check_slices, read_split
 from pipeline.training.slices import SliceDataset
 
-Volume = tuple[NDArray[np.float32], NDArray[np.uint8]]
+Volume = tuple[NDArray[np.float32], NDArray[np.uint8]]  # images and labels
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Prepared slices with their roles.
+    """A prepared data set with the roles of its slices.
 
     Attributes:
-        name: the data set's name.
-        class_names: organs, in the order of the labels 1, 2, ...
-        intensity: rule that brought the images to [0, 1].
+        name: name of the data set.
+        class_names: organs; `class_names[k - 1]` is class k.
+        intensity: the rule that maps images to [0, 1].
         preparation: axes and in-plane spacing of the prepared slices.
         shards: folder of the shards.
         shard_hashes: case to the SHA-256 of its shard.
         roles: role to (case, slice index) pairs.
-        hashes: what identifies the data: of the manifest and of the split.
+        hashes: SHA-256 of the manifest and of the split, which identify the data.
     """
 
     name: str
@@ -43,7 +43,14 @@ class TrainingData:
 
     @classmethod
     def open(cls, prepared: Path, split: Path) -> "TrainingData":
-        """Read manifest and split; UserError when one is missing or they don't fit together."""
+        """Read manifest and split.
+
+        Args:
+            prepared, split: published folders of these stages.
+
+        Raises:
+            UserError: one is missing or damaged, or they don't belong together.
+        """
         manifest = read_manifest(prepared / "manifest.parquet")
         roles = read_split(split / "split.parquet")
         check_slices(roles, manifest.name, {row.case: row.slices for row in manifest}, split)
@@ -66,10 +73,10 @@ class TrainingData:
         return self.roles.get(role, ())
 
     def check_shards(self, *roles: str) -> None:
-        """Compare the shards that have slices with these roles with the manifest.
+        """Compare the shards of all cases with these roles with the hashes in the manifest.
 
         Raises:
-            UserError: a shard is missing or another one; names all of them.
+            UserError: a shard is missing or has another hash; lists all of them.
         """
         cases = sorted({case for role in roles for case, _ in self.names(role)})
         paths = {case: self.shards / f"{case}.parquet" for case in cases}
@@ -82,21 +89,21 @@ class TrainingData:
             raise UserError(problems)
 
     def slices(self, role: str, cache_mib: float = 0) -> SliceDataset:
-        """The slices of a role; read when they are asked for."""
+        """The slices of a role; `cache_mib` as for `SliceDataset`."""
         return SliceDataset(self.shards, self.names(role), cache_mib)
 
     def volumes(self, role: str) -> "Volumes":
-        """The volumes of a role's cases."""
+        """The volumes of the cases that have slices with the role."""
         return Volumes(self.shards, tuple(sorted({case for case, _ in self.names(role)})))
 
 
 @dataclass(frozen=True)
 class Volumes:
-    """Volumes that are read one at a time, anew each time.
+    """Volumes that are read from their shards one at a time and not kept.
 
     Attributes:
         shards: folder of the shards.
-        cases: their ids.
+        cases: ids of the cases.
     """
 
     shards: Path

@@ -1,4 +1,4 @@
-"""Meta's SAM checkpoint files: what they should be, and a check that a given one is that."""
+"""Meta's SAM checkpoints: their published sizes and hashes, and a check of the user's file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,13 @@ from pipeline.core.errors import UserError
 
 @dataclass(frozen=True)
 class SamFile:
-    """One published checkpoint: where it comes from, its size in bytes and its SHA-256."""
+    """One published checkpoint.
+
+    Attributes:
+        url: where to get it.
+        size: bytes.
+        sha256: of the file.
+    """
 
     url: str
     size: int
@@ -38,11 +44,17 @@ SAM_FILES = {
 
 
 def checked_sha256(path: Path, backbone: str) -> str:
-    """SHA-256 of the user's SAM file for `backbone`.
+    """SHA-256 of the user's SAM file.
+
+    A file of another name than the published one, such as fine-tuned weights, may have any content.
+
+    Args:
+        path: the file.
+        backbone: a key of SAM_FILES.
 
     Raises:
-        UserError: there is no such file, or it carries a published file's name but isn't that
-            file (a download cut short, another backbone's).
+        UserError: no such file, the file of another backbone, or a file with the published name
+            but another content (a download cut short).
     """
     expected = SAM_FILES[backbone]
     wanted = (

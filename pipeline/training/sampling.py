@@ -1,7 +1,7 @@
-"""The order of an epoch's slices, and weights that bring rare organs up more often.
+"""The order of the slices in an epoch, and weights that bring rare organs up more often.
 
-Pure functions of their arguments. Philox's raw numbers are fixed by its definition, so an order
-outlives NumPy's versions.
+Pure functions of their arguments. The raw numbers of Philox are fixed by its definition, so an
+order is the same under every version of NumPy.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ def rare_organ_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
         counts: (N, classes) pixels of each class in every slice, the background first.
 
     Returns:
-        (N,), 1 or more.
+        (N,) weights, 1 or more.
     """
     shown = counts[:, 1:] > 0  # N x organs
     share = shown.mean(0)
@@ -36,16 +36,16 @@ def rare_organ_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 def epoch_order(
     n: int, seed: int, epoch: int, weights: NDArray[np.float64] | None = None
 ) -> Tensor:
-    """(n,) int64: the dataset indices of an epoch, in order.
+    """The dataset indices of an epoch, in order, (n,) int64.
 
-    Without weights every index comes once. With weights index i comes n * w_i / sum(w) times,
-    rounded down or up at random so that this is its mean (systematic sampling).
+    Without weights every index comes once. With weights index i comes n * w_i / sum(w) times on
+    average, rounded down or up at random (systematic sampling).
 
     Args:
-        n: slices in the data set.
+        n: number of slices in the training set.
         seed: `base.seed`.
         epoch: from 0.
-        weights: (n,), positive.
+        weights: (n,), positive, such as `rare_organ_weights`; None: every slice once.
     """
     key = hashlib.sha256(f"epoch {epoch} {seed}".encode()).digest()[:16]
     numbers = np.random.Philox(key=np.frombuffer(key, "<u8")).random_raw(2 * n + 1)
@@ -54,6 +54,6 @@ def epoch_order(
         return torch.from_numpy(shuffled)
     offset = (numbers[-1] >> np.uint64(11)) / 2**53  # in [0, 1)
     edges = np.cumsum(weights[shuffled]) * (n / weights.sum())
-    # the last edge is n but for rounding
+    # without the last edge, which is n up to rounding
     drawn = shuffled[np.searchsorted(edges[:-1], np.arange(n) + offset, side="right")]
     return torch.from_numpy(drawn[np.argsort(numbers[n : 2 * n], kind="stable")])

@@ -31,13 +31,12 @@ Item = tuple[Tensor, Tensor, int]  # image, label, index
 
 
 class SliceDataset(Dataset):
-    """Named slices.
+    """A list of slices, each read from its shard or from a cache of decoded slices.
 
     Args:
         shards: folder of `<case>.parquet`.
-        names: case and slice index of each; an item's place here is its index.
-        cache_mib: memory for decoded slices, MiB, in every process that makes a loader; 0 keeps
-            none.
+        names: case and slice index of each slice; its position here is its index in the dataset.
+        cache_mib: memory for decoded slices, MiB, in every process that makes a loader; 0: none.
 
     Raises, when a slice is read:
         UserError: its shard is missing or damaged.
@@ -55,7 +54,7 @@ class SliceDataset(Dataset):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Item:
-        """Image (H, W) float32 in [0, 1], label (H, W) uint8 and the index itself."""
+        """Image (H, W) float32 in [0, 1], label (H, W) uint8, and `index` itself."""
         if not 0 <= index < len(self):
             raise IndexError(f"slice {index} of {len(self)}")
         if self._cache is not None and index < self.cached:
@@ -66,18 +65,18 @@ class SliceDataset(Dataset):
 
     @property
     def cached(self) -> int:
-        """How many of the first slices are kept decoded."""
+        """Number of slices in the cache: the first ones of the dataset."""
         return 0 if self._cache is None else len(self._cache)
 
     def fill_cache(self) -> None:
-        """Decode the first slices, as many as fit; a second call does nothing."""
+        """Decode the first slices, as many as fit into the cache; does nothing the second time."""
         if self._cache is None and self.cache_mib:
             self._cache = SliceCache(self.names, self._readers.open, self.cache_mib * MIB)
 
     def class_counts(self) -> NDArray[np.int64]:
-        """(N, classes) pixels of each class in every slice as prepared, the background first.
+        """(N, classes): pixels of each class in each slice, the background first.
 
-        They are columns of the shards: no image is decoded.
+        They are a column of the shards, so no image is decoded.
         """
         counts: dict[str, NDArray[np.int64]] = {}
         for case in dict.fromkeys(case for case, _ in self.names):
@@ -86,14 +85,15 @@ class SliceDataset(Dataset):
 
 
 class SliceCache:
-    """The first slices of a list that fit in a limit.
+    """Decoded slices in memory: as many of the first ones as fit.
 
-    They lie one after the other in one tensor, which other processes share as a whole.
+    They lie one after the other in a single uint8 tensor, which processes can share. Images keep
+    the type of their shards and are mapped to [0, 1] when they are read.
 
     Args:
-        names: case and slice index of each.
-        open_shard: gives the shard of a case.
-        limit: bytes; 2 or 4 a pixel for the image as stored, 1 for the label.
+        names: case and slice index of each slice.
+        open_shard: case id to its reader.
+        limit: bytes for all slices; a pixel takes 2 or 4 for the image and 1 for the label.
 
     Raises:
         UserError: a shard is missing or damaged.
@@ -107,18 +107,18 @@ class SliceCache:
     ) -> None:
         self._places = _places(names, open_shard, limit)
         self._bytes = torch.empty(self._places[-1].end if self._places else 0, dtype=torch.uint8)
-        held = self._bytes.numpy()
+        buffer = self._bytes.numpy()
         for place, (case, index) in zip(self._places, names, strict=False):
             for start, array in zip(
                 (place.start, place.label_start), open_shard(case).read_stored(index), strict=True
             ):
-                held[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+                buffer[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image (H, W) float32 in [0, 1] and label (H, W) uint8; the label is the cache's own."""
+        """Image (H, W) float32 in [0, 1] and label (H, W) uint8, a view of the cache."""
         place = self._places[index]
         image = self._bytes[place.start : place.label_start].numpy().view(place.image_type)
         label = self._bytes[place.label_start : place.label_start + image.size]
@@ -127,7 +127,7 @@ class SliceCache:
 
 
 class _Readers:
-    """The shards that were read last, open."""
+    """The shards that were read last, kept open: at most READERS of them."""
 
     def __init__(self, shards: Path) -> None:
         self.shards = shards
@@ -137,10 +137,11 @@ class _Readers:
         return {"shards": self.shards, "_open": OrderedDict()}
 
     def open(self, case: str) -> ShardReader:
+        """The reader of a case; closes the one that was not used for the longest time."""
         reader = self._open.pop(case, None)
         if reader is None:
             reader = ShardReader(self.shards / f"{case}.parquet")
-        self._open[case] = reader  # at the end: the one used last
+        self._open[case] = reader  # the last one in the order is the one used last
         while len(self._open) > READERS:
             self._open.popitem(last=False)
         return reader
@@ -148,7 +149,14 @@ class _Readers:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a slice lies: its image from byte `start` on, then its label."""
+    """Where a slice lies in the cache: its image from byte `start` on, then its label.
+
+    Attributes:
+        start: first byte of the image.
+        shape: (H, W).
+        image_type: of the stored image.
+        bounds: values of the stored image that become 0 and 1.
+    """
 
     start: int
     shape: tuple[int, int]
@@ -168,13 +176,14 @@ class _Place:
 def _places(
     names: Sequence[tuple[str, int]], open_shard: Callable[[str], ShardReader], limit: float
 ) -> list[_Place]:
-    abouts: dict[str, tuple] = {}
+    """Places for the first slices, as many as end within `limit` bytes."""
+    layouts: dict[str, tuple] = {}  # case to shape, type and bounds of its slices
     places: list[_Place] = []
     for case, _ in names:
-        if case not in abouts:
+        if case not in layouts:
             shard = open_shard(case)
-            abouts[case] = (shard.shape[1:], shard.image_type, shard.bounds)
-        place = _Place(places[-1].end if places else 0, *abouts[case])
+            layouts[case] = (shard.shape[1:], shard.image_type, shard.bounds)
+        place = _Place(places[-1].end if places else 0, *layouts[case])
         if place.end > limit:
             break
         places.append(place)

@@ -1,4 +1,4 @@
-"""Dice of each organ on the validation cases, shared out to the devices of a training."""
+"""Validation: Dice of each organ on whole volumes, the cases distributed over the devices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from pipeline.inference.volume import predict_volume
 from pipeline.scoring import dice
 from pipeline.training.prepared import TrainingData, Volumes
 
-AT_ONCE = 16  # slices per forward pass, where the parameters leave the number open
+BATCH_SIZE = 16  # largest number of slices per forward pass where `micro_batch` is "auto"
 
-Scores = dict[str, float]  # of one case: an organ that isn't in it is left out
+Scores = dict[str, float]  # organ to Dice; organs that a case doesn't show are left out
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores models on whole volumes of the held-out training subjects.
+    """Scores a model on the volumes with the role validation.
 
     Attributes:
-        volumes: of these subjects.
-        class_names: organs, in the order of the labels 1, 2, ...
+        volumes: the volumes to score.
+        class_names: organs; `class_names[k - 1]` is class k.
         batch_size: slices per forward pass.
     """
 
@@ -33,29 +33,30 @@ class Validation:
 
     @classmethod
     def of(cls, data: TrainingData, settings: Train) -> "Validation":
-        """The validation of a training."""
+        """The validation for these data; `settings` is the `train` block."""
         if settings.micro_batch == "auto":
-            at_once = min(settings.batch_size, AT_ONCE)
+            batch_size = min(settings.batch_size, BATCH_SIZE)
         else:
-            at_once = settings.micro_batch
-        return cls(data.volumes("validation"), data.class_names, at_once)
+            batch_size = settings.micro_batch
+        return cls(data.volumes("validation"), data.class_names, batch_size)
 
     def __call__(self, model: SegmentationModel, fabric: Fabric) -> Scores:
-        """Organ to its mean Dice over the cases that show it, in [0, 1].
+        """Mean Dice in [0, 1] of each organ over the cases that show it.
 
-        Called on every device, each scores its share of the cases and all get the result.
+        To be called on all devices: each scores a part of the cases, and all get the result.
         """
-        mine = [
+        own_cases = [
             self._score(model, case, str(fabric.device))
             for case in self.volumes.cases[fabric.global_rank :: fabric.world_size]
         ]
-        cases = _interleaved(_gathered(mine, fabric))
-        found = {
+        cases = _interleaved(_gathered(own_cases, fabric))
+        by_organ = {
             organ: [case[organ] for case in cases if organ in case] for organ in self.class_names
         }
-        return {organ: dice.mean(scores) for organ, scores in found.items() if scores}
+        return {organ: dice.mean(scores) for organ, scores in by_organ.items() if scores}
 
     def _score(self, model: SegmentationModel, case: str, device: str) -> Scores:
+        """Dice of one case."""
         images, truth = self.volumes.read(case)
         predicted = predict_volume(model, images, batch_size=self.batch_size, device=device)
         return {
@@ -65,15 +66,16 @@ class Validation:
         }
 
 
-def _gathered(mine: list[Scores], fabric: Fabric) -> list[list[Scores]]:
+def _gathered(own: list[Scores], fabric: Fabric) -> list[list[Scores]]:
+    """The scores of every device, given those of this one."""
     if fabric.world_size == 1:
-        return [mine]
+        return [own]
     shares: list[list[Scores]] = [[] for _ in range(fabric.world_size)]
-    torch.distributed.all_gather_object(shares, mine)
+    torch.distributed.all_gather_object(shares, own)
     return shares
 
 
 def _interleaved(shares: list[list[Scores]]) -> list[Scores]:
-    """The cases in their order again, so that a mean is the same for any number of devices."""
+    """The scores in the order of the cases: a mean is the same for any number of devices."""
     longest = max(len(share) for share in shares)
     return [share[i] for i in range(longest) for share in shares if i < len(share)]
