@@ -178,6 +178,34 @@ def test_contradictions_are_refused(values, block, key, value, expected):
     assert any(f": {expected}: " in line for line in problems(values))
 
 
+def test_a_search_tunes_only_what_the_model_has(values):
+    values["train"]["model"] = "unet"
+    values["search"]["trials"] = 2
+    found = [line.split(": ")[1] for line in problems(values)]
+    assert found == ["search.lora_rank", "search.lambda_start"]
+    values["search"] |= {"lora_rank": None, "lambda_start": None}
+    validate(values, "")
+    values["search"]["dice_weight"] = None
+    assert any("search.trials: 2 trials, but nothing to tune" in line for line in problems(values))
+    values["search"]["trials"] = 0
+    validate(values, "")
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("unet", {"features": [8, 8]}, "features: expected 6 whole numbers from 1 to 4096"),
+        ("sam_adapter", {"adapter_ratio": 1.5}, "adapter_ratio: expected a number from 0.001 to 1"),
+        ("hsam", {"features": [8] * 6}, "features: hsam has no such option, it has none"),
+    ],
+)
+def test_options_of_a_model_are_checked(values, model, options, message):
+    values["train"] |= {"model": model, "model_options": options}
+    values["search"]["trials"] = 0
+    (line,) = problems(values)
+    assert line.startswith(f"params.yaml: train.model_options.{message}")
+
+
 @pytest.mark.parametrize("crop", [[0.8, 0.2], [0.0, 0.5], [0.5, 1.2]])
 def test_a_crop_lies_within_the_slice(values, crop):
     values["train"]["augment"]["crop_side"] = crop
