@@ -60,6 +60,19 @@ def test_no_stage_imports_a_stage_and_no_command_a_command(closed):
     assert inside == []
 
 
+def test_the_pipeline_names_modules_of_the_library():
+    """The digest of a stage's code follows modules, and `hsam` itself imports none."""
+    modules = {path.stem for path in (ROOT / "hsam").iterdir()}
+    whole = [
+        f"{module} imports {name}"
+        for module, name in imports()
+        if room(module) != "hsam"
+        and room(name) == "hsam"
+        and ".".join(name.split(".")[1:2]) not in modules
+    ]
+    assert whole == []
+
+
 def test_every_room_says_what_it_is_for():
     """Two lines: what lives there, and what must not."""
     packages = [path for path in ROOT.glob("pipeline/**/__init__.py")]
