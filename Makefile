@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself when it is missing or older than the pins.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup hooks demo test lint format params schema bench clean
+.PHONY: help setup hooks demo test lint format params schema losses bench clean
 
 # the first Python between 3.11 and 3.13 on the PATH; override with make PYTHON=...
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -21,6 +21,7 @@ help:
 	@echo "make hooks   run the lint before every commit"
 	@echo "make params  write params.yaml again: the packaged defaults, explained"
 	@echo "make schema  write workflow/schemas/params.schema.json again"
+	@echo "make losses  compare the losses of a small training with tests/golden/losses.csv"
 	@echo "make bench   measure this machine (benchmarks/)"
 	@echo "make clean   remove results, logs and the workflow's memory; keeps .venv, data and runs"
 
@@ -61,6 +62,9 @@ params: $(READY)
 
 schema: $(READY)
 	hsam params --schema > workflow/schemas/params.schema.json
+
+losses: $(READY)
+	python -m tests.golden.losses
 
 bench: $(READY)
 	python benchmarks/train.py
