@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -13,7 +14,7 @@ TINY = {"image_size": 32, "epochs": 2, "batch_size": 8, "validate_every": 2}
 
 @pytest.fixture(scope="module")
 def work(prepared_phantoms, phantom_params, tmp_path_factory):
-    """A folder with a split and an empty search, and the parameters."""
+    """The parameters, prepared data, and a folder with a split and an empty search; read only."""
     folder = tmp_path_factory.mktemp("train")
     dataset = phantom_params.dataset.model_dump()
     params = make_params(dataset=dataset, train=TINY, search={"trials": 0})
@@ -21,23 +22,24 @@ def work(prepared_phantoms, phantom_params, tmp_path_factory):
     return params, prepared_phantoms, folder
 
 
-def run(work, **changes) -> None:
+def run(work, out, **changes) -> None:
+    """Publish to `out / "train"`, with the run folders in `out / "runs"`."""
     params, prepared, folder = work
     params = params.model_copy(update=changes)
-    train.run(
-        params,
-        prepared,
-        folder / "split",
-        folder / "search",
-        folder / "train",
-        folder / "runs",
-        device="cpu",
-    )
+    stages = [prepared, folder / "split", folder / "search"]
+    train.run(params, *stages, out / "train", out / "runs", device="cpu")
 
 
-def test_a_model_is_published_that_can_be_rebuilt(work):
-    run(work)
-    out = work[2] / "train"
+@pytest.fixture(scope="module")
+def trained(work, tmp_path_factory):
+    """The folder of a finished training and its run folder; read only."""
+    out = tmp_path_factory.mktemp("trained")
+    run(work, out)
+    return out
+
+
+def test_a_model_is_published_that_can_be_rebuilt(trained):
+    out = trained / "train"
     record = hsam.read_record(out)
     assert record["class_names"][0] == "spleen"
     assert record["intensity"]["kind"] == "window"
@@ -77,29 +79,27 @@ def test_two_devices_have_the_losses_of_one(work, tmp_path):
     assert losses[2] == pytest.approx(losses[1], rel=2e-3)
 
 
-def test_validations_are_published_organ_by_organ(work):
-    run(work)
-    rows = list(csv.DictReader((work[2] / "train" / "validation.csv").open()))
+def test_validations_are_published_organ_by_organ(trained):
+    rows = list(csv.DictReader((trained / "train" / "validation.csv").open()))
     assert {row["epoch"] for row in rows} == {"1"}
     assert "spleen" in {row["organ"] for row in rows}
-    curve = work[2] / "train" / "dvclive" / "plots" / "metrics" / "validation" / "spleen.tsv"
+    curve = trained / "train" / "dvclive" / "plots" / "metrics" / "validation" / "spleen.tsv"
     assert curve.read_text().splitlines()[0] == "step\tspleen"
 
 
-def test_best_and_last_stay_in_the_run_folder_and_checkpoints_do_not(work):
-    run(work)
-    (folder,) = (work[2] / "runs").glob("*-train-*")
+def test_best_and_last_stay_in_the_run_folder_and_checkpoints_do_not(trained):
+    (folder,) = (trained / "runs").glob("*-train-*")
     for name in ("best", "last"):
         assert hsam.load(folder / name).image_size == 32
     last = (folder / "last" / "model.safetensors").read_bytes()
-    assert (work[2] / "train" / "model.safetensors").read_bytes() == last
+    assert (trained / "train" / "model.safetensors").read_bytes() == last
     assert not list(folder.glob("checkpoint*"))
 
 
-def test_a_second_run_trains_nothing(work, monkeypatch):
-    run(work)
+def test_a_second_run_trains_nothing(work, trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("trained again"))
-    run(work)
+    run(work, tmp_path)
 
 
 def test_the_overlay_of_the_search_is_laid_over_the_parameters(work, tmp_path):
@@ -111,24 +111,16 @@ def test_the_overlay_of_the_search_is_laid_over_the_parameters(work, tmp_path):
         train.with_overlay(work[0], path)
 
 
-def test_a_missing_sam_file_is_described(work):
+def test_a_missing_sam_file_is_described(work, tmp_path):
     wanted = work[0].train.model_copy(
         update={"backbone": "vit_b", "sam_checkpoint": "none.pth", "train_encoder": False}
     )
     with pytest.raises(UserError, match=r"375,042,383 bytes, SHA-256 ec2df627"):
-        run(work, train=wanted)
+        run(work, tmp_path, train=wanted)
 
 
 def test_inputs_that_are_not_there_are_named(work, tmp_path):
     params, prepared, folder = work
     with pytest.raises(UserError, match="run the prepare stage first"):
-        train.run(
-            params,
-            tmp_path,
-            folder / "split",
-            folder / "search",
-            tmp_path / "out",
-            tmp_path / "runs",
-            device="cpu",
-        )
-    assert not (tmp_path / "out").exists()
+        run((params, tmp_path, folder), tmp_path)
+    assert not (tmp_path / "train").exists()
