@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hsam.model import HSAM
+from hsam.two_stage import HSAM
 from hsam.weights import storage
 from hsam.weights.published_adapter import load_published_adapter
 from pipeline import datasets

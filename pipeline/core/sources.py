@@ -50,7 +50,9 @@ def data_set(name: str) -> Chosen:
 def model(name: str, backbone: str | None) -> Chosen:
     """The code of one model, and its backbone's sizes; None for a model without a backbone."""
     entry = MODELS[name]
-    sizes = BACKBONES.get(backbone) if "backbone" in entry.takes else None
+    sizes = None
+    if backbone is not None and "backbone" in entry.takes:
+        sizes = BACKBONES.get(backbone)
     return Chosen((entry.module,), (repr(entry), repr(sizes)))
 
 
@@ -129,8 +131,9 @@ class _Essence(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         call = node.value
-        tells = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
-        return None if tells and call.func.id in MESSAGES else self.generic_visit(node)
+        name = call.func if isinstance(call, ast.Call) else None
+        tells = isinstance(name, ast.Name) and name.id in MESSAGES
+        return None if tells else self.generic_visit(node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         exception = node.exc.func if isinstance(node.exc, ast.Call) else node.exc

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import datasets
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
-from pipeline.core.params.load import load
+from pipeline.core.params import load
 
 LARGEST = 65_535  # label value that fits 16 bits
 

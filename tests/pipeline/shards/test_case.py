@@ -115,14 +115,6 @@ def test_reader_goes_to_other_processes(path):
     assert np.array_equal(images[2], first)
 
 
-def test_a_forked_process_opens_the_file_itself(path, monkeypatch):
-    reader = ShardReader(path)
-    opened = reader._file
-    assert reader._file is opened
-    monkeypatch.setattr("os.getpid", lambda: -1)
-    assert reader._file is not opened
-
-
 def read_image(arguments):
     reader, index = arguments
     return reader.read(index).image
