@@ -123,7 +123,7 @@ def test_parameter_files_are_laid_over_the_preset(published, tmp_path, monkeypat
         main()
     assert not end.value.code
     found = files.read_json(tmp_path / "out" / "out" / "model.json")
-    assert found["arguments"]["image_size"] == 64
+    assert found["config"]["image_size"] == 64
 
 
 def test_presets_are_listed():
