@@ -1,4 +1,4 @@
-"""SAM's image encoder as the models of this library start with it: LoRA, freezing, weights."""
+"""Building SAM's image encoder: LoRA, freezing, SAM's weights."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +20,14 @@ def build_encoder(
     train_encoder: bool | None,
     checkpoint_blocks: bool,
 ) -> tuple[ImageEncoder, bool]:
-    """An encoder with LoRA, frozen or not, and whether its own weights are trained.
+    """Build an image encoder with LoRA.
+
+    Args:
+        backbone, image_size, lora_rank, lora_scale, train_encoder, checkpoint_blocks: as in
+            `hsam.build_hsam`.
+
+    Returns:
+        the encoder, and whether all of its weights are trained.
 
     Raises:
         ValueError: an argument out of range.
@@ -36,7 +43,7 @@ def build_encoder(
 
 
 def load_start(model: Model, sam_checkpoint: str | Path | None) -> Model:
-    """The same model, with SAM's weights where a checkpoint is given."""
+    """Load SAM's weights into a model, if a checkpoint is given; returns the same model."""
     if sam_checkpoint is not None:
         load_sam_checkpoint(model, sam_checkpoint)
     return model

@@ -1,4 +1,4 @@
-"""From arguments to H-SAM: the only place that knows which part goes where."""
+"""Builder of H-SAM: assembles the model from its arguments."""
 
 from pathlib import Path
 
@@ -34,17 +34,17 @@ def build_hsam(
         backbone: a name of `hsam.backbones()`.
         image_size: side S in pixels, a multiple of 16.
         num_classes: organs, without the background.
-        lora_rank: rank of the encoder's update; 0 leaves it out.
-        lora_scale: factor of the update.
-        sam_checkpoint: SAM's weights; None leaves the start random.
+        lora_rank: rank of the LoRA in the encoder; 0: no LoRA.
+        lora_scale: factor of the LoRA's update.
+        sam_checkpoint: file of SAM's weights; None: random weights.
         mask_attention, pixel_decoder, cm_attention: parts of stage 2 (paper table 11).
-        gate: "spatial" as in the paper, "constant" as in the published H-SAM code.
-        train_encoder: move the encoder's own weights as well; None: only where the backbone has
-            no published weights.
+        gate: CMAttn's gate, "spatial" as in the paper or "constant" as in the published H-SAM code.
+        train_encoder: train all weights of the encoder, not its LoRA alone; None: only for a
+            backbone without published weights.
         checkpoint_blocks: recompute encoder blocks in the backward pass to save memory.
 
     Raises:
-        ValueError: an argument out of range, named with what was expected.
+        ValueError: an argument out of range.
 
     Source: paper section 3.
     """

@@ -1,4 +1,4 @@
-"""CMAttn: class-balanced, mask-guided self attention, and the gate it puts on the image.
+"""CMAttn: class-balanced, mask-guided attention, which weighs the positions of the image.
 
 Source: paper section 3, CMAttn.
 """
@@ -12,30 +12,30 @@ from torch import Tensor, nn
 from hsam import sam
 from hsam.noise import dropout, gaussian
 
-# std of the noise, from the rarest class of a batch to more frequent ones (paper section 3)
+# standard deviations of the noise by a class's rank in the batch, rarest first (paper section 3)
 NOISE_STD = (0.35, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1, 0.0, 0.0)
 
 GATES = ("spatial", "constant")
 
 
 def attention_heads(features: int, most: int = 8) -> int:
-    """The largest number of heads up to `most` that divides the feature size."""
+    """The largest number of heads, at most `most`, that divides the number of features."""
     return next(heads for heads in range(most, 0, -1) if features % heads == 0)
 
 
 def class_noise_std(
     labels: Tensor, grid: int, classes: int, std: Sequence[float] = NOISE_STD
 ) -> Tensor:
-    """Noise level at each position of the grid: high where the rare classes are.
+    """Standard deviation of the noise at each position of the grid: larger for rarer classes.
 
-    Classes present in the batch are ranked by their number of positions, rarest first, ties by
-    class index; the k-th of them gets the k-th level. More classes than levels share the last one.
+    The classes in the batch are ranked by their number of positions, fewest first, equal ones by
+    class index. The class of rank k gets std[k]; ranks past the end of `std` get its last value.
 
     Args:
-        labels: class indices, integer, (B, H, W), in [0, C).
-        grid: side G of the grid; labels are brought to it by nearest neighbour.
-        classes: C.
-        std: levels, rarest class first.
+        labels: (B, H, W), integer class indices in [0, C).
+        grid: side G of the grid; labels are resized to it by nearest neighbour.
+        classes: number of classes C.
+        std: standard deviations by rank.
 
     Returns:
         (B, N), float32, N = G * G.
@@ -43,7 +43,7 @@ def class_noise_std(
     # nearest works on floats; class indices are exact in float32
     small = F.interpolate(labels.unsqueeze(1).float(), size=(grid, grid), mode="nearest")
     small = small.flatten(1).long()
-    # all of fixed size, so that a GPU needn't be waited for
+    # no shape depends on the labels, as reading one from a GPU would wait for it
     index = torch.arange(classes, device=labels.device)
     counts = (small.unsqueeze(-1) == index).sum((0, 1))
     counts = torch.where(counts > 0, counts, small.numel() + 1)  # absent classes come last
@@ -54,11 +54,11 @@ def class_noise_std(
 
 
 class ClassBalancedMaskAttention(nn.Module):
-    """Self attention between the classes' spatial responses, ending in one gate per position.
+    """Self attention among the classes, each a vector of N positions, and a gate per position.
 
     Attributes:
-        gate: "spatial" normalises the gate over positions to mean 1. "constant" makes it 1
-            everywhere, as the published H-SAM code does; then none of the weights matters.
+        gate: "spatial": a softmax over the positions, times N, so its mean is 1. "constant": 1
+            everywhere, as in the published H-SAM code; the module's weights have no effect then.
     """
 
     def __init__(
@@ -70,7 +70,15 @@ class ClassBalancedMaskAttention(nn.Module):
         dropout_rate: float = 0.1,
         noise_std: Sequence[float] = NOISE_STD,
     ) -> None:
-        """Build for `classes` tokens whose features are `positions` = N spatial responses.
+        """Build the attention.
+
+        Args:
+            classes: number of classes C, background included.
+            positions: number of grid positions N = G * G.
+            mlp_dim: hidden width of the MLP.
+            gate: one of `GATES`.
+            dropout_rate: dropout of the input in training.
+            noise_std: standard deviations of the noise, as in `class_noise_std`.
 
         Raises:
             ValueError: unknown gate.
@@ -95,15 +103,16 @@ class ClassBalancedMaskAttention(nn.Module):
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Weigh the positions of the grid.
+        """Compute the gate of each position.
 
         Args:
-            prior: prior features P of stage 1, (B, C, N), N = G * G.
-            labels: ground truth, integer, (B, S, S); it places noise in training only.
-            generator: source of dropout and noise.
+            prior: (B, C, N), dot products of stage 1's mask tokens with its image features.
+            labels: (B, S, S), integer ground truth for the class-balanced noise; used in training
+                only. None: no noise.
+            generator: random number generator for dropout and noise.
 
         Returns:
-            gate, (B, N): non-negative with mean 1 over the positions.
+            (B, N), from 0, with mean 1 over the positions.
         """
         batch, _, positions = prior.shape
         if self.gate == "constant":
@@ -119,7 +128,7 @@ class ClassBalancedMaskAttention(nn.Module):
         return torch.softmax(gate, dim=-1) * positions
 
     def _noise(self, prior: Tensor, labels: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Class-balanced noise, B x C x N: mean of the prior, std by the class of a position."""
+        """Class-balanced noise (B, C, N) around the mean of the prior."""
         prior = prior.detach()
         grid = round(prior.shape[-1] ** 0.5)
         std = (

@@ -1,7 +1,7 @@
-"""One small MLP per class, all classes in one batched product.
+"""The MLPs that turn mask tokens into mask weights, one per class, computed in one batch.
 
 Source: paper section 3; segment_anything/modeling/mask_decoder.py, `output_hypernetworks_mlps`,
-which holds the same weights as a list of separate MLPs.
+a list of MLPs with the same weights.
 """
 
 import math
@@ -24,12 +24,12 @@ class ClassMLPs(nn.Module):
         outs = [width] * (layers - 1) + [out]
         self.weights = nn.ParameterList(torch.empty(classes, size, width) for size in outs)
         self.biases = nn.ParameterList(torch.empty(classes, size) for size in outs)
-        bound = 1 / math.sqrt(width)  # as nn.Linear starts
+        bound = 1 / math.sqrt(width)  # nn.Linear's initialisation
         for tensor in (*self.weights, *self.biases):
             nn.init.uniform_(tensor, -bound, bound)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Run each class's MLP on its own token: (B, C, width) -> (B, C, out)."""
+        """Apply each class's MLP to the class's token: (B, C, width) -> (B, C, out)."""
         x = tokens.transpose(0, 1)  # B x C x width -> C x B x width
         last = len(self.weights) - 1
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):

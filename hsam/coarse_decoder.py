@@ -14,14 +14,14 @@ from hsam.norm import LayerNorm2d
 
 
 class CoarseOutput(NamedTuple):
-    """What stage 1 hands on.
+    """Output of stage 1.
 
     Attributes:
         logits: (B, C, 4G, 4G).
-        iou: predicted overlap of each class, (B, C).
-        tokens: mask tokens after the transformer, (B, C, D).
-        image: image after the transformer, (B, D, G, G).
-        upscaled: image brought to 4G, (B, D/8, 4G, 4G).
+        iou: (B, C), predicted IoU of each class.
+        tokens: (B, C, D), mask tokens after the transformer.
+        image: (B, D, G, G), image features after the transformer.
+        upscaled: (B, D/8, 4G, 4G), image features after the upscaling.
     """
 
     logits: Tensor
@@ -32,7 +32,7 @@ class CoarseOutput(NamedTuple):
 
 
 def upscaling(width: int) -> nn.Sequential:
-    """Two doublings of the side: (B, D, G, G) -> (B, D/8, 4G, 4G), named as in SAM."""
+    """SAM's upscaling by 4, with its parameter names: (B, D, G, G) -> (B, D/8, 4G, 4G)."""
     return nn.Sequential(
         nn.ConvTranspose2d(width, width // 4, kernel_size=2, stride=2),
         LayerNorm2d(width // 4),
@@ -43,13 +43,20 @@ def upscaling(width: int) -> nn.Sequential:
 
 
 class CoarseDecoder(nn.Module):
-    """Mask decoder around a two-way transformer that is passed in.
+    """SAM's mask decoder with one mask token and one mask per class.
 
-    With `CrossFirstTransformer` it is H-SAM's stage 1, with SAM's own transformer it is SAM's.
+    With `CrossFirstTransformer` it is H-SAM's stage 1, with `sam.TwoWayTransformer` SAM's decoder.
     """
 
     def __init__(self, transformer: nn.Module, width: int, classes: int) -> None:
-        """Build a decoder of width D for `classes` classes, background among them."""
+        """Build the decoder.
+
+        Args:
+            transformer: two-way transformer of width D, called with image (B, D, G, G), positional
+                encoding (1, D, G, G) and tokens (B, T, D); returns tokens and image (B, N, D).
+            width: D.
+            classes: number of classes C, background included.
+        """
         super().__init__()
         self.transformer = transformer
         self.iou_token = nn.Embedding(1, width)
@@ -59,11 +66,11 @@ class CoarseDecoder(nn.Module):
         self.iou_prediction_head = sam.MLP(width, width, classes, 3)
 
     def forward(self, image: Tensor, image_pe: Tensor, dense: Tensor) -> CoarseOutput:
-        """Segment an embedded image.
+        """Predict coarse masks from an image embedding.
 
         Args:
-            image: image embedding, (B, D, G, G).
-            image_pe: positional encoding, (1, D, G, G).
+            image: (B, D, G, G), image embedding.
+            image_pe: (1, D, G, G), positional encoding of the image.
             dense: dense prompt embedding, broadcast to (B, D, G, G).
         """
         batch, _, grid, _ = image.shape

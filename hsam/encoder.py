@@ -15,13 +15,20 @@ from hsam.backbones import PATCH, Backbone
 
 
 class EncoderBlock(sam.EncoderBlock):
-    """Pre-norm transformer block whose attention is in windows or over the whole grid.
+    """Transformer block with attention in windows or over the whole grid, and an MLP.
 
     Source: segment_anything/modeling/image_encoder.py, `Block`.
     """
 
     def __init__(self, dim: int, num_heads: int, window: int, grid: int) -> None:
-        """Args: width, heads, side of a window (0: global) and of the grid, in patches."""
+        """Build the block.
+
+        Args:
+            dim: width.
+            num_heads: attention heads.
+            window: side of an attention window in patches; 0: attention over the whole grid.
+            grid: side G of the grid in patches.
+        """
         norm = partial(nn.LayerNorm, eps=1e-6)
         super().__init__(dim, num_heads, norm_layer=norm)
         side = (window or grid,) * 2
@@ -38,11 +45,11 @@ class EncoderBlock(sam.EncoderBlock):
 
 
 class ImageEncoder(sam.ImageEncoderViT):
-    """Vision transformer of SAM; parameters are named as in SAM's checkpoints.
+    """SAM's image encoder, with the parameter names of SAM's checkpoints.
 
     Attributes:
         checkpoint_blocks: recompute each block in the backward pass instead of keeping its
-            activations: less memory, about a third more time.
+            activations, which takes less memory and about a third more time.
 
     Source: paper section 3; segment_anything/modeling/image_encoder.py, `ImageEncoderViT`.
     """
@@ -50,7 +57,12 @@ class ImageEncoder(sam.ImageEncoderViT):
     def __init__(
         self, backbone: Backbone, image_size: int, checkpoint_blocks: bool = False
     ) -> None:
-        """Build the encoder for square images of `image_size` pixels.
+        """Build the encoder.
+
+        Args:
+            backbone: its sizes.
+            image_size: side S of the images in pixels.
+            checkpoint_blocks: see the class.
 
         Raises:
             ValueError: `image_size` is no positive multiple of 16.
@@ -63,7 +75,7 @@ class ImageEncoder(sam.ImageEncoderViT):
             img_size=image_size,
             patch_size=PATCH,
             embed_dim=backbone.embed_dim,
-            depth=0,  # the blocks are ours
+            depth=0,  # the blocks are added below
             out_chans=backbone.width,
         )
         grid = image_size // PATCH
@@ -88,7 +100,7 @@ class ImageEncoder(sam.ImageEncoderViT):
             (B, D, G, G) with G = S / 16.
         """
         x = self.patch_embed(image)  # B x G x G x dim
-        x = (x + self.pos_embed).contiguous()  # the patches come channels first
+        x = (x + self.pos_embed).contiguous()  # patch_embed returns a permuted view
         recompute = self.checkpoint_blocks and torch.is_grad_enabled()
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)

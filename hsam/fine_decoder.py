@@ -1,4 +1,4 @@
-"""Stage 2: a second decoder guided by the masks of the first.
+"""Stage 2: a second decoder, guided by the masks of stage 1.
 
 Source: paper section 3 (CMAttn, learnable mask-attention, hierarchical pixel decoder).
 """
@@ -18,20 +18,20 @@ from hsam.two_way import MaskedTransformer
 
 
 class FineOutput(NamedTuple):
-    """Logits (B, C, S, S) and predicted overlap of each class (B, C)."""
+    """Logits (B, C, S, S) and predicted IoU of each class (B, C)."""
 
     logits: Tensor
     iou: Tensor
 
 
 class HierarchicalPixelDecoder(nn.Module):
-    """Both stages' upscaled images, joined and doubled twice to full resolution.
+    """Concatenates the upscaled features of both stages and upscales them to the image's side.
 
     Source: paper section 3, hierarchical pixel decoder.
     """
 
     def __init__(self, width: int) -> None:
-        """Build for decoder width D: D/4 channels in, D/16 out."""
+        """Build for decoders of width D: D/4 channels in, D/16 out."""
         super().__init__()
         self.skip_connect = nn.Sequential(
             nn.ConvTranspose2d(width // 4, width // 8, kernel_size=2, stride=2),
@@ -43,13 +43,13 @@ class HierarchicalPixelDecoder(nn.Module):
         )
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Two (B, D/8, 4G, 4G) maps, stage 2 first -> (B, D/16, 16G, 16G)."""
+        """Features of stage 2 and stage 1, (B, D/8, 4G, 4G) each -> (B, D/16, 16G, 16G)."""
         joined: Tensor = self.skip_connect(torch.cat([fine, coarse], dim=1))
         return joined
 
 
 class FineDecoder(nn.Module):
-    """The second decoder; each of its three parts can be left out (paper table 11)."""
+    """The second decoder; each of its three parts can be turned off (paper table 11)."""
 
     def __init__(
         self,
@@ -60,13 +60,15 @@ class FineDecoder(nn.Module):
         mask_attention: bool = True,
         pixel_decoder: bool = True,
     ) -> None:
-        """Build a decoder of width D for `classes` classes, background among them.
+        """Build the decoder.
 
         Args:
-            transformer: two-way transformer that takes a prior mask.
-            cm_attention: None leaves the image embedding as it is.
-            mask_attention: weigh the cross attentions by the prior mask.
-            pixel_decoder: False predicts at a quarter of the side and resizes.
+            transformer: two-way transformer of width D whose cross attentions take a mask.
+            width: D.
+            classes: number of classes C, background included.
+            cm_attention: computes the gate of the image embedding; None: no gate.
+            mask_attention: multiply the cross attentions by the prior mask.
+            pixel_decoder: predict at full resolution; False: predict at S/4 and resize.
         """
         super().__init__()
         self.transformer = transformer
@@ -88,15 +90,15 @@ class FineDecoder(nn.Module):
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> FineOutput:
-        """Segment an embedded image with stage 1's output as prior.
+        """Predict fine masks from an image embedding and stage 1's output.
 
         Args:
-            image: image embedding, in training with noise, (B, D, G, G).
-            image_pe: positional encoding, (1, D, G, G).
+            image: (B, D, G, G), image embedding; in training with noise.
+            image_pe: (1, D, G, G), positional encoding of the image.
             dense: dense prompt embedding, broadcast to (B, D, G, G).
             coarse: output of stage 1.
-            labels: ground truth, integer, (B, S, S); it places CMAttn's noise in training.
-            generator: source of noise and dropout in training.
+            labels: (B, S, S), integer ground truth for CMAttn's noise; used in training only.
+            generator: random number generator for noise and dropout in training.
         """
         batch, _, grid, _ = image.shape
         image = image + dense

@@ -1,16 +1,16 @@
-"""The checks that every model makes on what it is given."""
+"""Checks of images, labels and number of classes, which all models share."""
 
 import torch
 from torch import Tensor
 
 
 def check_images(image: Tensor, image_size: int, dtype: torch.dtype) -> Tensor:
-    """Bring images to (B, 3, S, S) in the model's dtype.
+    """Check images, and convert them to (B, 3, S, S) in the model's dtype.
 
     Args:
         image: (B, 1, S, S) or (B, 3, S, S), floating, in [0, 1].
         image_size: S in pixels.
-        dtype: the model's.
+        dtype: dtype of the model.
 
     Raises:
         TypeError: integer images.
@@ -45,7 +45,7 @@ def check_labels(labels: Tensor | None, batch: int, image_size: int) -> None:
 
 
 def check_classes(num_classes: int) -> int:
-    """The number of classes with background.
+    """Number of classes C, background included, for a number of organs.
 
     Raises:
         ValueError: `num_classes` is no integer from 1.

@@ -1,6 +1,6 @@
-"""Low-rank adaptation of the query and value projections.
+"""LoRA of the query and value projections.
 
-q += B_q (A_q x), v += B_v (A_v x); the key is left alone.
+q = W_q x + scale * B_q A_q x and v = W_v x + scale * B_v A_v x; k = W_k x as before.
 Source: paper section 3 and table 10; LoRA, arXiv 2106.09685.
 """
 
@@ -14,29 +14,28 @@ from torch import Tensor, nn
 
 
 class LoRA(nn.Linear):
-    """A fused q, k, v projection with a low-rank update of q and v.
+    """A linear layer for q, k and v at once, with a low-rank update of q and v.
 
-    It keeps the name and shape of the weight and bias it takes over, so a checkpoint of the plain
-    projection loads into it.
+    Weight and bias have the names and shapes of the plain layer's, so its checkpoints load here.
 
     Attributes:
-        a_q, a_v: (rank, dim), Kaiming-uniform with a = sqrt(5).
-        b_q, b_v: (dim, rank), zero, so a fresh update changes nothing.
-        merged: whether the update is at present part of the weight.
+        a_q, a_v: (rank, dim), initialised Kaiming-uniform with a = sqrt(5).
+        b_q, b_v: (dim, rank), initialised to zero, so that the update starts as zero.
+        merged: whether the weight includes the update.
     """
 
     _plain: Tensor | None
 
     def __init__(self, qkv: nn.Linear, rank: int, scale: float = 1.0) -> None:
-        """Take over the parameters of `qkv`.
+        """Take the parameters of `qkv` and add an update.
 
         Args:
-            qkv: projection from dim to 3 dim: q, k and v in that order.
-            rank: 1 to dim.
+            qkv: linear layer from dim to 3 dim, for q, k and v in that order.
+            rank: from 1 to dim.
             scale: factor of the update.
 
         Raises:
-            ValueError: rank out of range, or a projection that isn't dim -> 3 dim.
+            ValueError: rank out of range, or a layer that isn't from dim to 3 dim.
         """
         dim = qkv.in_features
         if qkv.out_features != 3 * dim:
@@ -46,7 +45,8 @@ class LoRA(nn.Linear):
         self.in_features, self.out_features = dim, 3 * dim
         self.weight, self.bias = qkv.weight, qkv.bias
         self.rank, self.scale, self.merged = rank, scale, False
-        self.register_buffer("_plain", None, persistent=False)  # the weight while merged
+        # while merged, the weight without the update
+        self.register_buffer("_plain", None, persistent=False)
         self.a_q = nn.Parameter(qkv.weight.new_empty(rank, dim))
         self.a_v = nn.Parameter(qkv.weight.new_empty(rank, dim))
         self.b_q = nn.Parameter(qkv.weight.new_zeros(dim, rank))
@@ -76,7 +76,7 @@ class LoRA(nn.Linear):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Put the update into the weight; merging twice is merging once."""
+        """Add the update to the weight, unless that is done."""
         if not self.merged:
             self._plain = self.weight.detach()
             self.weight.data = self._plain + self.delta()
@@ -84,13 +84,13 @@ class LoRA(nn.Linear):
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Give the plain weight back, bit for bit."""
+        """Restore the weight without the update, bit for bit."""
         if self._plain is not None:
             self.weight.data, self._plain = self._plain, None
             self.merged = False
 
     def train(self, mode: bool = True) -> "LoRA":
-        """Unmerge before training, where a merged update would get no gradient."""
+        """Set the mode; training unmerges, as a merged update would get no gradient."""
         if mode:
             self.unmerge()
         return super().train(mode)
@@ -103,7 +103,7 @@ def check_rank(rank: int, dim: int, lowest: int = 0) -> None:
 
 
 def add_lora(encoder: nn.Module, rank: int, scale: float = 1.0) -> None:
-    """Put a LoRA on `attn.qkv` of every block of an image encoder.
+    """Replace `attn.qkv` of every block of an image encoder by a LoRA.
 
     Raises:
         ValueError: rank out of range.
@@ -119,7 +119,7 @@ def lora_layers(model: nn.Module) -> Iterator[LoRA]:
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Merge every LoRA of a model: faster inference, the same function."""
+    """Merge every LoRA of a model: the same function, computed faster."""
     for layer in lora_layers(model):
         layer.merge()
 

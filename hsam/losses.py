@@ -18,7 +18,13 @@ SMOOTH = 1e-5
 
 
 class StageLoss(NamedTuple):
-    """Scalars: the weighted sum and its two terms."""
+    """Loss of one stage; all are scalars.
+
+    Attributes:
+        total: weighted sum of the two terms.
+        dice: Dice loss.
+        second: cross entropy or mean squared error.
+    """
 
     total: Tensor
     dice: Tensor
@@ -26,7 +32,13 @@ class StageLoss(NamedTuple):
 
 
 class TwoStageLoss(NamedTuple):
-    """Scalar total, and the parts of each stage (None where the model has no such stage)."""
+    """Loss of both stages.
+
+    Attributes:
+        total: scalar, the weighted sum of the stages.
+        coarse: loss of stage 1; None: the model has no such stage.
+        fine: loss of stage 2; None: the model has no such stage.
+    """
 
     total: Tensor
     coarse: StageLoss | None
@@ -40,33 +52,35 @@ def one_hot(labels: Tensor, classes: int, dtype: torch.dtype = torch.float32) ->
 
 
 def _dice_sums(probability: Tensor, truth: Tensor) -> Tensor:
-    """(2, C): overlap and size of each class, over batch and pixels."""
-    over = (0, 2, 3)
-    overlap = (probability * truth).sum(over)
-    size = probability.square().sum(over) + truth.sum(over)  # truth is its own square
+    """sum(p t) and sum(p^2) + sum(t^2) of each class over batch and pixels: (2, C)."""
+    dims = (0, 2, 3)
+    overlap = (probability * truth).sum(dims)
+    size = probability.square().sum(dims) + truth.sum(dims)  # t^2 = t, as t is 0 or 1
     return torch.stack([overlap, size])
 
 
 def _dice(sums: Tensor) -> Tensor:
+    """Dice loss from `_dice_sums`, a scalar."""
     overlap, size = sums.unbind()
     return (1 - (2 * overlap + SMOOTH) / (size + SMOOTH)).mean()
 
 
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over all classes, background included, of 1 - soft Dice.
+    """Soft Dice loss, the mean over all classes, background included.
 
-    Each class's term is 1 - (2 sum(p t) + 1e-5) / (sum(p^2) + sum(t^2) + 1e-5), the sums over
-    batch and pixels, p the softmax over classes.
+    Of each class it is 1 - (2 sum(p t) + 1e-5) / (sum(p^2) + sum(t^2) + 1e-5), where p is the
+    softmax of the logits, t the one-hot label, and the sums are over batch and pixels.
 
     Args:
         logits: (B, C, H, W), floating.
         labels: (B, H, W), integer, in [0, C).
 
     Returns:
-        scalar in [0, 1], float32 or wider.
+        scalar in [0, 1], float32 or float64.
 
     Raises:
-        ValueError: shapes that don't belong together.
+        ValueError: logits and labels of shapes that don't match.
+        TypeError: floating labels.
 
     Source: paper, supplement A.1.
     """
@@ -82,9 +96,9 @@ def stage_loss(
     *,
     dice_weight: float = 0.9,
     second_loss: str = "cross_entropy",
-    over_all: Callable[[Tensor], Tensor] | None = None,
+    all_reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> StageLoss:
-    """dice_weight * Dice + (1 - dice_weight) * second loss.
+    """Loss of one stage: dice_weight * Dice loss + (1 - dice_weight) * second loss.
 
     Args:
         logits: (B, C, H, W), floating.
@@ -92,11 +106,13 @@ def stage_loss(
         dice_weight: in [0, 1].
         second_loss: "cross_entropy" (the paper's symbol, and the published H-SAM code), or "mse"
             between softmax and one-hot labels (the paper's text).
-        over_all: adds a vector of sums up over the processes that share a batch, differentiably;
-            then the loss is that of the whole batch, and B may be 0 here. None: one process.
+        all_reduce: differentiable sum of a vector over all processes of a distributed training;
+            the loss is then that of their batches together, and B may be 0 in this process.
+            None: a single process.
 
     Raises:
-        ValueError: shapes that don't belong together, an unknown loss, a weight out of range.
+        ValueError: shapes that don't match, an unknown second loss, or a weight out of range.
+        TypeError: floating labels.
 
     Source: paper, supplement A.1 and table 8.
     """
@@ -115,8 +131,8 @@ def stage_loss(
     else:
         second_sum, count = (probability - truth).square().sum(), truth.numel()
     second_sums = torch.stack([second_sum, torch.full_like(second_sum, count)])
-    if over_all is not None:
-        dice_sums, second_sums = over_all(torch.cat([dice_sums.flatten(), second_sums])).split(
+    if all_reduce is not None:
+        dice_sums, second_sums = all_reduce(torch.cat([dice_sums.flatten(), second_sums])).split(
             [dice_sums.numel(), 2]
         )
         dice_sums = dice_sums.unflatten(0, (2, -1))
@@ -131,26 +147,30 @@ def two_stage_loss(
     *,
     dice_weight: float = 0.9,
     second_loss: str = "cross_entropy",
-    over_all: Callable[[Tensor], Tensor] | None = None,
+    all_reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> TwoStageLoss:
-    """weight * coarse loss + (1 - weight) * fine loss; a one-stage model's only loss as it is.
+    """Loss of a model: weight * coarse loss + (1 - weight) * fine loss.
 
-    Coarse logits are compared with labels resized to S/4 by nearest neighbour.
+    Labels are resized to the coarse logits' S/4 by nearest neighbour. The loss of a model with one
+    stage is the loss of that stage.
 
     Args:
-        output: what a model returned.
+        output: a model's output.
         labels: (B, S, S), integer, in [0, C).
-        weight: share of the coarse stage, in [0, 1]; `hsam.stage_weight(epoch)`.
-        dice_weight, second_loss, over_all: as in `stage_loss`.
+        weight: weight of the coarse stage, in [0, 1], such as `hsam.stage_weight(epoch)`.
+        dice_weight, second_loss, all_reduce: as in `stage_loss`.
 
     Raises:
-        ValueError: as `stage_loss`, or a weight out of range.
+        ValueError: as in `stage_loss`, a weight out of range, or an output without logits.
+        TypeError: floating labels.
 
     Source: paper, supplement A.1 and table 8.
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"weight: expected a number from 0 to 1, got {weight!r}")
-    loss = partial(stage_loss, dice_weight=dice_weight, second_loss=second_loss, over_all=over_all)
+    loss = partial(
+        stage_loss, dice_weight=dice_weight, second_loss=second_loss, all_reduce=all_reduce
+    )
     coarse = fine = None
     if output.coarse_logits is not None:
         height, width = output.coarse_logits.shape[-2:]
@@ -166,17 +186,19 @@ def two_stage_loss(
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest-neighbour labels: (B, H, W) integers -> (B, *size), the same dtype."""
-    # class indices are exact in float32, and interpolate takes no integers
+    """Resize labels by nearest neighbour: (B, H, W), integer -> (B, *size), of the same dtype."""
+    # interpolate takes no integers; float32 holds class indices exactly
     small = F.interpolate(labels.unsqueeze(1).float(), size=tuple(size), mode="nearest")
     return small.squeeze(1).to(labels.dtype)
 
 
 def _widen(logits: Tensor) -> Tensor:
+    """Logits in float32, or in float64 if they are."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _check(logits: Tensor, labels: Tensor) -> None:
+    """Raise a ValueError or TypeError where shapes or the labels' dtype are wrong."""
     if logits.ndim != 4 or labels.shape != logits.shape[:1] + logits.shape[2:]:
         raise ValueError(
             "expected logits (B, C, H, W) and labels (B, H, W), "

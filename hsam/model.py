@@ -7,14 +7,15 @@ from torch import nn
 
 
 class SegmentationModel(nn.Module):
-    """What all models share.
+    """Base class of all models.
 
     Attributes:
         image_size: side S of the images, in pixels.
         classes: number of classes C, background included.
-        config: arguments that build this model again, without any path; JSON-ready.
+        config: the builder's arguments without paths, as JSON values; `hsam.build` takes them.
         sam_sha256: SHA-256 of the SAM checkpoint that was loaded, or None.
-        generator: source of the training noise when forward gets none; None: PyTorch's global one.
+        generator: random number generator for training, if `forward` is given none; None:
+            PyTorch's global one.
     """
 
     def __init__(self, image_size: int, classes: int) -> None:
@@ -27,13 +28,13 @@ class SegmentationModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the parameters."""
+        """Dtype of the first parameter."""
         return next(self.parameters()).dtype
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Parameters that training moves, in a fixed order."""
+        """Parameters that require a gradient, in the order of `parameters()`."""
         return [p for p in self.parameters() if p.requires_grad]
 
     def count_trainable(self) -> int:
-        """How many numbers training moves."""
+        """Number of trainable weights."""
         return sum(p.numel() for p in self.trainable_parameters())

@@ -1,7 +1,7 @@
-"""Random numbers of training, drawn from a generator that the caller may own.
+"""Random numbers for training, from a generator that the caller may pass.
 
-Values are drawn on the generator's device and then moved, so one CPU generator gives the same
-numbers whatever device the model is on. Without a generator PyTorch's global one is used.
+Values are drawn on the generator's device and moved to the model's, so a CPU generator gives the
+same numbers on every device. Without a generator PyTorch's global one is used.
 """
 
 import torch
@@ -21,11 +21,12 @@ def gaussian(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def dropout(x: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
-    """Zero each value with probability `p`, divide the rest by 1 - p.
+    """Zero each value with probability `p`, and divide the others by 1 - p.
 
     Args:
         x: any shape, floating.
-        p: in [0, 1).
+        p: probability, in [0, 1).
+        generator: random number generator; None: PyTorch's global one.
     """
     if p == 0.0:
         return x

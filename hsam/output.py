@@ -1,4 +1,4 @@
-"""What every model of this library returns."""
+"""The output of every model of this library."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ STAGES = ("mean", "coarse", "fine")
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Logits of one or two stages; C counts the background, which is class 0.
+    """Logits of one or two stages for C classes, of which class 0 is the background.
 
     Attributes:
-        coarse_logits: (B, C, S/4, S/4), or None where the model has no coarse stage.
-        fine_logits: (B, C, S, S), or None where the model has no fine stage.
-        coarse_iou: predicted overlap of each class by the coarse stage, (B, C), or None.
-        fine_iou: the same by the fine stage.
+        coarse_logits: (B, C, S/4, S/4); None: the model has no coarse stage.
+        fine_logits: (B, C, S, S); None: the model has no fine stage.
+        coarse_iou: (B, C), IoU of each class that the coarse stage predicts, or None.
+        fine_iou: (B, C), IoU of each class that the fine stage predicts, or None.
     """
 
     coarse_logits: Tensor | None = None
@@ -29,8 +29,8 @@ class Segmentation:
         """Logits at full resolution, (B, C, S, S).
 
         Args:
-            stage: "coarse" (resized bilinearly), "fine", or "mean" of the two; the mean of a
-                one-stage model is its only stage.
+            stage: "coarse" (resized bilinearly), "fine", or "mean" of the two. For a model with one
+                stage, "mean" is that stage.
 
         Raises:
             ValueError: unknown stage, or one that the model doesn't have.
@@ -50,5 +50,5 @@ class Segmentation:
         )
 
 
-# so that an exported model can be saved
+# torch.export can save models that return a Segmentation
 torch.export.register_dataclass(Segmentation, serialized_type_name="hsam.Segmentation")

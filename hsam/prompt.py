@@ -1,4 +1,4 @@
-"""SAM's prompt encoder, used without any prompt.
+"""SAM's prompt encoder, used without prompts.
 
 Source: segment_anything/modeling/prompt_encoder.py; paper section 3 (prompt-free).
 """
@@ -11,30 +11,30 @@ from hsam.backbones import PATCH
 
 
 class PromptEncoder(sam.PromptEncoder):
-    """Gives the embedding of "no mask" and the positional encoding of the image grid.
+    """Returns the positional encoding of the image and the embedding of "no mask".
 
-    Points, boxes and masks are never given, so their embeddings aren't trained.
+    The embeddings of points, boxes and masks are there for SAM's checkpoints and aren't trained.
     """
 
     def __init__(self, width: int, image_size: int) -> None:
-        """Build for decoder width D and images of `image_size` pixels."""
+        """Build for decoders of width D and square images of `image_size` pixels."""
         grid = image_size // PATCH
         super().__init__(width, (grid, grid), (image_size, image_size), mask_in_chans=16)
         self.requires_grad_(False)
         self.no_mask_embed.requires_grad_(True)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """No arguments.
+        """Encode the absence of prompts.
 
         Returns:
-            image_pe: positional encoding, (1, D, G, G).
-            dense: "no mask" embedding, (1, D, 1, 1); it broadcasts over batch and grid.
+            positional encoding of the image, (1, D, G, G), and dense prompt embedding,
+            (1, D, 1, 1), which broadcasts to (B, D, G, G).
         """
         weight = self.no_mask_embed.weight
         return self._position().to(weight.dtype), weight.reshape(1, -1, 1, 1)
 
     def _position(self) -> Tensor:
-        """Fourier features of the patch centres, in float32 whatever the model's dtype."""
+        """Fourier features of the patch centres, (1, D, G, G), in float32 for any dtype."""
         matrix = {
             "positional_encoding_gaussian_matrix": (
                 self.pe_layer.positional_encoding_gaussian_matrix.float()

@@ -1,8 +1,7 @@
-"""Meta's own SAM modules, without torchvision.
+"""SAM's modules from the package segment-anything, without torchvision.
 
-`import segment_anything` imports torchvision (its automatic mask generator needs it), although the
-model code does not. So the `modeling` folder is found on disk and loaded under a private name; its
-imports are relative, so it never notices, and `sys.modules` holds no fake `segment_anything`.
+`import segment_anything` imports torchvision, which only its automatic mask generator needs. So the
+package's folder `modeling`, whose imports are all relative, is loaded alone, under a private name.
 
 Source: segment-anything 1.0, `segment_anything/modeling/`.
 """
@@ -16,14 +15,14 @@ _PRIVATE_NAME = "_hsam_sam_modeling"
 
 
 def _load_modeling() -> ModuleType:
-    """Load `segment_anything.modeling` by its place on disk, once per process.
+    """Load `segment_anything.modeling` from its folder, once per process.
 
     Raises:
         ImportError: segment_anything is not installed.
     """
     if _PRIVATE_NAME in sys.modules:
         return sys.modules[_PRIVATE_NAME]
-    package = importlib.util.find_spec("segment_anything")  # finds, doesn't execute
+    package = importlib.util.find_spec("segment_anything")  # without importing it
     if package is None or not package.submodule_search_locations:
         raise ImportError("hsam needs the package segment-anything 1.0, found no such package")
     folder = Path(next(iter(package.submodule_search_locations))) / "modeling"

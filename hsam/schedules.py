@@ -1,4 +1,4 @@
-"""How the weight of stage 1 and the learning rate change during training.
+"""Schedules of a training: weight of stage 1 in the loss, and learning rate.
 
 Source: paper, supplement A.1, tables 7 and 8.
 """
@@ -12,15 +12,18 @@ def stage_weight(
     end_at_zero: bool = False,
     epochs: int = 300,
 ) -> float:
-    """Share of the coarse stage in the loss: 1 - (1 - start)^(decay^epoch).
+    """Weight of the coarse stage in the loss: 1 - (1 - start)^(decay^epoch).
 
     Args:
         epoch: from 0.
-        start: share at epoch 0, in [0, 1).
-        decay: in (0, 1).
-        end_at_zero: shift and stretch the curve so that it is `start` at epoch 0 and exactly 0 at
-            the last epoch, epochs - 1. The plain curve still is 0.025 at epoch 299.
-        epochs: length of the training; only `end_at_zero` reads it.
+        start: weight at epoch 0, in [0, 1).
+        decay: base of the exponential decay, in (0, 1).
+        end_at_zero: rescale the curve linearly to be `start` at epoch 0 and exactly 0 at the last
+            epoch, epochs - 1. Without it the weight is 0.025 at epoch 299.
+        epochs: epochs of the training; used with `end_at_zero` only.
+
+    Returns:
+        weight in [0, 1).
 
     Raises:
         ValueError: an argument out of range.
@@ -48,19 +51,19 @@ def stage_weight(
 
 
 def lr_factor(iteration: int, total: int, *, warmup: int = 250, power: float = 0.9) -> float:
-    """Factor of the base learning rate: linear warm-up, then polynomial decay.
+    """Factor of the learning rate: linear warm-up, then polynomial decay.
 
-    (iteration + 1) / warmup while iteration < warmup, then
-    (1 - (iteration - warmup) / total)^power.
+    It is (iteration + 1) / warmup while iteration < warmup, and
+    (1 - (iteration - warmup) / total)^power from then on.
 
     Args:
-        iteration: from 0 to total - 1.
-        total: iterations of the whole training, warm-up included.
-        warmup: iterations of the warm-up; 0 for none.
-        power: of the decay.
+        iteration: optimizer step, from 0 to total - 1.
+        total: steps of the training, warm-up included.
+        warmup: steps of the warm-up; 0: none.
+        power: exponent of the decay.
 
     Returns:
-        in (0, 1].
+        factor in (0, 1].
 
     Raises:
         ValueError: an argument out of range.

@@ -17,12 +17,12 @@ from hsam.prompt import PromptEncoder
 
 
 class HSAM(SegmentationModel):
-    """The two-stage model.
+    """H-SAM, the two-stage model.
 
     Source: paper section 3, figure 2.
     """
 
-    EMBEDDING_NOISE = 0.2  # std of the noise before stage 2, as a share of the embedding's range
+    EMBEDDING_NOISE = 0.2  # std of stage 2's input noise, relative to the embedding's range
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class HSAM(SegmentationModel):
         fine_decoder: FineDecoder,
         classes: int,
     ) -> None:
-        """Join the parts; `classes` includes the background."""
+        """Join the parts; `classes` is C, the background included."""
         super().__init__(image_encoder.img_size, classes)
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
@@ -49,12 +49,14 @@ class HSAM(SegmentationModel):
 
         Args:
             image: (B, 1, S, S) or (B, 3, S, S), floating, in [0, 1]; one channel is repeated.
-            labels: ground truth, integer, (B, S, S), in [0, C). In training it places the
-                class-balanced noise of CMAttn; otherwise it is unused.
-            generator: source of noise and dropout in training; default `self.generator`.
+            labels: (B, S, S), integer ground truth in [0, C), for CMAttn's class-balanced noise;
+                used in training only.
+            generator: random number generator for noise and dropout in training; None:
+                `self.generator`.
 
         Returns:
-            coarse logits (B, C, S/4, S/4), fine logits (B, C, S, S), IoU predictions (B, C) each.
+            coarse logits (B, C, S/4, S/4), fine logits (B, C, S, S), and the IoU predictions of
+            both, (B, C).
 
         Raises:
             TypeError, ValueError: images or labels of another dtype or shape.
@@ -71,6 +73,6 @@ class HSAM(SegmentationModel):
         return Segmentation(coarse.logits, fine.logits, coarse.iou, fine.iou)
 
     def _perturb(self, embedding: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Add Gaussian noise in proportion to the range of the whole embedding."""
+        """Add Gaussian noise in proportion to the range of the embedding over the batch."""
         low, high = embedding.detach().aminmax()
         return embedding + self.EMBEDDING_NOISE * (high - low) * gaussian(embedding, generator)

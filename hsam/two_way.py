@@ -1,8 +1,9 @@
-"""The two-way transformer of H-SAM: tokens look at the image before they look at each other.
+"""The two-way transformers of H-SAM: token-to-image attention before the tokens' self attention.
 
-SAM's block does token self attention first. H-SAM swaps the two; every norm keeps its role
-(norm2 after the cross attention, norm1 after the self attention, norm3 after the MLP, norm4 after
-image-to-token). In block 0 the self attention has no positional term and no residual.
+SAM's block starts with the self attention of the tokens. H-SAM swaps these two; each norm stays
+with its layer (norm1: self attention, norm2: token-to-image attention, norm3: MLP, norm4:
+image-to-token attention). As in SAM, the self attention of block 0 has no positional encoding and
+no residual connection.
 
 Source: paper section 3; segment_anything/modeling/transformer.py.
 """
@@ -17,7 +18,7 @@ from hsam.noise import dropout
 
 
 class CrossFirstBlock(sam.TwoWayAttentionBlock):
-    """Cross attention, self attention, MLP, image-to-token attention.
+    """Token-to-image attention, self attention of the tokens, MLP, image-to-token attention.
 
     Source: paper section 3; segment_anything/modeling/transformer.py, `TwoWayAttentionBlock`.
     """
@@ -28,13 +29,13 @@ class CrossFirstBlock(sam.TwoWayAttentionBlock):
         """Update tokens and image.
 
         Args:
-            queries: tokens, (B, T, D).
-            keys: image, (B, N, D).
-            query_pe: what identifies each token, (B, T, D).
+            queries: (B, T, D), tokens.
+            keys: (B, N, D), image features.
+            query_pe: (B, T, D), positional encoding of the tokens: the first block's tokens.
             key_pe: positional encoding of the image, broadcast to (B, N, D).
 
         Returns:
-            tokens (B, T, D) and image (B, N, D).
+            tokens (B, T, D) and image features (B, N, D).
         """
         attended = self.cross_attn_token_to_image(q=queries + query_pe, k=keys + key_pe, v=keys)
         queries = self.norm2(queries + attended)
@@ -54,13 +55,13 @@ class CrossFirstBlock(sam.TwoWayAttentionBlock):
 
 
 class CrossFirstTransformer(sam.TwoWayTransformer):
-    """SAM's two-way transformer made of `CrossFirstBlock`s; its forward is SAM's own.
+    """SAM's two-way transformer with `CrossFirstBlock`s (stage 1).
 
-    Source: paper section 3 (stage 1); segment_anything/modeling/transformer.py.
+    Source: paper section 3; segment_anything/modeling/transformer.py, `TwoWayTransformer`.
     """
 
     def __init__(self, width: int, heads: int, mlp_dim: int, depth: int = 2) -> None:
-        """Build `depth` blocks of the given width, heads and MLP size."""
+        """Build `depth` blocks of width D; `mlp_dim` is the hidden width of their MLPs."""
         super().__init__(0, width, heads, mlp_dim)
         self.depth = depth
         self.layers.extend(
@@ -70,7 +71,9 @@ class CrossFirstTransformer(sam.TwoWayTransformer):
 
 
 class MaskedAttention(sam.DecoderAttention):
-    """Multi-head attention whose softmaxed weights are multiplied by a mask, not renormalised.
+    """Multi-head attention whose weights are multiplied by a mask after the softmax.
+
+    The weights aren't normalised again.
 
     Source: paper section 3, learnable mask-attention.
     """
@@ -79,7 +82,8 @@ class MaskedAttention(sam.DecoderAttention):
         """Attend.
 
         Args:
-            q: (B, T, D). k, v: (B, M, D).
+            q: (B, T, D), queries.
+            k, v: (B, M, D), keys and values.
             mask: (B, T, M) in [0, 1], the same for all heads; None: plain attention.
 
         Returns:
@@ -97,7 +101,7 @@ class MaskedAttention(sam.DecoderAttention):
 
 
 class MaskedBlock(CrossFirstBlock):
-    """`CrossFirstBlock` whose two cross attentions are full width and weighted by a prior mask.
+    """`CrossFirstBlock` whose two cross attentions are masked and have full width.
 
     Source: paper section 3, learnable mask-attention.
     """
@@ -105,7 +109,15 @@ class MaskedBlock(CrossFirstBlock):
     def __init__(
         self, width: int, heads: int, mlp_dim: int, first: bool, dropout_rate: float
     ) -> None:
-        """Args: width, heads, MLP size, whether it is block 0, token-to-image dropout."""
+        """Build the block.
+
+        Args:
+            width: D.
+            heads: attention heads.
+            mlp_dim: hidden width of the MLP.
+            first: whether it is block 0.
+            dropout_rate: dropout after the token-to-image attention in training.
+        """
         super().__init__(width, heads, mlp_dim, nn.ReLU, skip_first_layer_pe=first)
         self.cross_attn_token_to_image = MaskedAttention(width, heads)
         self.cross_attn_image_to_token = MaskedAttention(width, heads)
@@ -120,7 +132,16 @@ class MaskedBlock(CrossFirstBlock):
         mask: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As `CrossFirstBlock`, with a prior mask (B, T, N) in [0, 1] or None for no mask."""
+        """Update tokens and image.
+
+        Args:
+            queries, keys, query_pe, key_pe: as in `CrossFirstBlock`.
+            mask: (B, T, N) in [0, 1], class probabilities by position; None: no mask.
+            generator: random number generator for dropout in training.
+
+        Returns:
+            tokens (B, T, D) and image features (B, N, D).
+        """
         attended = self.cross_attn_token_to_image(
             q=queries + query_pe, k=keys + key_pe, v=keys, mask=mask
         )
@@ -138,7 +159,7 @@ class MaskedBlock(CrossFirstBlock):
 
 
 class MaskedTransformer(nn.Module):
-    """Two-way transformer with learnable mask cross attention (stage 2).
+    """Two-way transformer of `MaskedBlock`s (stage 2).
 
     Source: paper section 3, learnable mask-attention.
     """
@@ -146,7 +167,7 @@ class MaskedTransformer(nn.Module):
     def __init__(
         self, width: int, heads: int, mlp_dim: int, depth: int = 2, dropout_rate: float = 0.2
     ) -> None:
-        """Build `depth` blocks; the final attention is SAM's, unmasked and half as wide."""
+        """Build `depth` blocks; the final attention is SAM's, without a mask, at half the width."""
         super().__init__()
         self.layers = nn.ModuleList(
             MaskedBlock(width, heads, mlp_dim, index == 0, dropout_rate) for index in range(depth)
@@ -162,17 +183,17 @@ class MaskedTransformer(nn.Module):
         mask: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Let tokens and image attend to each other.
+        """Update tokens and image.
 
         Args:
-            image: (B, D, G, G).
-            image_pe: (1, D, G, G).
+            image: (B, D, G, G), image features.
+            image_pe: (1, D, G, G), positional encoding of the image.
             tokens: (B, T, D).
-            mask: prior mask, (B, T, N) in [0, 1], N = G * G; None: plain cross attention.
-            generator: source of the dropout in training.
+            mask: (B, T, N) in [0, 1], N = G * G, class probabilities by position; None: no mask.
+            generator: random number generator for dropout in training.
 
         Returns:
-            tokens (B, T, D) and image (B, N, D).
+            tokens (B, T, D) and image features (B, N, D).
         """
         keys = image.flatten(2).transpose(1, 2)  # B x D x G x G -> B x N x D
         key_pe = image_pe.flatten(2).transpose(1, 2)

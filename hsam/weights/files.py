@@ -1,4 +1,4 @@
-"""Reading weight files that others wrote, and naming them."""
+"""Reading weight files, and their SHA-256."""
 
 import hashlib
 from pathlib import Path
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict to the CPU; a pickle that carries code is refused, never run.
+    """Read a state dict to the CPU. Pickled code in the file is refused and never run.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no state dict, or one with anything but tensors in it.
+        ValueError: a damaged file, or anything but a dict of names and tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -21,8 +21,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # what a reader of garbage may raise has no common base
-        reason = str(error).split("\n")[0].split(". ")[0]  # the rest is advice for programmers
+    except Exception as error:  # damaged files raise many unrelated types
+        reason = str(error).split("\n")[0].split(". ")[0]  # without PyTorch's advice on its API
         raise ValueError(
             f"checkpoint: expected a file of plain tensors, can't read {path} as one ({reason})"
         ) from error

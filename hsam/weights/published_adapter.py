@@ -20,9 +20,9 @@ _LORA = re.compile(r"^w_([ab])_(\d+)$")
 _CLASS_MLP = re.compile(
     r"^(mask_decoder2?)\.output_hypernetworks_mlps2?\.(\d+)\.layers\.(\d+)\.(weight|bias)$"
 )
-# the model has a place for these, but nothing reads them without point prompts
+# the model has these tensors, but uses them with point prompts only
 _UNUSED = re.compile(r"^prompt_encoder2?\.point_embeddings\.\d+\.weight$")
-# norms inside the masked cross attentions, which the published forward never calls
+# norms inside the masked cross attentions, which the published forward doesn't use
 _DEAD = re.compile(
     r"^mask_decoder2\.transformer2\.layers\.\d+\.cross_attn_\w+_to_\w+\.norm[123]\.(weight|bias)$"
 )
@@ -43,19 +43,22 @@ _PREFIXES = (
 
 
 def load_published_adapter(model: HSAM, path: str | Path) -> LoadReport:
-    """Load an adapter file of the published H-SAM code, and switch the gate to "constant".
+    """Load an adapter file of the published H-SAM code, and set the gate to "constant".
 
-    The base weights aren't in that file: load SAM's checkpoint first. Every name of the file ends
-    up in the report; every tensor of the model outside the frozen encoder is provided.
+    The file has LoRA, prompt encoder and decoders, and no weights of SAM's encoder: load SAM's
+    checkpoint first.
 
     Args:
         model: H-SAM with all three parts of stage 2 and a LoRA of the file's rank.
         path: the adapter file.
 
+    Returns:
+        what became of each tensor of the file and of the model.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no adapter file, one for another backbone, rank, image size or class count, or
-            with tensors missing or extra; all of them are named.
+        ValueError: no adapter file, one for another backbone, rank, image size or number of
+            classes, or one with missing, unexpected or misshapen tensors; all are listed.
     """
     if not isinstance(model, HSAM):
         raise ValueError(f"model: expected H-SAM, got {type(model).__name__}")
@@ -90,7 +93,11 @@ def load_published_adapter(model: HSAM, path: str | Path) -> LoadReport:
 
 
 def _translate(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], LoadReport, list[str]]:
-    """Published names -> this library's; per-class MLPs are stacked."""
+    """Rename the file's tensors to the model's names, and stack the MLPs of all classes.
+
+    Returns:
+        tensors by the model's names, a report with the unused names, and all problems found.
+    """
     values: dict[str, Tensor] = {}
     report, problems = LoadReport(), []
     per_class: dict[str, dict[int, Tensor]] = defaultdict(dict)
@@ -124,7 +131,7 @@ def _translate(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], LoadReport,
 
 
 def _check_made_for(model: HSAM, state: dict[str, Tensor], path: str | Path) -> None:
-    """Refuse a file made for another model in one sentence, before any name is compared."""
+    """Raise a ValueError for a file of another backbone, rank, image size or number of classes."""
     attention = model.fine_decoder.cm_attention
     if (
         attention is None
@@ -158,5 +165,6 @@ def _check_made_for(model: HSAM, state: dict[str, Tensor], path: str | Path) -> 
 
 
 def _backbone(dim: int, depth: int) -> str:
+    """Name of the backbone of a width and depth."""
     known = {(b.embed_dim, b.depth): name for name, b in BACKBONES.items()}
     return known.get((dim, depth), f"of width {dim} and depth {depth}")

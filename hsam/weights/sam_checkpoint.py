@@ -1,4 +1,4 @@
-"""Meta's SAM checkpoints, made for 1024 px, in a model of any image size.
+"""Loading Meta's SAM checkpoints, made for 1024 px, into models of any image size.
 
 Source: paper section 4 (SAM's weights at 224 and 512 px); segment_anything/build_sam.py.
 """
@@ -17,13 +17,13 @@ from hsam.lora import unmerge_lora
 from hsam.model import SegmentationModel
 from hsam.weights.files import read_tensors, sha256
 
-# names in the file -> names in the model
+# prefixes of names in the file -> in the model
 _PREFIXES = {
     "image_encoder.": "image_encoder.",
     "prompt_encoder.": "prompt_encoder.",
     "mask_decoder.": "coarse_decoder.",
 }
-# these depend on the number of classes
+# their shapes depend on the number of classes
 _NEW = re.compile(r"^mask_decoder\.(mask_tokens|output_hypernetworks_mlps|iou_prediction_head)\.")
 _REL_POS = re.compile(r"^image_encoder\.blocks\.\d+\.attn\.rel_pos_[hw]$")
 _BLOCK = re.compile(r"^image_encoder\.blocks\.(\d+)\.")
@@ -31,13 +31,13 @@ _BLOCK = re.compile(r"^image_encoder\.blocks\.(\d+)\.")
 
 @dataclass
 class LoadReport:
-    """What became of every tensor.
+    """What became of each tensor of a file and of the model.
 
     Attributes:
-        loaded: model names that got the file's values as they are.
-        resized: model names that got the file's values interpolated.
-        new: model names that the file doesn't provide; they keep their start values.
-        unused: file names that the model has no place for.
+        loaded: the model's tensors that have the file's values.
+        resized: the model's tensors that have the file's values, interpolated to another grid.
+        new: the model's tensors that aren't in the file; they keep their values.
+        unused: the file's tensors that the model doesn't use.
     """
 
     loaded: list[str] = field(default_factory=list)
@@ -47,16 +47,23 @@ class LoadReport:
 
 
 def load_sam_checkpoint(model: SegmentationModel, path: str | Path) -> LoadReport:
-    """Load SAM's encoder, prompt encoder and what fits of its mask decoder into a model.
+    """Load SAM's image encoder, prompt encoder and mask decoder into a model.
 
-    `pos_embed` and the relative positions of global blocks are resized bilinearly to the model's
-    grid. Mask tokens, per-class MLPs and the IoU head depend on the class count and stay new. A
-    merged LoRA is unmerged first.
+    `pos_embed` and the relative positions of global blocks are interpolated bilinearly to the
+    model's grid. Mask tokens, class MLPs and IoU head are not loaded, as their shapes depend on the
+    number of classes. A merged LoRA is unmerged first.
+
+    Args:
+        model: a model with SAM's image encoder; SAM's mask decoder becomes its coarse decoder.
+        path: a file such as sam_vit_b_01ec64.pth.
+
+    Returns:
+        what became of each tensor of the file and of the model.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no SAM checkpoint, one of another backbone, or with tensors missing or extra;
-            all of them are named.
+        ValueError: no SAM checkpoint, one of another backbone, or one with missing, unexpected or
+            misshapen tensors; all are listed.
     """
     state = read_tensors(path)
     _check_backbone(model, state, path)
@@ -105,7 +112,7 @@ def _must_load(name: str) -> bool:
 
 
 def _resize(key: str, value: Tensor, shape: torch.Size) -> Tensor | None:
-    """Bring positions to another grid, or None where a tensor has no grid or another width."""
+    """Interpolate positions to another grid; None: a tensor without a grid, or of another width."""
     if key == "image_encoder.pos_embed" and value.shape[-1] == shape[-1]:
         # 1 x H x W x dim -> 1 x dim x H x W and back
         grid = value.permute(0, 3, 1, 2).float()
@@ -118,7 +125,7 @@ def _resize(key: str, value: Tensor, shape: torch.Size) -> Tensor | None:
 
 
 def _check_backbone(model: SegmentationModel, state: dict[str, Tensor], path: str | Path) -> None:
-    """Refuse a file made for another encoder, saying which one."""
+    """Raise a ValueError for a file of another backbone."""
     if not hasattr(model, "image_encoder"):
         raise ValueError("model: expected one with SAM's image encoder, got one without")
     position = state.get("image_encoder.pos_embed")
@@ -137,5 +144,6 @@ def _check_backbone(model: SegmentationModel, state: dict[str, Tensor], path: st
 
 
 def _name(dim: int, depth: int) -> str:
+    """Name, width and depth of a backbone."""
     known = {(b.embed_dim, b.depth): name for name, b in BACKBONES.items()}
     return f"{known.get((dim, depth), 'an unknown encoder')} ({dim} wide, {depth} deep)"

@@ -1,7 +1,7 @@
-"""Models on disk: a folder with `model.json` and `model.safetensors`.
+"""Saving and loading models: a folder with `model.json` and `model.safetensors`.
 
-The JSON alone says how to build the model; the tensors are those that the SAM checkpoint can't give
-back. So the folder of a model with a frozen encoder is megabytes, not the base.
+The JSON has all that is needed to build the model. The weights of a frozen encoder are not stored,
+as SAM's checkpoint has them; such a folder takes a few megabytes.
 """
 
 import json
@@ -30,20 +30,20 @@ def save(
     intensity: dict[str, Any] | None = None,
     preparation: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a model.
+    """Save a model.
 
     Args:
         model: built by this library.
-        folder: made if it isn't there; both files are replaced.
+        folder: created if missing; existing files are replaced.
         class_names: names of the organs in class order, without the background.
-        intensity: rule that turns stored values into [0, 1]; kept as it is, JSON-ready.
-        preparation: how else slices were brought to the model; kept as it is, JSON-ready.
+        intensity: how voxel values were mapped to [0, 1], as JSON values; stored as given.
+        preparation: how slices were prepared otherwise, as JSON values; stored as given.
 
     Returns:
         the folder.
 
     Raises:
-        ValueError: a merged LoRA, a model without config, or another number of names than organs.
+        ValueError: a merged LoRA, a model without config, or a wrong number of class names.
     """
     if not model.config:
         raise ValueError("model: expected one from hsam.build, got one without config")
@@ -53,7 +53,7 @@ def save(
         raise ValueError(f"class_names: expected {model.classes - 1}, got {len(class_names)}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in own_tensors(model).items()}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in stored_tensors(model).items()}
     record = {
         "format": FORMAT,
         "hsam_version": __version__,
@@ -74,19 +74,20 @@ def save(
 def load(
     folder: str | Path, *, sam_checkpoint: str | Path | None = None, device: str = "cpu"
 ) -> SegmentationModel:
-    """Read a model that `save` wrote, in eval mode.
+    """Load a model that `save` wrote.
 
     Args:
-        folder: what `save` was given.
-        sam_checkpoint: the SAM file the model was trained on; needed where its encoder was frozen.
-        device: where to put the model.
+        folder: the folder.
+        sam_checkpoint: the SAM file that the model was trained from; needed if its encoder was
+            frozen.
+        device: device of the model.
 
     Returns:
-        the model; `read_record(folder)` has its class names and intensity rule.
+        the model, in eval mode.
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: another SAM file than the one trained on, or files that don't fit together.
+        ValueError: a SAM file with another SHA-256, or tensors that don't fit the JSON.
     """
     record = read_record(folder)
     needs_sam = record["needs_sam_checkpoint"]
@@ -105,7 +106,7 @@ def load(
     model = build(arguments.pop("model"), **arguments)
     model.sam_sha256 = record["sam_sha256"]
     tensors = safetensors.torch.load_file(Path(folder) / TENSORS_NAME)
-    expected = own_tensors(model)
+    expected = stored_tensors(model)
     problems = [f"missing {name}" for name in expected if name not in tensors]
     problems += [f"unexpected {name}" for name in tensors if name not in expected]
     problems += [
@@ -120,11 +121,11 @@ def load(
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
-    """The JSON beside a model's tensors: config, class names, intensity rule, provenance.
+    """Read `model.json`: config, class names, intensity rule and provenance.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a format that this version doesn't know.
+        ValueError: a format that this version can't read.
     """
     path = Path(folder) / JSON_NAME
     if not path.is_file():
@@ -135,8 +136,8 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     return record
 
 
-def own_tensors(model: SegmentationModel) -> dict[str, Tensor]:
-    """The tensors of a model that its SAM checkpoint can't give back."""
+def stored_tensors(model: SegmentationModel) -> dict[str, Tensor]:
+    """The tensors that `save` stores: all but those of a frozen encoder with SAM's weights."""
     state = model.state_dict()
     if not _needs_sam(model):
         return state
@@ -149,12 +150,12 @@ def own_tensors(model: SegmentationModel) -> dict[str, Tensor]:
 
 
 def _needs_sam(model: SegmentationModel) -> bool:
-    """Whether the frozen encoder came from a SAM checkpoint, so that it needn't be stored."""
+    """Whether the encoder has SAM's weights and is frozen, so that they needn't be stored."""
     return model.sam_sha256 is not None and not model.config.get("train_encoder", True)
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write under a temporary name, then rename, so that no half-written file is ever found."""
+    """Write to a temporary file and rename it, so that no half-written file is seen."""
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(data)
     os.replace(temporary, path)

@@ -1,7 +1,7 @@
-"""Before the first step: how many slices a forward pass can take, and everything derived.
+"""Before the first step: the micro-batch that fits in memory, and a table of derived values.
 
-What is computed here leaves no trace: no weight moves, no gradient stays, and the random numbers of
-a step depend on nothing that came before it.
+Nothing here changes the training: weights and gradients stay as they are, and the random numbers of
+a step don't depend on what was drawn before.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from pipeline.training.batches import Batches
 from pipeline.training.step import Loss
 
 GIB = 2**30
-# what a pass needs beyond the tensors that it keeps: the largest temporary ones, fragments
+# memory of a pass over that of the tensors it keeps: temporary tensors and fragmentation
 MARGIN = 1.25
 
 
@@ -31,14 +31,14 @@ def micro_batch(fabric: Fabric, model: SegmentationModel, settings: Train, most:
         fabric: launched.
         model: on any device; moved to fabric's.
         settings: the `train` block.
-        most: no more than this many, where the parameters leave the number open.
+        most: upper bound.
 
     Returns:
-        `settings.micro_batch`, or for auto the largest of `most`, its half, its quarter ... that
-        fits in the memory of every device.
+        `settings.micro_batch`, or for "auto" the largest of most, most / 2, most / 4 ... that fits
+        in the memory of every device.
 
     Raises:
-        UserError: not even that fits.
+        UserError: it doesn't fit, or for "auto" a single slice doesn't.
     """
     auto = settings.micro_batch == "auto"
     size = most if settings.micro_batch == "auto" else min(settings.micro_batch, most)
@@ -65,7 +65,7 @@ def micro_batch(fabric: Fabric, model: SegmentationModel, settings: Train, most:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be had on a device, bytes; on the CPU that of the machine or container."""
+    """Free memory of a device in bytes; on the CPU, of the machine or the container."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -147,10 +147,14 @@ def derived(
     batches: Batches,
     facts: Mapping[str, str],
 ) -> dict[str, str]:
-    """Everything that follows from parameters, data and machine, for people.
+    """Rows of a table for people: what follows from parameters, data and machine.
 
     Args:
-        facts: more rows, such as hashes.
+        fabric: launched.
+        model: the model to train.
+        settings: the `train` block.
+        batches: the batches of the training.
+        facts: more rows, which come first.
     """
     cuda = fabric.device.type == "cuda"
     name = torch.cuda.get_device_name(fabric.device) if cuda else "CPU"

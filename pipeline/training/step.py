@@ -1,4 +1,4 @@
-"""One optimizer step, on any number of devices: what the training loop repeats."""
+"""One optimizer step of a training, on one or several devices."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,8 +20,8 @@ from pipeline.training.batches import Pass, Step
 Read = tuple[Sequence[Tensor], Sequence[Tensor], Tensor]  # images, labels, indices
 
 
-class _OverDevices(torch.autograd.Function):
-    """The sum of all devices' values; each of them goes on to the same loss with it."""
+class _AllReduceSum(torch.autograd.Function):
+    """Differentiable sum of a tensor over all processes, which compute the same loss from it."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -31,35 +31,35 @@ class _OverDevices(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # all devices have this very gradient, and their mean is taken when weights are moved
+        # the gradient is equal in all processes, and DDP takes the mean over them later
         return gradient * torch.distributed.get_world_size()
 
 
 class Loss(nn.Module):
-    """A model and its loss as one module, which is what several processes share."""
+    """A model and its loss as one module, which DDP can wrap."""
 
     def __init__(self, model: SegmentationModel, settings: Train, devices: int = 1) -> None:
-        """Join the two; with several devices the loss is that of all their slices together."""
+        """Join them; with several devices the loss is that of the slices of all devices."""
         super().__init__()
         self.network = torch.compile(model) if settings.compile else model
         self.image_size = model.image_size
         self.terms: dict[str, Any] = {
             "dice_weight": settings.dice_weight,
             "second_loss": settings.second_loss,
-            "over_all": _OverDevices.apply if devices > 1 else None,
+            "all_reduce": _AllReduceSum.apply if devices > 1 else None,
         }
 
     def forward(self, images: Tensor, labels: Tensor, weight: float, count: int) -> Tensor:
-        """The loss of the first `count` slices: (3,), total, coarse and fine stage.
+        """Loss of the first `count` slices of a batch.
 
         Args:
             images: (B, 1, S, S) in [0, 1].
             labels: (B, S, S) int64.
-            weight: of the coarse stage.
-            count: from 0 to B.
+            weight: weight of the coarse stage, in [0, 1].
+            count: from 0 to B; the other slices fill the batch up.
 
         Returns:
-            A stage that the model doesn't have is NaN.
+            (3,): total, coarse and fine loss; NaN for a stage that the model doesn't have.
         """
         output = self.network(images, labels)
         if count < len(images):
@@ -77,9 +77,9 @@ def _parts(output: Segmentation) -> tuple[Tensor | None, ...]:
 
 
 class Average:
-    """Follows parameters: average = decay * average + (1 - decay) * parameter, step by step.
+    """Exponential moving average of parameters.
 
-    The first steps count more, as the decay of step t is at most (1 + t) / (10 + t).
+    At step t: average = d * average + (1 - d) * parameter, d = min(decay, (1 + t) / (10 + t)).
     """
 
     def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
@@ -90,13 +90,13 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take the parameters after step number `step`, from 0, into the average."""
+        """Update the average with the parameters after step number `step`, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The parameters hold their averages inside the block."""
+        """Inside the block the parameters have the values of their averages."""
         self._swap()
         try:
             yield
@@ -104,11 +104,11 @@ class Average:
             self._swap()
 
     def keep(self) -> None:
-        """Leave the averages in the parameters, at the end of a training."""
+        """Set the parameters to their averages, at the end of a training."""
         self._swap()
 
     def load(self, values: list[Tensor]) -> None:
-        """Take over the values of another average of the same parameters."""
+        """Copy the values of another average of the same parameters."""
         for mine, other in zip(self.values, values, strict=True):
             mine.copy_(other)
 
@@ -119,7 +119,7 @@ class Average:
 
 @dataclass(frozen=True)
 class Trainer:
-    """What a step works on; `Trainer.make` builds it.
+    """Model, loss and optimizer of a training; `Trainer.make` builds it.
 
     Attributes:
         fabric: devices and precision.
@@ -147,7 +147,7 @@ class Trainer:
         settings: Train,
         seed: int,
     ) -> "Trainer":
-        """Put the model on fabric's device and give it an optimizer.
+        """Move the model to fabric's device, and make its loss, optimizer and average.
 
         Source: paper, supplement A.1 and table 7 (AdamW).
         """
@@ -174,19 +174,19 @@ class Trainer:
 def training_step(
     trainer: Trainer, step: Step, read: Iterable[Read], rate: float, weight: float
 ) -> Tensor:
-    """Augment, predict, compare, go back and move the weights; nothing waits for the device.
+    """Augment, forward, backward and optimizer step, without waiting for the device.
 
-    The gradient of a step is the mean of its passes', each weighted by its slices.
+    The gradient is the mean over the passes of the step, weighted by their numbers of slices.
 
     Args:
         trainer: model, loss and optimizer.
         step: from `Batches.steps`.
         read: b images (H, W), b labels (H, W) and indices of each pass, on the CPU.
         rate: learning rate.
-        weight: of the coarse stage.
+        weight: weight of the coarse stage, in [0, 1].
 
     Returns:
-        (passes, 3) on the device: loss of each pass, total, coarse and fine stage.
+        (passes, 3) on the device: total, coarse and fine loss of each pass.
     """
     fabric, settings = trainer.fabric, trainer.settings
     for group in trainer.optimizer.param_groups:
@@ -209,10 +209,10 @@ def training_step(
 
 
 def _clip(trainer: Trainer, norm: float) -> None:
-    """Shrink the gradient to a norm.
+    """Clip the gradient to a norm, without waiting for the device.
 
-    Not Fabric's own, which refuses fused optimizers in float16, as they take a scaled gradient.
-    Here the bound is scaled with it, and nothing waits for the device.
+    Fabric's clipping refuses fused optimizers in float16, whose gradients are scaled. Here the norm
+    is scaled as well.
     """
     bound = torch.full((), norm, device=trainer.fabric.device)
     scaler = getattr(trainer.fabric.strategy.precision, "scaler", None)
@@ -234,6 +234,6 @@ def _prepare(
         sample_seeds(trainer.seed, epoch, part.places),
         trainer.settings.image_size,
     )
-    # noise and dropout of the model: the same after an interruption, another on each device
+    # the model's noise and dropout are equal after an interruption, and differ between devices
     torch.manual_seed(part.seed)
     return batch, classes.long()
