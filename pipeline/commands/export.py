@@ -1,7 +1,7 @@
-"""`hsam export`: a run's whole model as one file for other programs, and the proof that it agrees.
+"""`hsam export`: a run's whole model as one file for other programs, compared with the run's.
 
-LoRA is merged, the size and the batch are fixed, the weights are float32. Beside the file lies
-FILE.json: what goes in and out, and how far the exported model's answers are from the run's.
+LoRA is merged into the weights, which are float32; image size and batch size are fixed. Beside the
+file lies FILE.json: input, output, and how far the exported model's logits are from the run's.
 """
 
 from collections.abc import Callable
@@ -23,18 +23,19 @@ from pipeline.inference.volume import model_stages
 
 Format = Literal["onnx", "torch-export"]
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
-# the lowest that the exporter translates to by itself, so that older runtimes read the file
+# the lowest that PyTorch's exporter writes without conversion, so that older runtimes read the file
 OPSET = 18
-PARITY_IMAGES = 4
-TOLERANCE = 1e-3  # largest difference of a logit; labels then differ where two classes tie
+PARITY_IMAGES = 4  # least number of images on which the two models are compared
+TOLERANCE = 1e-3  # largest difference of a logit; labels then differ only where classes nearly tie
+# format to the packages that it needs
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch-export": ()}
 
-# images (B, 1, S, S) -> logits (B, C, S, S)
-Answer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+# an exported model: images (B, 1, S, S) -> logits (B, C, S, S)
+Exported = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class Logits(nn.Module):
-    """A model whose answer is the logits of one stage."""
+    """A model whose output is the logits of one stage."""
 
     def __init__(self, model: SegmentationModel, stage: str) -> None:
         super().__init__()
@@ -48,18 +49,18 @@ class Logits(nn.Module):
 def run(
     run_path: Path, out: Path, format: Format, stage: str, batch: int, checkpoint: Path | None
 ) -> None:
-    """Export a run's model, read the file again and compare; then the file appears.
+    """Export a run's model, read the file again and compare; the file appears if they agree.
 
     Args:
         run_path: a run folder of training, results/train or an imported one.
         out: folder for `model.onnx` or `model.pt2` and its JSON record.
         format: "onnx" or "torch-export".
-        stage: "mean", "coarse" or "fine": which logits it gives.
-        batch: slices that it takes at a time.
+        stage: whose logits are the output: "mean", "coarse" or "fine".
+        batch: slices per forward pass.
         checkpoint: SAM's file for a model with a frozen encoder; None: the recorded one.
 
     Raises:
-        UserError: a package that isn't installed, no model, a stage that it doesn't have, or an
+        UserError: a package that isn't installed, no model, a stage that the model lacks, or an
             exported model that doesn't agree with the run's.
     """
     _check_packages(format)
@@ -106,7 +107,15 @@ def run(
 
 
 def parity_images(batch: int, side: int) -> NDArray[np.float32]:
-    """(N, 1, S, S) in [0, 1], whole batches: noise, and smooth fields as scans have them."""
+    """Images to compare on: noise and smooth fields in turn, PARITY_IMAGES or more.
+
+    Args:
+        batch: their number is a multiple of it.
+        side: S, pixels.
+
+    Returns:
+        (N, 1, S, S) in [0, 1], the same in every call.
+    """
     number = -(-PARITY_IMAGES // batch) * batch
     random = np.random.Generator(np.random.Philox(key=1))
     coarse = torch.from_numpy(random.random((number, 1, 8, 8), np.float32))
@@ -117,8 +126,14 @@ def parity_images(batch: int, side: int) -> NDArray[np.float32]:
 
 
 @torch.inference_mode()
-def compare(network: nn.Module, answer: Answer, images: Tensor, batch: int) -> dict[str, Any]:
+def compare(network: nn.Module, exported: Exported, images: Tensor, batch: int) -> dict[str, Any]:
     """How far an exported model is from the original on some images.
+
+    Args:
+        network: the original.
+        exported: the exported one.
+        images: (N, 1, S, S) in [0, 1].
+        batch: slices per forward pass.
 
     Returns:
         images: their number; largest_difference of a logit; label_agreement: share of the pixels
@@ -126,7 +141,7 @@ def compare(network: nn.Module, answer: Answer, images: Tensor, batch: int) -> d
     """
     largest, equal, pixels = 0.0, 0, 0
     for part in images.split(batch):
-        expected, found = network(part).numpy(), answer(part.numpy())
+        expected, found = network(part).numpy(), exported(part.numpy())
         largest = max(largest, float(np.abs(expected - found).max()))
         same = expected.argmax(1) == found.argmax(1)
         equal, pixels = equal + int(same.sum()), pixels + same.size
@@ -167,8 +182,8 @@ def _write_torch(network: nn.Module, images: Tensor, path: Path) -> None:
     torch.export.save(torch.export.export(network, (images,)), path)
 
 
-def _reader(format: Format, path: Path) -> Answer:
-    """What a program that opens the file gets."""
+def _reader(format: Format, path: Path) -> Exported:
+    """The model in an exported file, as other programs run it."""
     if format == "onnx":
         import onnx
         import onnxruntime

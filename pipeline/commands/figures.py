@@ -28,7 +28,12 @@ from pipeline.reporting.panels import (
     panel,
     zoom_box,
 )
-from pipeline.reporting.pictures import FigureData, choose_slices, read_figure_data
+from pipeline.reporting.pictures import (
+    FigureData,
+    choose_slices,
+    organ_dice,
+    read_figure_data,
+)
 from pipeline.scoring import dice
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.runs import ScoredRun, read_runs
@@ -53,8 +58,8 @@ def run(
         folders, names: see `runs.read_runs`.
         prepared: published folder of the prepare stage.
         out: folder to write to; other files in it stay.
-        slices: rows of each figure of slices.
-        seed: chooses the slices.
+        slices: how many rows each figure of slices has.
+        seed: of the random choice of slices.
 
     Raises:
         UserError: runs that can't be compared, have no predictions or saw other data.
@@ -67,7 +72,13 @@ def run(
 
 
 def draw_all(data: FigureData, slices: int, random: np.random.Generator) -> dict[str, Figure]:
-    """File name to figure."""
+    """Every figure by its file name without the ending.
+
+    Args:
+        data: the runs and their data.
+        slices: how many rows each figure of slices has.
+        random: chooses the slices.
+    """
     cases = data.runs[0].case_ids
     shown = {case: (data.counts(case) > 0).sum(axis=1) for case in cases}
     chosen = sorted(choose_slices(shown, slices, random))
@@ -85,7 +96,11 @@ def draw_all(data: FigureData, slices: int, random: np.random.Generator) -> dict
 
 
 def slice_grid(data: FigureData, chosen: Chosen) -> Figure:
-    """Image, truth and each run's prediction with its Dice over the slice's organs."""
+    """Image, truth and each run's prediction, with its mean Dice over the slice's organs.
+
+    Args:
+        chosen: case and slice of each row.
+    """
     rows = []
     for case, index in chosen:
         item = data.slice(case, index)
@@ -97,10 +112,12 @@ def slice_grid(data: FigureData, chosen: Chosen) -> Figure:
 
 
 def stages(data: FigureData, run: ScoredRun, chosen: Chosen, notes: Sequence[str] = ()) -> Figure:
-    """Image, truth, stage 1, stage 2, what was scored, and where the stages differ.
+    """Image, truth, stage 1, stage 2, the scored prediction, and where the stages differ.
 
     Args:
-        notes: below the last panel of each row; none: nothing there.
+        run: of a model with two stages.
+        chosen: case and slice of each row.
+        notes: text below the last panel of each row; empty: none.
     """
     rows = []
     for place, (case, index) in enumerate(chosen):
@@ -118,7 +135,10 @@ def stages(data: FigureData, run: ScoredRun, chosen: Chosen, notes: Sequence[str
 
 
 def worst_slices(run: ScoredRun, number: int) -> list[tuple[str, int, str, float]]:
-    """Case, slice, organ and disagreement of the worst slices of the review list, each once."""
+    """Case, slice, organ and disagreement of the slices on which the stages disagree most.
+
+    A slice is there once, with its worst organ.
+    """
     review = pd.read_parquet(run.folder / "review.parquet")
     review = review[review["disagreement"] > 0].drop_duplicates(["case", "slice"]).head(number)
     columns = ["case", "slice", "organ", "disagreement"]
@@ -147,14 +167,16 @@ def zoom(data: FigureData, number: int, random: np.random.Generator) -> Figure:
 def zoom_slices(
     data: FigureData, number: int, random: np.random.Generator
 ) -> list[tuple[str, int, int]]:
-    """Case, slice and organ to zoom in on: cases in random order, each with the smallest organ not
-    yet shown as often as others, on the slice that shows most of it."""
+    """Case, slice and organ (index from 0) to zoom in on.
+
+    The smaller half of the organs take turns, and so do the cases, in random order. An organ is
+    shown on the slice with most of its pixels.
+    """
     cases = data.runs[0].case_ids
     counts = {case: data.counts(case) for case in cases}
     sizes = np.stack([counts[case].sum(0) for case in cases]).astype(float)
-    mean = np.where(sizes > 0, sizes, np.nan)
-    order = np.argsort(np.nan_to_num(np.nanmedian(mean, 0), nan=np.inf))
-    # the smaller half of the organs takes turns
+    present = np.where(sizes > 0, sizes, np.nan)
+    order = np.argsort(np.nan_to_num(np.nanmedian(present, 0), nan=np.inf))
     small = [int(organ) for organ in order[: max(1, len(order) // 2)] if sizes[:, organ].any()]
     shuffled = [str(case) for case in random.permutation(cases)]
     found = []
@@ -179,9 +201,8 @@ def _panel(
 
 
 def _dice(truth: NDArray[np.uint8], labels: NDArray[np.uint8]) -> str:
-    """Mean over the organs that either shows."""
-    shown = np.union1d(truth, labels)
-    values = [dice.dice(truth == label, labels == label) for label in shown[shown > 0]]
+    """Mean Dice over the organs in truth or prediction, for a panel's note; "" without organ."""
+    values = organ_dice(truth, labels)
     return f"Dice {dice.mean(values):.2f}" if values else ""
 
 
@@ -194,7 +215,7 @@ def _row_name(case: str, index: int) -> str:
 
 
 def _file_names(runs: Sequence[ScoredRun]) -> list[str]:
-    """Names that can stand in a file name, each different."""
+    """Names for files, made of the runs' names, each different."""
     plain = [re.sub(r"[^A-Za-z0-9_.-]+", "-", run.name).strip("-.") or "run" for run in runs]
     different = len(set(plain)) == len(plain)
     return plain if different else [f"{index + 1}-{name}" for index, name in enumerate(plain)]

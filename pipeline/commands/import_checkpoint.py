@@ -1,7 +1,7 @@
 """`hsam import-checkpoint`: a checkpoint of the published H-SAM code as a run folder.
 
-Reads the adapter file and the SAM file it was trained on; the preset says what the rest of the
-pipeline must know of it: model, organs, intensity rule. Writes what the train stage would.
+Reads the adapter file and the SAM file that it was trained on. The preset says what the files
+don't: model, organs, intensity rule. Writes the same files as the train stage.
 """
 
 import shutil

@@ -1,8 +1,8 @@
 """`hsam predict`: label maps of a user's own scans, each on exactly the grid of its scan.
 
-For each scan, below the folder that is asked for: the label map, a JSON record of what was done, a
-review list where the model has two stages, and what was asked for besides. Memory: a scan's voxels
-as read, label maps of a byte a voxel, and one batch of slices.
+Output for each scan, in one folder: the label map, a JSON record of what was done, a review list
+if the model has two stages, and on request probabilities, a picture and a DICOM Segmentation.
+Memory: the scan's voxels as read, one byte a voxel for each label map, and one batch of slices.
 """
 
 import csv
@@ -43,7 +43,8 @@ from pipeline.inference.volume import forward, model_stages, predict_slices, win
 from pipeline.scoring import disagreement
 from pipeline.scoring.disagreement import TWO_STAGES
 
-PROBABILITIES = "probabilities"  # folder
+PROBABILITIES = "probabilities"  # folder below the output folder
+# columns of the review list
 REVIEW = ("slice", "source_slice", "organ", "disagreement", "differing_mm2")
 
 
@@ -52,12 +53,12 @@ class Wanted:
     """What the user asks for.
 
     Attributes:
-        stage: "mean", "coarse" or "fine".
+        stage: whose labels to write: "mean", "coarse" or "fine".
         tta: average over views of each slice (`pipeline.inference.tta`).
         batch: slices per forward pass.
         probabilities, overlay, dicom_seg: write these too.
-        ending: of the label maps, one of `label_volumes.FORMATS`; None: as the scan's.
-        series: which DICOM series, where a folder has several.
+        ending: of the label maps, one of `label_volumes.FORMATS`; None: that of the scan.
+        series: which DICOM series to read, where a folder has several.
     """
 
     stage: str = "mean"
@@ -72,7 +73,16 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A loaded run: its model, its organs, and how it wants its slices."""
+    """A loaded run.
+
+    Attributes:
+        model: ready to predict.
+        names: organs of the labels 1, 2, ...
+        rule: how intensities become [0, 1].
+        spacing_mm: in-plane spacing that slices are resampled to; None: they aren't.
+        device: "cpu" or "cuda".
+        stages: that the model has: "mean", "coarse", "fine", or one of them.
+    """
 
     model: SegmentationModel
     names: list[str]
@@ -85,8 +95,13 @@ class Predictor:
     def load(cls, run: Path, checkpoint: Path | None, device: str) -> "Predictor":
         """Load a run's model, ready to predict.
 
+        Args:
+            run: a run folder of training, results/train or an imported one.
+            checkpoint: SAM's file for a model with a frozen encoder; None: the recorded one.
+            device: "cpu" or "cuda".
+
         Raises:
-            UserError: no model there, or one without what a new scan needs.
+            UserError: no model there, or a record that doesn't say how to prepare a scan for it.
         """
         folder = trained.model_folder(run)
         record = trained.read_record(folder)
@@ -113,11 +128,11 @@ class Predictor:
 
 @dataclass(frozen=True, eq=False)
 class ScanSlices:
-    """A scan's slices as the model wants them, made batch by batch: nothing is copied before.
+    """A scan's slices, prepared as the run's training slices were, each batch when it is asked for.
 
     Attributes:
-        scan: in source axes.
-        bounds: source units that become 0 and 1.
+        scan: in the axes of its file.
+        bounds: intensities that become 0 and 1.
         spacing_mm: in-plane spacing that the run's slices were resampled to, or None.
     """
 
@@ -127,13 +142,13 @@ class ScanSlices:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(slices, rows, columns)."""
+        """Shape of the prepared scan, (slices, rows, columns)."""
         geometry = self.scan.volume.geometry
         size = resampled_size(geometry, self.spacing_mm)
         return (geometry.canonical_shape[0], *size)
 
     def __getitem__(self, index: slice) -> NDArray[np.float32]:
-        """(B, rows, columns) in [0, 1]; the steps are those of prepare, in its order."""
+        """B slices (B, rows, columns) in [0, 1]; the steps and their order are prepare's."""
         volume = self.scan.volume
         part = canonical_view(volume.array, volume.geometry)[index]
         if self.spacing_mm is not None:
@@ -153,7 +168,7 @@ def run(
     """Predict scans, one after the other; a bad one among several doesn't stop the others.
 
     Args:
-        paths: scan files, folders of them, folders of DICOM series.
+        paths: scan files, folders of scan files, or folders of DICOM series.
         run: a run folder of training, results/train or an imported one.
         out: folder to write to.
         wanted: what to write, and how to predict.
@@ -161,10 +176,10 @@ def run(
         device: "cpu" or "cuda".
 
     Returns:
-        Whether every scan was predicted; those that weren't are listed with the reason.
+        Whether every scan was predicted; the others are printed with the reason.
 
     Raises:
-        UserError: no scan, no model, a stage that it doesn't have, or the only scan is bad.
+        UserError: no scan, no model, a stage that the model lacks, or the only scan is bad.
     """
     sources = scans.find(paths)
     _check_targets(sources, out, wanted)
@@ -193,11 +208,18 @@ def predict_scan(
 ) -> NDArray[np.uint8]:
     """Predict one scan and write everything that is asked for.
 
+    Args:
+        source: the scan's file or DICOM series.
+        predictor: the loaded run.
+        out: folder to write to.
+        wanted: what to write, and how to predict.
+        run: the run's folder, for the record.
+
     Returns:
         The labels in the scan's own axes.
 
     Raises:
-        UserError: a scan that can't be read or that isn't what the run was trained on.
+        UserError: a scan that can't be read, or one unlike those that the run was trained on.
     """
     scan = scans.read(source, wanted.series)
     if wanted.dicom_seg and scan.series is None:
@@ -232,11 +254,17 @@ def predict_scan(
 def _label(
     name: str, images: ScanSlices, predictor: Predictor, out: Path, wanted: Wanted
 ) -> dict[str, NDArray[np.uint8]]:
-    """Stage to (slices, rows, columns); besides the wanted stage those that the review needs."""
-    two = set(TWO_STAGES) <= set(predictor.stages)
-    stages = tuple(dict.fromkeys((wanted.stage, *(TWO_STAGES if two else ()))))
+    """Predict the wanted stage, and both stages for the review list if the model has two.
+
+    Writes the wanted stage's probabilities meanwhile, if they are asked for.
+
+    Returns:
+        Stage to labels (slices, rows, columns).
+    """
+    reviewed = TWO_STAGES if set(TWO_STAGES) <= set(predictor.stages) else ()
+    stages = tuple(dict.fromkeys((wanted.stage, *reviewed)))
     labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
-    found = predict_slices(
+    predictions = predict_slices(
         predictor.model,
         images,
         stages,
@@ -248,40 +276,44 @@ def _label(
         bar = stack.enter_context(steps(name, -(-images.shape[0] // wanted.batch)))
         probabilities = None
         if wanted.probabilities:
-            # beside the label maps a reader of the folder would take them for one
+            # in a folder of their own: other programs would take them for label maps
             path = out / PROBABILITIES / f"{name}.nii.gz"
             geometry = images.scan.volume.geometry
             probabilities = stack.enter_context(
                 open_probabilities(path, predictor.model.classes, images.shape, geometry)
             )
-        for index, stage, logits in found:
+        for index, stage, logits in predictions:
             labels[stage][index] = winner(logits)
             if probabilities is not None and stage == wanted.stage:
                 probabilities.add(index, logits)
-            done = index + 1
-            if stage == stages[-1] and (done % wanted.batch == 0 or done == images.shape[0]):
-                bar.advance(f"{done} slices")
+            predicted = index + 1
+            if stage == stages[-1] and (
+                predicted % wanted.batch == 0 or predicted == images.shape[0]
+            ):
+                bar.advance(f"{predicted} slices")
     return labels
 
 
 def _check_targets(sources: Sequence[Source], out: Path, wanted: Wanted) -> None:
-    """No label map may take the place of a scan."""
-    taken = {source.path.resolve() for source in sources}
+    """Refuse an output folder in which a label map would replace a scan."""
+    scan_paths = {source.path.resolve() for source in sources}
     problems = [
         f"{source.path}: its label map would replace a scan; choose another --out than {out}."
         for source in sources
-        if (out / f"{source.name}{_ending(source, wanted)}").resolve() in taken
+        if (out / f"{source.name}{_ending(source, wanted)}").resolve() in scan_paths
     ]
     if problems:
         raise UserError(problems)
 
 
 def _ending(source: Source, wanted: Wanted) -> str:
+    """The ending of a scan's label map."""
     like = None if source.path.is_dir() else source.path
     return wanted.ending or label_volumes.format_for(like)
 
 
 def _shape_hints(scan: Scan) -> list[str]:
+    """Warnings about scans with too few slices or pixels."""
     slices, rows, columns = scan.volume.geometry.canonical_shape
     hints = []
     if slices == 1 and scan.series is None:
@@ -305,7 +337,7 @@ def _spacing(images: ScanSlices) -> tuple[float, float, float]:
 def _write_seg(
     out: Path, source: Source, series: Series, labels: NDArray[np.uint8], names: Sequence[str]
 ) -> list[str]:
-    """Write the DICOM Segmentation, or say why there is none."""
+    """Write the DICOM Segmentation; if that isn't possible, the reason is given as a warning."""
     from pipeline.imaging.dicom.segmentation import obstacle, write_dicom_seg
 
     if warning := obstacle(labels, series):
@@ -344,11 +376,12 @@ def _record(
     wanted: Wanted,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
+    """The JSON record: the scan, how it was predicted, and each organ's volume."""
     geometry = scan.volume.geometry
     classes = len(predictor.names) + 1
-    # slice by slice: bincount makes a copy of eight bytes a voxel
-    each = [np.bincount(one.ravel(), minlength=classes) for one in labels]
-    counts = np.sum(each, axis=0).tolist()
+    # slice by slice, since bincount makes a copy of eight bytes a voxel
+    by_slice = [np.bincount(part.ravel(), minlength=classes) for part in labels]
+    counts = np.sum(by_slice, axis=0).tolist()
     voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
     return {
         "scan": source.name,

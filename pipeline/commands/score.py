@@ -16,13 +16,19 @@ from pipeline.scoring import tables
 from pipeline.scoring.labels import read_pair
 from pipeline.scoring.measures import Measures, measure_organs
 from pipeline.scoring.organs import Organs, read_file_names, read_label_names
-from pipeline.scoring.pairs import LabelPair, find_pairs
+from pipeline.scoring.pairs import LabelPair, Source, find_pairs
 from pipeline.scoring.tables import print_scores
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case: organ to what was measured, labels or mask files that belong to no organ, notes."""
+    """What came of one case.
+
+    Attributes:
+        measured: organ to what was measured.
+        other_truth, other_prediction: labels, or names of mask files, that belong to no organ.
+        notes: warnings for the user, one sentence each.
+    """
 
     measured: dict[str, Measures]
     other_truth: frozenset[int | str]
@@ -50,10 +56,11 @@ def run(
         labels: describes the organs' labels, of both folders unless `prediction_labels` is given;
             see `organs.read_label_names`, and `read_file_names` for mask files.
         out: folder to write to; other files in it stay.
-        prediction_labels: describes those of the prediction.
-        convention: the headline's, one of `conventions.CONVENTIONS`.
+        prediction_labels: describes those of the prediction; None: as in `labels`.
+        convention: how empty masks count in `cases` and in the means of metrics.json, one of
+            `conventions.CONVENTIONS`.
         names, cases: see `pairs.find_pairs`.
-        jobs: processes.
+        jobs: how many processes score cases.
 
     Raises:
         UserError: folders, labels or volumes that can't be scored; lists every problem.
@@ -75,10 +82,13 @@ def run(
     for note in (note for result in results.values() for note in result.notes):
         say(f"warning: {note}")
     rows = tables.write_scores(out, measured, list(organs[0]), convention)
-    about = {"cases": len(measured), "convention": convention, "other_labels": others}
-    summary = tables.summary(rows, measured, convention) | about
-    files.write_json(out / "metrics.json", summary)
-    print_scores(summary, f"cases: {len(measured)}")
+    metrics = tables.summary(rows, measured, convention) | {
+        "cases": len(measured),
+        "convention": convention,
+        "other_labels": others,
+    }
+    files.write_json(out / "metrics.json", metrics)
+    print_scores(metrics, f"cases: {len(measured)}")
     say(f"score: {out / 'cases.csv'}, organs.csv, metrics.json")
 
 
@@ -100,16 +110,15 @@ def _organs(
     labels: Path, prediction_labels: Path | None, pairs: Iterable[LabelPair]
 ) -> tuple[Organs, Organs]:
     """Organ to labels or names of mask files, of the truth and of the prediction."""
-    first = next(iter(pairs))
-    paths = (labels, prediction_labels or labels)
-    found = []
-    for path, source in zip(paths, (first.truth, first.prediction), strict=True):
-        read = read_label_names if isinstance(source, Path) else read_file_names
-        found.append(read(path))
-    own, other = found
-    if set(own) != set(other):
+
+    def read(path: Path, source: Source) -> Organs:
+        return read_label_names(path) if isinstance(source, Path) else read_file_names(path)
+
+    pair = next(iter(pairs))  # a folder holds label maps only, or masks only
+    truth, prediction = read(labels, pair.truth), read(prediction_labels or labels, pair.prediction)
+    if set(truth) != set(prediction):
         raise UserError(
-            f"{prediction_labels}: expected the organs of {labels} ({', '.join(own)}), "
-            f"found {', '.join(other)}; give both the same names."
+            f"{prediction_labels}: expected the organs of {labels} ({', '.join(truth)}), "
+            f"found {', '.join(prediction)}; give both the same names."
         )
-    return own, other
+    return truth, prediction

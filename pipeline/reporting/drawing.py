@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-# colours drawn by matplotlib -> what the page's style sheet sets, light or dark
+# colours that stand in matplotlib's SVG for those of the page's style sheet, light or dark
 PAGE_COLOURS = {
     "#010101": "currentColor",
     "#020202": "var(--line)",
@@ -53,8 +53,8 @@ STYLE: dict[Any, Any] = {
     "ytick.color": LINE,
     "ytick.labelcolor": INK,
 }
-PICTURE_SIDE = 384  # pixels that small slices are enlarged to, by a whole factor
-FILL = 0.4  # share of an organ's colour within its outline
+PICTURE_SIDE = 384  # pixels that slices are enlarged to, about: the factor is a whole number
+FILL = 0.4  # share of an organ's colour inside its outline, over the image
 
 
 def line_plot(
@@ -69,20 +69,20 @@ def line_plot(
     """An SVG of up to three lines over one axis of whole numbers.
 
     Args:
-        name: unique within the page.
-        x: positions.
-        lines: label to values; a NaN leaves its point out.
+        name: unique within the page; ids of the SVG begin with it.
+        x: position of each value.
+        lines: label to values; NaN: no point.
         label: of the vertical axis.
         x_label: of the horizontal axis.
-        markers: mark each point.
+        markers: whether to mark each point.
     """
     with _axes(name, (4.6, 2.5)) as (axes, svg):
         for (title, values), colour, dash in zip(lines.items(), SERIES, DASHES, strict=False):
-            known = ~np.isnan(np.asarray(values, float))
-            marker = "o" if markers or known.sum() == 1 else None
+            defined = ~np.isnan(np.asarray(values, float))
+            marker = "o" if markers or defined.sum() == 1 else None
             axes.plot(
-                np.asarray(x)[known],
-                np.asarray(values, float)[known],
+                np.asarray(x)[defined],
+                np.asarray(values, float)[defined],
                 dash,
                 color=colour,
                 label=title,
@@ -98,7 +98,14 @@ def line_plot(
 
 
 def best_so_far_plot(name: str, x: Sequence[float], values: Sequence[float], label: str) -> str:
-    """An SVG of one dot a trial and the highest value up to each; a NaN leaves its dot out."""
+    """An SVG with a dot for each trial, and a line for the highest value so far.
+
+    Args:
+        name: unique within the page.
+        x: number of each trial.
+        values: of the trials; NaN: no dot.
+        label: of the vertical axis.
+    """
     with _axes(name, (4.6, 2.5)) as (axes, svg):
         best = np.fmax.accumulate(np.asarray(values, float))
         axes.step(x, best, where="post", color=SERIES[1], label="best so far")
@@ -111,15 +118,21 @@ def best_so_far_plot(name: str, x: Sequence[float], values: Sequence[float], lab
 
 
 def strip_plot(name: str, groups: Mapping[str, Sequence[float]], label: str) -> str:
-    """An SVG with a row a group: one dot a value in [0, 1], a bar at the mean; NaN is left out."""
+    """An SVG with a row for each group: a dot for each value, a bar at their mean.
+
+    Args:
+        name: unique within the page.
+        groups: label of the row to values in [0, 1]; NaN is left out.
+        label: of the horizontal axis.
+    """
     with _axes(name, (7.2, 0.5 + 0.32 * len(groups))) as (axes, svg):
         for row, values in enumerate(groups.values()):
-            known = np.asarray([value for value in values if not np.isnan(value)])
+            defined = np.asarray([value for value in values if not np.isnan(value)])
             # a fixed zigzag keeps equal values apart
-            shift = np.resize([-0.16, 0, 0.16], len(known))
-            axes.plot(known, row + shift, "o", color=SERIES[0], alpha=0.6, markersize=4)
-            if len(known):
-                axes.plot([known.mean()] * 2, [row - 0.34, row + 0.34], color=SERIES[1], lw=2.2)
+            shift = np.resize([-0.16, 0, 0.16], len(defined))
+            axes.plot(defined, row + shift, "o", color=SERIES[0], alpha=0.6, markersize=4)
+            if len(defined):
+                axes.plot([defined.mean()] * 2, [row - 0.34, row + 0.34], color=SERIES[1], lw=2.2)
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
         axes.set_yticks(range(len(groups)), list(groups))
@@ -152,7 +165,7 @@ def slice_pixels(
         colours: "#rrggbb" of each label.
 
     Returns:
-        (rows, columns, 3).
+        RGB (rows * factor, columns * factor, 3).
     """
     factor = max(1, round(PICTURE_SIDE / max(image.shape)))
     grey = ndimage.zoom(image, factor, order=1, mode="nearest", grid_mode=True)
@@ -175,7 +188,7 @@ def _outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _data_uri(pixels: NDArray[np.uint8]) -> str:
-    """(rows, columns, 3) as a PNG without metadata."""
+    """RGB pixels (rows, columns, 3) as the data URI of a PNG without metadata."""
     png = io.BytesIO()
     metadata: Any = {"Software": None}  # None leaves it out
     imsave(png, pixels, format="png", metadata=metadata)
@@ -184,7 +197,12 @@ def _data_uri(pixels: NDArray[np.uint8]) -> str:
 
 @contextmanager
 def _axes(name: str, size: tuple[float, float]) -> Iterator[tuple[Axes, list[str]]]:
-    """Axes to draw on and a list that holds the SVG afterwards; `name` makes its ids unique."""
+    """Axes to draw on, and a list to which the SVG is added when the block ends.
+
+    Args:
+        name: unique within the page; ids of the SVG begin with it.
+        size: width and height, inches.
+    """
     svg: list[str] = []
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
@@ -195,7 +213,7 @@ def _axes(name: str, size: tuple[float, float]) -> Iterator[tuple[Axes, list[str
 
 
 def _for_page(name: str, svg: str) -> str:
-    """The bare element, its colours those of the page, its ids unlike those of other plots."""
+    """The SVG element alone, with the page's colours and with ids that begin with `name`."""
     svg = svg[svg.index("<svg") :].strip()
     for drawn, shown in PAGE_COLOURS.items():
         svg = svg.replace(drawn, shown)

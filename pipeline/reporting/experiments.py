@@ -52,7 +52,7 @@ def record(name: str, texts: Mapping[str, str], repository: Path) -> bool:
 
 
 def _identity(repository: Path) -> dict[str, str]:
-    """A name for machines where git knows none; commit-tree refuses to work without."""
+    """Environment with a committer where git's configuration names none: commit-tree needs one."""
     try:
         _git(repository, "var", "GIT_COMMITTER_IDENT")
         _git(repository, "var", "GIT_AUTHOR_IDENT")
@@ -71,7 +71,8 @@ def _git(
     text: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> str:
-    done = subprocess.run(
+    """What a git command prints; `text` is its input, `environment` is added to ours."""
+    completed = subprocess.run(
         ["git", "-C", str(repository), *arguments],
         input=text,
         env={**os.environ, **(environment or {})},
@@ -79,7 +80,7 @@ def _git(
         text=True,
         check=True,
     )
-    return done.stdout.strip()
+    return completed.stdout.strip()
 
 
 def record_run(params: Params, results: Path) -> None:

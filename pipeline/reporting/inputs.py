@@ -1,4 +1,4 @@
-"""What a report is made of: the published files of every stage, read and held together."""
+"""Reads what a report shows from the stages' files, and checks that they belong together."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import read_yaml
+from pipeline.scoring.scores import SCORES
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split
 
@@ -38,7 +39,7 @@ class ReportFolders:
         return stages
 
     def files(self) -> dict[str, Path]:
-        """Name to path of every file that is read, but the shards and the predictions."""
+        """Name to path of every file that is read, except shards and predictions."""
         named = {
             "manifest": self.prepare / "manifest.parquet",
             "split": self.split / "split.parquet",
@@ -63,7 +64,7 @@ class ReportFolders:
         return {path.name.removesuffix(".nii.gz"): path for path in paths}
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of every input; shards by way of the manifest, which holds theirs.
+        """Name to SHA-256 of every input. Shards are covered by the manifest, which holds theirs.
 
         Raises:
             UserError: files are missing; lists all of them.
@@ -81,11 +82,11 @@ class ReportFolders:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The files' content.
+    """The content of the files.
 
     Attributes:
-        manifest, split: as their modules read them.
-        scores: metrics.json.
+        manifest, split: of prepare and split.
+        scores: metrics.json of evaluate.
         cases, organs, stages, review: evaluate's tables of these names; the last two are empty for
             a model of one stage.
         history: one row an epoch; none for an imported model.
@@ -115,10 +116,11 @@ class ReportInputs:
 
 
 def read_inputs(folders: ReportFolders) -> ReportInputs:
-    """Read everything.
+    """Read every file.
 
     Raises:
-        UserError: files are damaged, or come from runs that don't belong together.
+        UserError: damaged files, files of runs that don't belong together, or tables without one
+            of the scores.
     """
     named, searched = folders.files(), "search" in folders.stages()
     inputs = ReportInputs(
@@ -147,6 +149,7 @@ def _is_imported(provenance: Mapping[str, Any]) -> bool:
 
 
 def _read(reader: Callable[[Path], Any], path: Path) -> Any:
+    """What `reader` makes of a file; a file that it can't read is named as damaged."""
     try:
         return reader(path)
     except (OSError, ValueError) as error:
@@ -157,19 +160,28 @@ def _read(reader: Callable[[Path], Any], path: Path) -> Any:
 
 
 def _check(folders: ReportFolders, inputs: ReportInputs) -> None:
-    """Every stage must have seen the files that lie there now."""
+    """Refuse scores that were made from other files than those there, or lack a score.
+
+    Raises:
+        UserError: lists every problem.
+    """
     problems = []
+    if missing := [name for name in SCORES if name not in inputs.cases.columns]:
+        problems.append(
+            f"{folders.files()['cases']}: no column {', '.join(missing)}; run the evaluate stage "
+            "again."
+        )
     hashes = {name: files.sha256(path) for name, path in folders.files().items()}
     for stage, name, current in (
         ("evaluate", "manifest", hashes["manifest"]),
         ("evaluate", "split", inputs.split.hash),
         ("evaluate", "model.json", hashes["model"]),
     ):
-        seen = inputs.provenance[stage]["inputs"].get(name)
-        if seen != current:
+        recorded = inputs.provenance[stage]["inputs"].get(name)
+        if recorded != current:
             problems.append(
                 f"{getattr(folders, stage)}: was made from another {name} "
-                f"({_short(seen)}) than the one there now ({_short(current)}); "
+                f"({_short(recorded)}) than the one there now ({_short(current)}); "
                 f"run the {stage} stage again."
             )
     if problems:

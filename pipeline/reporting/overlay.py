@@ -18,7 +18,7 @@ from pipeline.inference.volume import Slices
 COLUMNS, ROWS = 4, 3
 PANEL_INCHES = 2.4
 DPI = 150
-TINT = 0.45  # share of an organ's colour over the image
+TINT = 0.45  # share of an organ's colour, the rest being the image
 
 
 def write_overlay(
@@ -31,8 +31,8 @@ def write_overlay(
     """Write a PNG of up to 12 slices, patient's right on the left, and the organs' volumes.
 
     Args:
-        path: the PNG.
-        images: (slices, rows, columns) in [0, 1].
+        path: of the PNG.
+        images: (slices, rows, columns) in [0, 1], read slice by slice.
         labels: of the same shape; label k is `names[k - 1]`.
         names: organs.
         spacing_mm: voxel sides along slice, row and column.
@@ -58,7 +58,12 @@ def write_overlay(
 
 
 def choose_slices(labels: NDArray[np.uint8], number: int) -> list[int]:
-    """Up to `number` slices at even steps over those that show an organ; over all if none does."""
+    """Indices of up to `number` slices, spread evenly over those that show an organ.
+
+    Args:
+        labels: (slices, rows, columns); if no slice shows an organ, all are chosen from.
+        number: of slices.
+    """
     shown = np.flatnonzero(labels.any(axis=(1, 2)))
     pool = shown if len(shown) else np.arange(len(labels))
     places = np.linspace(0, len(pool) - 1, min(number, len(pool)))

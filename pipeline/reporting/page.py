@@ -1,4 +1,4 @@
-"""The report's words, numbers and plots: from what was read to what the template shows."""
+"""Makes the report's sentences, numbers and plots, as its template needs them, of what was read."""
 
 import json
 import math
@@ -14,15 +14,18 @@ from pipeline.imaging import colours
 from pipeline.reporting import drawing
 from pipeline.reporting.inputs import ReportInputs
 from pipeline.scoring.conventions import CONVENTIONS
+from pipeline.scoring.dice import none_if_nan
 from pipeline.scoring.scores import SCORES, Score, in_view
 from pipeline.scoring.tables import OVERALL
 
 REVIEWED = 20  # rows of the review list that are shown
+# evaluate.stage in words
 LOGITS = {
     "mean": "the mean of both decoders",
     "coarse": "the coarse decoder alone",
     "fine": "the fine decoder alone",
 }
+# plot to its title and its lines: column of history.csv to label
 CURVES = {
     "loss": (
         "Loss",
@@ -35,7 +38,7 @@ CURVES = {
 
 
 def page(inputs: ReportInputs) -> dict[str, Any]:
-    """Everything that the template shows but the pictures and the style sheet."""
+    """The template's values, except the pictures and the style sheet."""
     scores = inputs.scores
     return {
         "data_set": inputs.manifest.name,
@@ -65,6 +68,7 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def _setting(inputs: ReportInputs) -> str:
+    """The line below the title: model, image side, LoRA rank, length of the training."""
     config = inputs.model["config"]
     # not every model has a backbone or LoRA
     parts = [config["model"], *([config["backbone"]] if "backbone" in config else [])]
@@ -76,6 +80,8 @@ def _setting(inputs: ReportInputs) -> str:
 
 
 def _data_sentence(inputs: ReportInputs) -> str:
+    """What the model was trained, validated and scored on."""
+
     def amount(role: str) -> str:
         counts = inputs.split.counts[role]
         return f"{_count(counts['slices'], 'slice')} of {_count(counts['subjects'], 'case')}"
@@ -85,12 +91,13 @@ def _data_sentence(inputs: ReportInputs) -> str:
             f"A published checkpoint, scored on {_count(len(inputs.split.cases['test']), 'case')}; "
             "whether it was trained on any of them isn't known here."
         )
-    middle = f", validated on {amount('validation')}" if inputs.split.cases["validation"] else ""
-    other = _count(len(inputs.split.cases["test"]), "other case")
-    return f"Trained on {amount('train')}{middle}, scored on {other}."
+    validated = f", validated on {amount('validation')}" if inputs.split.cases["validation"] else ""
+    tested = _count(len(inputs.split.cases["test"]), "other case")
+    return f"Trained on {amount('train')}{validated}, scored on {tested}."
 
 
 def _scoring_sentence(inputs: ReportInputs) -> str:
+    """Which stage is scored and how empty masks count."""
     scores = inputs.scores
     words = CONVENTIONS[scores["convention"]].words
     return (
@@ -99,14 +106,14 @@ def _scoring_sentence(inputs: ReportInputs) -> str:
 
 
 def _organs(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Each organ, and last the mean over them, under the headline's convention."""
-    headline = inputs.organs[inputs.organs["convention"] == inputs.scores["convention"]]
+    """Each organ, and last the mean over them, under the chosen convention."""
+    chosen = inputs.organs[inputs.organs["convention"] == inputs.scores["convention"]]
     names = inputs.manifest.class_names
     return [
         {
             "name": name,
             "colour": colours.organ_colour(index) if index < len(names) else None,
-            **_summaries(headline[headline["organ"] == name]),
+            **_summaries(chosen[chosen["organ"] == name]),
         }
         for index, name in enumerate([*names, OVERALL])
     ]
@@ -116,7 +123,7 @@ def _summaries(rows: pd.DataFrame) -> dict[str, Any]:
     """Score to mean, sd, low, high and cases, from one organ's rows."""
     return {
         row["score"]: {
-            key: _number(row[key]) if key != "cases" else int(row[key])
+            key: none_if_nan(row[key]) if key != "cases" else int(row[key])
             for key in ("mean", "sd", "low", "high", "cases")
         }
         for row in rows.to_dict("records")
@@ -159,6 +166,7 @@ def _conventions(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def _pairs_note(pairs: Mapping[str, int]) -> str:
+    """On how many pairs of case and organ the conventions differ, in words."""
     empty = pairs["missed"] + pairs["invented"] + pairs["absent"]
     if not empty:
         return "They agree here: every organ is there and predicted in every case."
@@ -170,7 +178,7 @@ def _pairs_note(pairs: Mapping[str, int]) -> str:
 
 
 def _stages(inputs: ReportInputs) -> dict[str, Any] | None:
-    """Both stages and their mean, and where they disagree; None for a model of one stage."""
+    """Scores of both stages and of their mean, and where they disagree; None if there is one."""
     if "stages" not in inputs.scores:
         return None
     names = list(inputs.scores["stages"])
@@ -180,7 +188,7 @@ def _stages(inputs: ReportInputs) -> dict[str, Any] | None:
         {
             "name": organ,
             "means": {
-                score.name: [_number(means[stage, organ, score.name]) for stage in names]
+                score.name: [none_if_nan(means[stage, organ, score.name]) for stage in names]
                 for score in in_view("comparison")
             },
         }
@@ -196,6 +204,7 @@ def _stages(inputs: ReportInputs) -> dict[str, Any] | None:
 
 
 def _review_note(review: Mapping[str, Any], differing: int) -> str:
+    """How often the stages differ, and how that goes with the true Dice, in words."""
     text = f"The stages differ on {_count(differing, 'pair')} of organ and slice."
     if "spearman" in review:
         text += (
@@ -207,6 +216,7 @@ def _review_note(review: Mapping[str, Any], differing: int) -> str:
 
 
 def _strip(inputs: ReportInputs) -> Markup:
+    """A plot of every case's Dice, a row an organ."""
     groups = {
         name: inputs.cases.loc[inputs.cases["organ"] == name, "dice"].to_list()
         for name in inputs.manifest.class_names
@@ -214,14 +224,16 @@ def _strip(inputs: ReportInputs) -> Markup:
     return Markup(drawing.strip_plot("strip", groups, SCORES["dice"].label))
 
 
-def _rows(cases: pd.DataFrame) -> list[dict[str, Any]]:
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table's rows, with None in place of NaN."""
     return [
-        {key: _number(value) if isinstance(value, float) else value for key, value in row.items()}
-        for row in cases.to_dict("records")
+        {key: none_if_nan(cell) if isinstance(cell, float) else cell for key, cell in row.items()}
+        for row in table.to_dict("records")
     ]
 
 
 def _training_note(inputs: ReportInputs) -> str:
+    """Length, size and outcome of the training, in words."""
     if inputs.imported:
         return (
             f"Imported with {inputs.model['trainable_parameters']:,} trained parameters; nothing "
@@ -244,6 +256,7 @@ def _training_note(inputs: ReportInputs) -> str:
 
 
 def _curves(history: pd.DataFrame) -> list[dict[str, Any]]:
+    """A plot for each of CURVES that the history has values of."""
     plots = []
     for name, (title, columns) in CURVES.items():
         lines = {
@@ -265,19 +278,21 @@ def _curves(history: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _search(inputs: ReportInputs) -> dict[str, Any]:
+    """The trials as a table, a plot and a sentence; only a sentence if there was no search."""
     trials = inputs.trials
     if trials.empty:
-        why = "the model was imported" if inputs.imported else "search.trials is 0"
-        rest = "" if inputs.imported else ": training took the parameters below"
-        return {"note": f"No search was run ({why}){rest}.", "rows": []}
-    chosen = inputs.best.get("train", {})
+        if inputs.imported:
+            return {"note": "No search was run (the model was imported).", "rows": []}
+        note = "No search was run (search.trials is 0): training took the parameters below."
+        return {"note": note, "rows": []}
     best = trials["value"].idxmax() if trials["value"].notna().any() else None
-    taken = ", ".join(f"{key} {_short(value)}" for key, value in chosen.items())
-    took = f"the best one's {taken}" if taken else "none of them"
+    tuned = inputs.best.get("train", {})
+    values = ", ".join(f"{key} {_short(value)}" for key, value in tuned.items())
+    outcome = f"the best one's {values}" if values else "none of them"
     return {
         "note": (
             f"{_count(len(trials), 'trial')}, valued by Dice on the validation slices; "
-            f"training took {took}."
+            f"training took {outcome}."
         ),
         "plot": Markup(
             drawing.best_so_far_plot(
@@ -293,7 +308,7 @@ def _search(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def _parameters(provenance: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each block once, whichever stages read it."""
+    """The parameters that stages read, block by block; a block that several read is there once."""
     blocks: dict[str, Any] = {}
     for record in provenance.values():
         blocks |= record.get("params", {})
@@ -304,6 +319,7 @@ def _parameters(provenance: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
 
 
 def _provenance(provenance: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Commit, code, inputs and versions of each stage."""
     result = []
     for stage, record in provenance.items():
         rows = [
@@ -328,7 +344,7 @@ def _flat(value: Any, key: str = "") -> list[tuple[str, Any]]:
 
 
 def _shown(value: Any) -> str:
-    """A value as in YAML's one-line form; of an absolute path only the last part."""
+    """A value on one line, as in YAML; of an absolute path only the last part."""
     if isinstance(value, str):
         for kind in (PurePosixPath, PureWindowsPath):
             if kind(value).is_absolute():
@@ -340,13 +356,10 @@ def _shown(value: Any) -> str:
 
 
 def _short(value: Any) -> str:
+    """A cell of the table of trials."""
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{value:.4g}"
     return str(value)
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Figures of slices: rows of panels with titles above, names at the left and organs below."""
+"""Figures of slices: rows of panels, column titles above, slice names at the left, organs below."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from pipeline.reporting.drawing import slice_pixels
 from pipeline.reporting.plots import SOFT, STYLE
 
 PANEL = 1.75  # side of a panel, inches
-DIFFERENCE = "#ff2d2d"
-MARGIN = 0.6  # around the organ in a zoom box, share of the organ's larger side
-SMALLEST = 0.16  # side of a zoom box, share of the slice's shorter side
+DIFFERENCE = "#ff2d2d"  # colour of pixels on which stages differ
+MARGIN = 0.6  # of a zoom box around its organ, both sides together, in the organ's larger side
+SMALLEST = 0.16  # least side of a zoom box, in the slice's shorter side
 
-Box = tuple[slice, slice]
+Box = tuple[slice, slice]  # rows and columns
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Panel:
     """One picture of a row.
 
     Attributes:
-        pixels: (rows, columns, 3).
-        aspect: height of a pixel over its width.
-        frame: a box to draw, as shares of the picture: left, top, width, height; or None.
-        note: below the panel.
+        pixels: RGB (rows, columns, 3).
+        aspect: height of a pixel over its width, in mm.
+        frame: a box to draw: left, top, width and height in shares of the picture; None: none.
+        note: text below the panel.
     """
 
     pixels: NDArray[np.uint8]
@@ -42,7 +42,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """Panels of one slice, and its name."""
+    """The panels of one slice, and its name at the left."""
 
     name: str
     panels: Sequence[Panel]
@@ -63,9 +63,9 @@ def panel(
         image: (rows, columns) in [0, 1].
         labels: (rows, columns), or None for the image alone.
         spacing_mm: along slice, row, column.
-        organs: how many labels there are.
-        box: the part to show; None: all.
-        note: below the panel.
+        organs: how many organs the labels name.
+        box: the part to show; None: the whole slice.
+        note: text below the panel.
     """
     if box is not None:
         image, labels = image[box], None if labels is None else labels[box]
@@ -74,7 +74,13 @@ def panel(
 
 
 def framed(whole: Panel, box: Box, shape: tuple[int, int]) -> Panel:
-    """A panel of a slice of `shape` with the box drawn on it."""
+    """A panel with a box drawn on it.
+
+    Args:
+        whole: panel of a whole slice.
+        box: what to mark, in the slice's pixels.
+        shape: rows and columns of the slice.
+    """
     top, left = (side.start / size for side, size in zip(box, shape, strict=True))
     height, width = ((side.stop - side.start) / size for side, size in zip(box, shape, strict=True))
     return Panel(whole.pixels, whole.aspect, (left, top, width, height), whole.note)
@@ -87,7 +93,14 @@ def difference_panel(
     spacing_mm: tuple[float, float, float],
     note: str = "",
 ) -> Panel:
-    """The slice with the pixels marked that two label maps name differently."""
+    """A slice on which the pixels are marked that have different labels in two label arrays.
+
+    Args:
+        image: (rows, columns) in [0, 1].
+        first, second: labels (rows, columns).
+        spacing_mm: along slice, row, column.
+        note: text below the panel.
+    """
     differing = (first != second).astype(np.uint8)
     pixels = slice_pixels(image, differing, [DIFFERENCE])
     return Panel(pixels, spacing_mm[1] / spacing_mm[2], note=note)
@@ -97,7 +110,7 @@ def zoom_box(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) ->
     """A box that is square in mm around a mask, with a margin, inside the slice.
 
     Args:
-        mask: (rows, columns), with a voxel.
+        mask: (rows, columns), not empty.
         spacing_mm: along slice, row, column.
     """
     pixel = np.array(spacing_mm[1:])
@@ -116,8 +129,8 @@ def draw(rows: Sequence[Row], titles: Sequence[str], organs: Sequence[str]) -> F
     """Rows of panels.
 
     Args:
-        rows: each with a panel a title.
-        titles: above the columns.
+        rows: each with as many panels as there are titles.
+        titles: of the columns.
         organs: for the legend, in the order of the labels.
     """
     heights = [_height(row) for row in rows]
@@ -150,7 +163,7 @@ def draw(rows: Sequence[Row], titles: Sequence[str], organs: Sequence[str]) -> F
 
 
 def _height(row: Row) -> float:
-    """Of a row in inches: its tallest panel and the line below it."""
+    """Height of a row in inches: that of its tallest panel and of a line of notes, if any."""
     sides = [p.pixels.shape[0] * p.aspect / p.pixels.shape[1] for p in row.panels]
     return PANEL * max(sides) + 0.22 * any(p.note for p in row.panels)
 

@@ -21,19 +21,26 @@ from pipeline.scoring.runs import ScoredRun
 from pipeline.shards.case import ShardReader, Slice
 from pipeline.shards.manifest import Manifest, read_manifest
 
-RICH = 0.75  # a slice is worth showing with this share of its case's most organs in a slice
-
-
-PREDICTION = "predictions"
+# a slice is preferred if it shows this share or more of the organs of its case's fullest slice
+RICH = 0.75
+PREDICTION = "predictions"  # folder of a run's label maps
 
 
 def test_pictures(
     folders: ReportFolders, inputs: ReportInputs, number: int
 ) -> list[dict[str, Any]]:
-    """Pictures of `number` test slices, or of all when there are fewer, by case and slice.
+    """Pictures of test slices: image, truth and prediction.
 
     The choice is seeded by the split's hash: the same split shows the same slices, whichever
     model predicted them.
+
+    Args:
+        folders, inputs: of the report.
+        number: of slices; all are shown when there are fewer.
+
+    Returns:
+        For each slice, in the order of case and slice: `panels` (`name` and `uri` of a PNG),
+        `aspect` (width / height, as in CSS) and `caption`.
     """
     if number == 0:
         return []
@@ -60,11 +67,11 @@ def choose_slices(
     Args:
         organs: case to the number of organs in each of its slices.
         number: how many to choose; fewer when there aren't as many slices.
-        random: what chooses.
+        random: chooses.
 
     Returns:
-        (case, slice) pairs, no pair twice. Cases take turns, so two cases differ by one slice at
-        most while both have slices left.
+        (case, slice) pairs, each once. Cases take turns, so that each shows as many slices as the
+        others, give or take one, while it has any left.
     """
     queues = []
     for case in random.permutation(sorted(organs)):
@@ -109,16 +116,29 @@ def _case_pictures(
 
 
 def read_prediction(path: Path, plane: tuple[int, int]) -> NDArray[np.uint8]:
-    """(slice, row, column) at the shard's in-plane size, from the source's grid."""
+    """A stored label map at the shard's in-plane size.
+
+    Args:
+        path: NIfTI file on the grid of the raw image.
+        plane: rows and columns of the shard's slices.
+
+    Returns:
+        Labels (slices, rows, columns).
+    """
     volume = volumes.read(path)
     canonical = to_canonical(volume.array, volume.geometry)
     return resample_labels(canonical, plane).astype(np.uint8)
 
 
+def organ_dice(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> list[float]:
+    """Dice of every organ that two label arrays of one shape, or one of them, show."""
+    shown = np.union1d(truth, prediction)
+    return [dice.dice(truth == label, prediction == label) for label in shown[shown > 0]]
+
+
 def slice_dice_text(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> str:
     """The slice's mean Dice over the organs that are in it or predicted there, in words."""
-    shown = np.union1d(truth, prediction)
-    values = [dice.dice(truth == label, prediction == label) for label in shown[shown > 0]]
+    values = organ_dice(truth, prediction)
     if not values:
         return "no organ, none predicted"
     return f"Dice {dice.mean(values):.3f} over {len(values)} organ" + "s" * (len(values) > 1)
@@ -141,11 +161,11 @@ class FigureData:
 
     @property
     def organs(self) -> list[str]:
-        """Organ of label 1, 2, ..."""
+        """Organs of the labels 1, 2, ..."""
         return list(self.manifest.class_names)
 
     def counts(self, case: str) -> NDArray[np.int64]:
-        """(slices, organs) true pixels of each organ."""
+        """True pixels of each organ in each slice, (slices, organs)."""
         return self._reader(case).counts[:, 1:]
 
     def slice(self, case: str, index: int) -> Slice:
@@ -153,28 +173,33 @@ class FigureData:
         return self._reader(case).read(index)
 
     def prediction(self, run: ScoredRun, case: str, index: int) -> NDArray[np.uint8]:
-        """(rows, columns) labels of the stage that the run was scored by."""
+        """Labels (rows, columns) of the stage that the run was scored by."""
         return self._labels(run.folder / PREDICTION / f"{case}.nii.gz", case)[index]
 
     def stage(self, run: ScoredRun, stage: str, case: str, index: int) -> NDArray[np.uint8]:
-        """(rows, columns) labels of the coarse or the fine stage."""
+        """Labels (rows, columns) of the "coarse" or the "fine" stage."""
         return self._labels(run.folder / "stages" / stage / f"{case}.nii.gz", case)[index]
 
     def has_stages(self, run: ScoredRun) -> bool:
-        """Whether the run's model has two stages, scored apart."""
+        """Whether the run's model has two stages, whose label maps were kept."""
         return all((run.folder / "stages" / stage).is_dir() for stage in TWO_STAGES)
 
     def _reader(self, case: str) -> ShardReader:
         return ShardReader(self.prepared / "shards" / self.manifest.case(case).shard)
 
     def _labels(self, path: Path, case: str) -> NDArray[np.uint8]:
+        """A run's label map (slices, rows, columns), read once."""
         if path not in self._volumes:
             self._volumes[path] = read_prediction(path, self.manifest.case(case).shape[1:])
         return self._volumes[path]
 
 
 def read_figure_data(prepared: Path, runs: Sequence[ScoredRun]) -> FigureData:
-    """Runs of the evaluate stage with the data that they were evaluated on.
+    """The data that runs of the evaluate stage were evaluated on, with their predictions.
+
+    Args:
+        prepared: published folder of the prepare stage.
+        runs: as `runs.read_runs` gives them.
 
     Raises:
         UserError: a run without predictions, or evaluated on other data.

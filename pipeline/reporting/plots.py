@@ -50,8 +50,8 @@ def difference_plot(rows: Sequence[Mapping[str, Any]], score: Score) -> Figure:
     """Mean difference and its interval of each organ and run.
 
     Args:
-        rows: of `compare.comparison`, of one score.
-        score: that one.
+        rows: of `compare.comparison`, those of one score.
+        score: the one that the rows are of.
     """
     organs = list(dict.fromkeys(row["organ"] for row in rows))
     runs = list(dict.fromkeys(row["run"] for row in rows))
@@ -61,22 +61,11 @@ def difference_plot(rows: Sequence[Mapping[str, Any]], score: Score) -> Figure:
         axes.axvline(0, color=SOFT, linewidth=1)
         for index, run in enumerate(runs):
             shift = 0.5 * ((index + 0.5) / len(runs) - 0.5)
-            own = [row for row in rows if row["run"] == run and row["difference"] is not None]
-            places = [organs.index(row["organ"]) + shift for row in own]
-            means = np.array([row["difference"] for row in own])
-            bounds = np.array(
-                [
-                    (row["low"], row["high"])
-                    if row["low"] is not None
-                    else 2 * (row["difference"],)
-                    for row in own
-                ]
-            ).reshape(-1, 2)
-            sides = np.abs(bounds.T - means)
+            drawn = [row for row in rows if row["run"] == run and row["difference"] is not None]
             axes.errorbar(
-                means,
-                places,
-                xerr=sides,
+                [row["difference"] for row in drawn],
+                [organs.index(row["organ"]) + shift for row in drawn],
+                xerr=np.array([_error_bars(row) for row in drawn]).reshape(-1, 2).T,
                 fmt="o",
                 color=run_colour(index + 1),
                 markersize=4,
@@ -96,11 +85,22 @@ def difference_plot(rows: Sequence[Mapping[str, Any]], score: Score) -> Figure:
     return figure
 
 
+def _error_bars(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Lengths of the interval below and above the mean difference; 0 without an interval."""
+    if row["low"] is None:
+        return 0.0, 0.0
+    return abs(row["low"] - row["difference"]), abs(row["high"] - row["difference"])
+
+
 def box_plot(runs: Sequence[ScoredRun], score: Score) -> Figure:
     """Boxes of each organ and run over the cases, with every case as a dot.
 
     A box spans the quartiles, its line is the median; whiskers reach the furthest case within 1.5
     times the box.
+
+    Args:
+        runs: comparable ones.
+        score: which one to draw.
     """
     organs = runs[0].organs
     width = 0.75 / len(runs)

@@ -1,7 +1,7 @@
-"""Where the two stages of a model disagree: the slices that a reader should look at first.
+"""Where the coarse and the fine stage of a model disagree: slices to look at first.
 
-The measure needs no truth. For an organ on a slice it is 1 - Dice of the coarse and the fine
-stage's masks there: 0 where they are equal, 1 where they share no pixel.
+The disagreement on an organ in a slice is 1 - Dice of the two stages' masks: 0 where they are
+equal, 1 where they share no pixel. It needs no truth.
 """
 
 from collections.abc import Iterable, Sequence
@@ -56,26 +56,32 @@ def stage_disagreement(
             f"{coarse.shape} and {fine.shape}"
         )
     found = []
-    for index, (one, other) in enumerate(zip(coarse, fine, strict=True)):
-        sizes, shared = overlaps(one, other, len(names))
-        for name, size, both in zip(names, sizes, shared, strict=True):
-            if size > 2 * both:
-                differing = int(size - 2 * both)
-                share = differing / int(size)
+    for index in range(len(coarse)):
+        size_sums, shared = overlaps(coarse[index], fine[index], len(names))
+        for name, size_sum, both in zip(names, size_sums, shared, strict=True):
+            differing = int(size_sum - 2 * both)
+            if differing:
+                share = differing / int(size_sum)
                 found.append(Disagreement(index, name, share, differing * pixel_mm2))
     return sorted(found, key=_order)
 
 
 def overlaps(
-    one: NDArray[np.integer], other: NDArray[np.integer], organs: int
+    first: NDArray[np.integer], second: NDArray[np.integer], organs: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of two label arrays of one shape, for labels 1 to `organs`: the sum of the two masks' sizes,
-    and the size of what they share."""
+    """Mask sizes of each organ in two label arrays.
+
+    Args:
+        first, second: labels of one shape.
+        organs: how many labels to count, from 1.
+
+    Returns:
+        The sum of the two masks' sizes and the size of their intersection, pixels, (organs,) each.
+    """
     length = organs + 1
-    of_one, of_other = (np.bincount(labels.ravel(), minlength=length) for labels in (one, other))
-    sizes = of_one + of_other
-    shared = np.bincount(one[one == other], minlength=length)
-    return sizes[1:length], shared[1:length]
+    sizes = [np.bincount(labels.ravel(), minlength=length) for labels in (first, second)]
+    shared = np.bincount(first[first == second], minlength=length)
+    return (sizes[0] + sizes[1])[1:length], shared[1:length]
 
 
 def review_rows(case: str, found: Iterable[Disagreement]) -> list[dict[str, Any]]:
@@ -100,13 +106,15 @@ def rows_with_truth(
     names: Sequence[str],
     pixel_mm2: float,
 ) -> list[dict[str, Any]]:
-    """Rows of a review list with the true Dice, worst first: every organ and slice that either
-    stage, the truth or the prediction shows, so also those on which the stages agree.
+    """Rows of a review list with the true Dice, worst disagreement first.
+
+    There is a row for every slice and organ that either stage, the truth or the prediction shows,
+    also where the stages agree.
 
     Args:
         case: the case's id.
         stages: labels (slices, rows, columns) of the coarse and the fine stage.
-        truth, prediction: labels of the same shape; `prediction` is what is scored.
+        truth, prediction: labels of the same shape; `prediction` is the stage that is scored.
         names, pixel_mm2: as for `stage_disagreement`.
 
     Returns:
@@ -118,18 +126,20 @@ def rows_with_truth(
     }
     rows = []
     for index in range(len(truth)):
-        shown, _ = overlaps(stages[0][index], stages[1][index], len(names))
-        sizes, shared = overlaps(truth[index], prediction[index], len(names))
-        for name, seen, size, both in zip(names, shown, sizes, shared, strict=True):
-            if seen or size:
+        in_stages, _ = overlaps(stages[0][index], stages[1][index], len(names))
+        size_sums, shared = overlaps(truth[index], prediction[index], len(names))
+        for name, stage_pixels, size_sum, both in zip(
+            names, in_stages, size_sums, shared, strict=True
+        ):
+            if stage_pixels or size_sum:
                 item = differing.get((index, name), Disagreement(index, name, 0.0, 0.0))
-                dice = 2 * int(both) / int(size) if size else None
+                dice = 2 * int(both) / int(size_sum) if size_sum else None
                 rows.append(review_rows(case, [item])[0] | {"dice": dice})
     return worst_first(rows)
 
 
 def worst_first(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of several cases in one order: by disagreement, then by differing area."""
+    """Rows of several cases, the largest disagreement first, then the largest differing area."""
     return sorted(
         rows,
         key=lambda row: (
@@ -143,8 +153,10 @@ def worst_first(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, in [-1, 1]; None below three pairs or when one side is
-    constant."""
+    """Spearman's rank correlation of pairs, in [-1, 1].
+
+    None below three pairs, or where all values of one side are equal.
+    """
     if len(first) < 3 or len(set(first)) < 2 or len(set(second)) < 2:
         return None
     return float(stats.spearmanr(first, second).statistic)

@@ -4,6 +4,7 @@ Masks are merged into one label map. Where masks overlap, the voxels get a label
 that set of organs, and it counts for each of them: an organ is always scored on its whole mask.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def _from_masks(masks: Mapping[str, Path], organs: Organs) -> Labelled:
     members: list[frozenset[str]] = [frozenset(), *(frozenset({organ}) for organ in organs)]
     array: NDArray[np.uint16] | None = None
     geometry: Geometry | None = None
-    overlaps: dict[tuple[str, ...], int] = {}
+    overlaps: Counter[tuple[str, ...]] = Counter()
     for organ, paths in chosen.items():
         for path in paths:
             mask, grid = _read_mask(path)
@@ -110,15 +111,8 @@ def _from_masks(masks: Mapping[str, Path], organs: Organs) -> Labelled:
                 raise UserError(
                     f"{path}: expected the grid of the other organs, found {difference}."
                 )
-            earlier = array[mask]
-            counts = np.bincount(earlier)
-            merged = np.arange(len(counts), dtype=np.uint16)  # label before -> label with `organ`
-            for label in np.flatnonzero(counts):
-                for other in members[label] - {organ}:
-                    pair = tuple(sorted((organ, other)))
-                    overlaps[pair] = overlaps.get(pair, 0) + int(counts[label])
-                merged[label] = _label_of(members[label] | {organ}, members)
-            array[mask] = merged[earlier]
+            for other, count in _add_mask(array, mask, organ, members).items():
+                overlaps[tuple(sorted((organ, other)))] += count
     assert array is not None and geometry is not None, "an organ without a mask is refused"
     labels = {
         organ: tuple(label for label, inside in enumerate(members) if organ in inside)
@@ -131,6 +125,32 @@ def _from_masks(masks: Mapping[str, Path], organs: Organs) -> Labelled:
     used = {path for paths in chosen.values() for path in paths}
     others = frozenset(name for name, path in masks.items() if path not in used)
     return Labelled(array, geometry, labels, others, notes)
+
+
+def _add_mask(
+    array: NDArray[np.uint16], mask: NDArray[np.bool_], organ: str, members: list[frozenset[str]]
+) -> Counter[str]:
+    """Mark an organ's mask in a label map, in place.
+
+    Args:
+        array: labels (z, y, x).
+        mask: of the same shape.
+        organ: whose mask it is.
+        members: the organs that each label stands for; new sets are added at the end.
+
+    Returns:
+        Other organs in the mask, with the number of voxels.
+    """
+    overlaps: Counter[str] = Counter()
+    labels = array[mask]
+    counts = np.bincount(labels)
+    with_organ = np.arange(len(counts), dtype=np.uint16)
+    for label in np.flatnonzero(counts):
+        for other in members[label] - {organ}:
+            overlaps[other] += int(counts[label])
+        with_organ[label] = _label_of(members[label] | {organ}, members)
+    array[mask] = with_organ[labels]
+    return overlaps
 
 
 def _label_of(organs: frozenset[str], members: list[frozenset[str]]) -> int:

@@ -46,7 +46,7 @@ def measure(
     Args:
         truth, prediction: masks of one shape, any number of axes.
         spacing: voxel size along each axis, mm.
-        volume: shape of the whole volume where the masks are a part cut out of it.
+        volume: shape of the whole volume, voxels, where the masks are cut out of it; None: theirs.
 
     Raises:
         ValueError: masks of different shapes, or a spacing of another length.
@@ -75,38 +75,41 @@ def measure_organs(
     organs: Mapping[str, tuple[Labels, Labels]],
     spacing: Sequence[float],
 ) -> dict[str, Measures]:
-    """Measure several organs of one label volume, each within its bounding box.
+    """Measure several organs of one label volume, each cut out by its bounding box for speed.
 
     Args:
         truth, prediction: integer labels of one shape, usually (slice, row, column).
         organs: name to its labels, each >= 1, in the truth and in the prediction.
         spacing: voxel size along each axis, mm.
 
+    Returns:
+        Organ to what was measured, as `measure` gives it on masks of the whole volume.
+
     Raises:
         ValueError: volumes of different shapes, or a spacing of another length.
     """
     _check(truth, prediction, spacing)
-    pair = truth, prediction
-    boxes = [ndimage.find_objects(volume) for volume in pair]
+    volumes = truth, prediction
+    # of each volume the boxes of labels 1, 2, ... to its largest
+    boxes = [ndimage.find_objects(volume) for volume in volumes]
     result = {}
     for name, labels in organs.items():
-        box = _join(
-            [
-                found[value - 1]
-                for found, values in zip(boxes, labels, strict=True)
-                for value in values
-                if value <= len(found)
-            ],
-            truth.ndim,
-        )
+        organ_boxes = [
+            of_labels[value - 1]
+            for of_labels, values in zip(boxes, labels, strict=True)
+            for value in values
+            if value <= len(of_labels)
+        ]
+        box = _join(organ_boxes, truth.ndim)
         true, predicted = (
-            _mask(volume[box], values) for volume, values in zip(pair, labels, strict=True)
+            _mask(volume[box], values) for volume, values in zip(volumes, labels, strict=True)
         )
         result[name] = measure(true, predicted, spacing, truth.shape)
     return result
 
 
 def _mask(labels: NDArray[np.integer], values: Labels) -> NDArray[np.bool_]:
+    """Where the labels are one of the values; much faster than `np.isin` for a few values."""
     first, *others = values
     mask = labels == first
     for value in others:
@@ -115,6 +118,7 @@ def _mask(labels: NDArray[np.integer], values: Labels) -> NDArray[np.bool_]:
 
 
 def _value(score: Score, pair: MaskPair) -> float:
+    """The score of a pair, NaN where it is undefined."""
     if score.kind != "size" and not (pair.truth_voxels and pair.predicted_voxels):
         return NAN
     try:
@@ -146,23 +150,26 @@ def _check(truth: NDArray, prediction: NDArray, spacing: Sequence[float]) -> Non
 
 
 def _join(boxes: Iterable[tuple[slice, ...] | None], axes: int) -> tuple[slice, ...]:
-    """The smallest box around all that are given; an empty one when none is."""
-    known = [box for box in boxes if box is not None]
-    if not known:
+    """The smallest box around several boxes, None being an absent label; empty if all are."""
+    present = [box for box in boxes if box is not None]
+    if not present:
         return (slice(0, 0),) * axes
     return tuple(
         slice(min(side.start for side in sides), max(side.stop for side in sides))
-        for sides in zip(*known, strict=True)
+        for sides in zip(*present, strict=True)
     )
 
 
 def surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask's surface voxels; any number of axes."""
+    """The mask's voxels that share a face with one outside it, or with the array's border."""
     return mask & ~ndimage.binary_erosion(mask)
 
 
 def surface_points(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[Points, Points]:
-    """Indices (points, axes) of the two masks' surface voxels.
+    """Indices of the two masks' surface voxels, (surface voxels, axes) each.
+
+    Args:
+        a, b: masks of one shape, any number of axes.
 
     Raises:
         ValueError: a mask without a voxel.
@@ -177,8 +184,11 @@ def point_distances(a: Points, b: Points, spacing: Sequence[float]) -> tuple[Poi
     """From each point of `a` the distance to the nearest of `b`, and the other way.
 
     Args:
-        a, b: (points, axes), at least one each.
-        spacing: voxel size along each axis; the unit of the result.
+        a, b: indices (points, axes), at least one point each.
+        spacing: voxel size along each axis, in the unit of the result.
+
+    Returns:
+        (points of a,) and (points of b,).
     """
     a, b = (points * np.asarray(spacing, np.float64) for points in (a, b))
     # unbalanced trees are built in a fraction of the time and answer as fast on a grid

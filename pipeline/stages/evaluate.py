@@ -1,16 +1,16 @@
-"""Stage evaluate: the test cases, predicted and scored organ by organ.
+"""Stage evaluate: predicts the test cases and scores them organ by organ.
 
 Inputs: shards and manifest (prepare), the split, model.json and model.safetensors (train).
 Outputs: metrics.json (means, for `dvc metrics`), tables as CSV and parquet (cases, organs, stages,
 review), predictions/<case>.nii.gz and stages/<stage>/<case>.nii.gz on the grid of the source,
-provenance.json. Finished cases lie in the run folder, where an interrupted evaluation goes on.
+provenance.json. Finished cases are kept in the run folder: an interrupted evaluation goes on there.
 Units and definitions: docs/evaluation.md.
 """
 
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,13 @@ from pipeline.scoring import dice, disagreement, tables
 from pipeline.scoring.conventions import apply_convention
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.measures import Measures, measure_organs
+from pipeline.scoring.tables import Measured
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, ManifestRow, read_manifest
 from pipeline.shards.roles import SplitFile, check_slices, read_split
 
-MEASURES, REVIEW_ROWS = "measures.json", "review.json"
+MEASURES, REVIEW_ROWS = "measures.json", "review.json"  # of a finished case
+# columns of the tables of these names
 STAGES = pa.schema([pa.field("stage", pa.string(), nullable=False), *tables.ORGANS])
 REVIEW = pa.schema(
     [
@@ -59,7 +61,7 @@ def run(
     *,
     device: str,
 ) -> None:
-    """Predict and score the test cases, or find it done; then publish to `out`.
+    """Predict and score the test cases unless it was done before; then publish to `out`.
 
     A test case is scored as a whole volume, at the resolution of its shard.
 
@@ -67,7 +69,7 @@ def run(
         params: all parameters; `evaluate` is read, and `train.sam_checkpoint` to find the file
             that a model with a frozen encoder was trained on.
         prepared, split: published folders of prepare and split.
-        model: that of train, or a run folder of a training or an import.
+        model: published folder of train, or a run folder of a training or an import.
         out: folder to publish to.
         runs: folder of the run folders.
         device: "cpu" or "cuda".
@@ -107,7 +109,7 @@ def run(
 
 @dataclass(frozen=True)
 class Scoring:
-    """Predicts and measures cases; each finished one is a folder of its own.
+    """Predicts and measures cases, and keeps each finished one in a folder.
 
     Attributes:
         settings: the `evaluate` block.
@@ -128,10 +130,16 @@ class Scoring:
     def score(
         self, case: str, network: SegmentationModel, stages: Sequence[str], device: str
     ) -> dict[str, Measures]:
-        """Predict and measure one case; its folder appears when all is done.
+        """Predict and measure one case; its folder appears when everything is written.
+
+        Args:
+            case: its id.
+            network: the model.
+            stages: what to predict and measure.
+            device: "cpu" or "cuda".
 
         Returns:
-            Organ to what was measured of the stage that is scored.
+            Organ to what was measured, of the stage that is scored.
 
         Raises:
             UserError: the shard isn't the one in the manifest.
@@ -152,9 +160,8 @@ class Scoring:
         for stage, prediction in labels.items():
             source = restore_labels(prediction, row.geometry)
             volumes.write_label_nifti(folder / f"{stage}.nii.gz", source, row.geometry)
-        files.write_json(
-            folder / MEASURES, {stage: tables.to_json(found) for stage, found in measured.items()}
-        )
+        stored = {stage: tables.to_json(by_organ) for stage, by_organ in measured.items()}
+        files.write_json(folder / MEASURES, stored)
         if set(TWO_STAGES) <= set(stages):
             pair = labels["coarse"], labels["fine"]
             pixel = row.spacing_mm[1] * row.spacing_mm[2]
@@ -184,7 +191,7 @@ class Scoring:
 
 
 def _test_cases(manifest: Manifest, split: SplitFile, folder: Path) -> list[str]:
-    """The cases to score, once the split is known to be one of these very slices."""
+    """The cases to score; a split of other slices than the manifest's is refused."""
     check_slices(split, manifest.name, {row.case: row.slices for row in manifest}, folder)
     if not split.cases["test"]:
         raise UserError(f"{folder}: the split has no test slices; name cases in split.test.")
@@ -192,7 +199,7 @@ def _test_cases(manifest: Manifest, split: SplitFile, folder: Path) -> list[str]
 
 
 def _check_data(folder: Path, manifest: Manifest) -> None:
-    """Refuse data that were prepared otherwise than those that the model was trained on."""
+    """Refuse data that was prepared differently from the data that the model was trained on."""
     record = trained.read_record(folder)
     problems = [
         f"{folder}: the model was trained with {what} {record.get(key)}, the data has {found}; "
@@ -209,77 +216,101 @@ def _check_data(folder: Path, manifest: Manifest) -> None:
 
 
 def _load(folder: Path, sam_checkpoint: str | None, device: str) -> SegmentationModel:
-    # a preset's path may not be there, while a model that was imported knows its own
-    here = sam_checkpoint is not None and Path(sam_checkpoint).is_file()
-    known = trained.recorded_checkpoint(folder)
-    chosen = sam_checkpoint if here or known is None else known
+    """The trained model, with the frozen encoder's weights from `sam_checkpoint` or the record."""
+    # a preset's path may not exist here, while an imported model has recorded its file
+    exists = sam_checkpoint is not None and Path(sam_checkpoint).is_file()
+    recorded = trained.recorded_checkpoint(folder)
+    chosen = sam_checkpoint if exists or recorded is None else recorded
     return trained.load_model(folder, chosen, device, "train.sam_checkpoint")
 
 
 def _stages(network: SegmentationModel, wanted: str, device: str) -> tuple[str, ...]:
-    """What to predict: all three stages, or the one that is scored where there aren't two.
+    """What to predict: both stages and their mean, or the scored stage if the model has one.
 
-    Better known now than after the first volume.
+    Raises:
+        UserError: the model lacks the stage that is to be scored.
     """
-    known = model_stages(network, device)
-    if wanted not in known:
+    available = model_stages(network, device)
+    if wanted not in available:
         raise UserError(
-            f"evaluate.stage: this model has no {wanted} stage; set it to {' or '.join(known)}."
+            f"evaluate.stage: this model has no {wanted} stage; set it to {' or '.join(available)}."
         )
-    return known if set(TWO_STAGES) <= set(known) else (wanted,)
+    return available if set(TWO_STAGES) <= set(available) else (wanted,)
 
 
 def _note(case: str, measured: dict[str, Measures]) -> str:
-    # the same under every convention: organs that are there, 0 for those that were missed
-    there = [m for m in measured.values() if m.truth_voxels]
-    mean = dice.mean(apply_convention(m, "strict")["dice"] for m in there)
-    return f"{case}: Dice {mean:.3f}" if there else f"{case}: no organ"
+    """The case's mean Dice over the organs that it has, for the progress bar."""
+    present = [measures for measures in measured.values() if measures.truth_voxels]
+    # a missed organ counts 0 under every convention
+    mean = dice.mean(apply_convention(measures, "strict")["dice"] for measures in present)
+    return f"{case}: Dice {mean:.3f}" if present else f"{case}: no organ"
 
 
 def _write_outputs(out: Path, scoring: Scoring, cases: Sequence[str], split_hash: str) -> None:
-    """Fill `out` afresh: what an interrupted run left there goes away."""
+    """Write tables, metrics and label maps of finished cases, replacing all that is in `out`."""
     shutil.rmtree(out)
     settings, organs = scoring.settings, scoring.manifest.class_names
-    found = {case: scoring.measured(case) for case in cases}
-    measured = {case: stages[settings.stage] for case, stages in found.items()}
-    rows = tables.write_scores(out, measured, organs, settings.convention)
-    summary = tables.summary(rows, measured, settings.convention)
-    stages = [stage for stage in ("mean", *TWO_STAGES) if all(stage in f for f in found.values())]
-    stage_rows, by_stage = [], {}
-    if len(stages) > 1:
-        for stage in stages:
-            own = tables.organ_rows({case: f[stage] for case, f in found.items()}, organs)
-            stage_rows += [{"stage": stage} | row for row in own]
-            by_stage[stage] = tables.overall(own, settings.convention)
-    tables.write_table(out, "stages", stage_rows, STAGES)
-    review = disagreement.worst_first(row for case in cases for row in scoring.review(case))
-    tables.write_table(out, "review", review, REVIEW)
-    about = {
+    measured = {case: scoring.measured(case) for case in cases}
+    scored = {case: by_stage[settings.stage] for case, by_stage in measured.items()}
+    rows = tables.write_scores(out, scored, organs, settings.convention)
+    metrics = tables.summary(rows, scored, settings.convention) | {
         "cases": len(cases),
         "split": split_hash,
         "stage": settings.stage,
         "convention": settings.convention,
     }
-    extra = {"stages": by_stage, "review": _correlation(review)} if by_stage else {}
-    files.write_json(out / "metrics.json", summary | about | extra)
-    _copy_predictions(out, scoring, cases, stages if by_stage else [])
+    stage_rows = _stage_rows(measured, organs)
+    tables.write_table(out, "stages", [row for rows in stage_rows.values() for row in rows], STAGES)
+    review = disagreement.worst_first(row for case in cases for row in scoring.review(case))
+    tables.write_table(out, "review", review, REVIEW)
+    if stage_rows:
+        metrics["stages"] = {
+            stage: tables.overall(rows, settings.convention) for stage, rows in stage_rows.items()
+        }
+        metrics["review"] = _correlation(review)
+    files.write_json(out / "metrics.json", metrics)
+    _copy_predictions(out, scoring, cases, list(stage_rows))
+
+
+def _stage_rows(
+    measured: Mapping[str, Mapping[str, Measured]], organs: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Stage to its rows of the table `stages`; empty for a model of one stage.
+
+    Args:
+        measured: case to stage to organ to what was measured.
+        organs: in the order of the rows.
+    """
+    stages = ("mean", *TWO_STAGES)
+    if not all(set(stages) <= set(by_stage) for by_stage in measured.values()):
+        return {}
+    rows = {}
+    for stage in stages:
+        of_stage = {case: by_stage[stage] for case, by_stage in measured.items()}
+        rows[stage] = [{"stage": stage} | row for row in tables.organ_rows(of_stage, organs)]
+    return rows
 
 
 def _correlation(review: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How well the stages' disagreement foretells the true Dice, over organs and slices."""
-    known = [row for row in review if row["dice"] is not None]
+    """Spearman's correlation of disagreement and true Dice over pairs of organ and slice.
+
+    Returns:
+        pairs: how many have a true Dice; spearman: the correlation, if it is defined.
+    """
+    rows = [row for row in review if row["dice"] is not None]
     value = disagreement.rank_correlation(
-        [row["disagreement"] for row in known], [row["dice"] for row in known]
+        [row["disagreement"] for row in rows], [row["dice"] for row in rows]
     )
-    return {"pairs": len(known)} | ({} if value is None else {"spearman": value})
+    return {"pairs": len(rows)} | ({} if value is None else {"spearman": value})
 
 
 def _copy_predictions(
     out: Path, scoring: Scoring, cases: Sequence[str], stages: Sequence[str]
 ) -> None:
+    """Copy the label maps of the scored stage, and of the two stages if the model has them."""
     targets: dict[Path, str] = {out / "predictions": scoring.settings.stage}
     targets |= {out / "stages" / stage: stage for stage in stages if stage in TWO_STAGES}
-    # there also when a model has one stage, since both engines expect it
+    # for a model of one stage too, since both workflow engines expect the folder
     (out / "stages").mkdir(parents=True)
     for folder, stage in targets.items():
         folder.mkdir(parents=True)

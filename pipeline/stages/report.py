@@ -1,4 +1,4 @@
-"""Stage report: one HTML file that tells a whole run, and the table for the terminal.
+"""Stage report: a whole run on one HTML page, and its table of scores for the terminal.
 
 Inputs: manifest and shards (prepare), the split, trials.csv and best.yaml (search), history.csv
 and model.json (train), scores and predictions (evaluate), each stage's provenance.json.
@@ -38,7 +38,7 @@ def run(
     out: Path,
     runs: Path,
 ) -> None:
-    """Write the report, or find it done; then put it at `out / "report.html"`.
+    """Write the report unless it was done before; then put it at `out / "report.html"`.
 
     Args:
         params: all parameters; `report` is read.
@@ -60,14 +60,18 @@ def run(
             content["pictures"] = test_pictures(folders, inputs, params.report.slices)
             files.write_text(work.out / REPORT, render(content))
             work.finish()
-        # the file alone, not its folder: what else people keep there is theirs
+        # the file alone, not its folder, in which users may keep other files
         with files.atomic_path(out / REPORT) as temporary:
             shutil.copyfile(work.out / REPORT, temporary)
     say(f"report: {out / REPORT}")
 
 
 def render(content: dict) -> str:
-    """The page's HTML from what `page.page` and `pictures` made."""
+    """The page's HTML.
+
+    Args:
+        content: the template's values: those of `page.page`, and `pictures`.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

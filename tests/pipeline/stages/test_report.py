@@ -189,6 +189,12 @@ def test_a_new_row_in_the_table_of_scores_is_shown(params, results, written, tmp
     assert "new score: predicted minus true volume" in html
 
 
+def test_scores_from_before_a_new_row_are_refused(written, results, monkeypatch):
+    monkeypatch.setitem(SCORES, "new", replace(SCORES["iou"], name="new"))
+    with pytest.raises(UserError, match="cases.parquet: no column new; run the evaluate stage"):
+        written(results=results)
+
+
 def test_left_atrium_data_come_with_a_remark(inputs, written):
     assert "cropped around" not in words(written())
     manifest = replace(inputs.manifest, name="la")
