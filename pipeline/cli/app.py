@@ -28,6 +28,8 @@ from pipeline.cli.options import (
     RunOption,
     RunsArgument,
     RunsOption,
+    ScoreName,
+    ScoreOption,
     Stage,
     TrainedOption,
 )
@@ -350,14 +352,14 @@ def score(
 def compare(
     runs: RunsArgument,
     name: NamesOption = None,
-    score: Annotated[str, typer.Option(metavar="NAME", help="The score to plot.")] = "dice",
+    score: ScoreOption = ScoreName("dice"),
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="For table and plot.")] = REPORTS
     / "comparison",
 ) -> None:
     """Compare runs with the first of them, case by case."""
     from pipeline.commands import compare as comparing
 
-    comparing.run(runs, out, names=name or (), score=score)
+    comparing.run(runs, out, names=name or (), score=str(score))
 
 
 @_command(SCORES, "figures", "hsam figures runs/a runs/b --slices 6")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from pipeline.core.registry import CONVENTIONS
+from pipeline.scoring.scores import SCORES
 
 PARAMS = [Path("params.yaml")]
 RESULTS, RUNS, REPORTS = Path("results"), Path("runs"), Path("reports")
@@ -59,10 +60,15 @@ NamesOption = Annotated[
     list[str] | None,
     typer.Option("--name", metavar="NAME", help="A run's name in tables; once for each run."),
 ]
-if TYPE_CHECKING:  # a type checker can't look into the registry
+if TYPE_CHECKING:  # a type checker can't look into the registries
     Convention: TypeAlias = str
+    ScoreName: TypeAlias = str
 else:
     Convention = StrEnum("Convention", {name: name for name in CONVENTIONS})
+    ScoreName = StrEnum("ScoreName", {name: name for name in SCORES})
+ScoreOption = Annotated[
+    ScoreName, typer.Option("--score", metavar="NAME", help=f"To plot: {', '.join(SCORES)}.")
+]
 Device = Literal["auto", "cpu", "cuda"]
 Stage = Literal["mean", "coarse", "fine"]
 ExportFormat = Literal["onnx", "torch-export"]

@@ -137,4 +137,4 @@ def test_the_command(folders, tmp_path):
     assert (tmp_path / "out" / "comparison-dice.svg").is_file()
     assert "two runs or more" in refused(hsam("compare", str(folders[0]), cwd=tmp_path))
     message = refused(hsam("compare", *map(str, folders), "--score", "dize", cwd=tmp_path))
-    assert "expected one of dice, iou" in message
+    assert "'dize' is not one of 'dice', 'iou'" in message

@@ -1,6 +1,8 @@
 """The drill: one more row in the table of scores, and all that follows from it."""
 
 import math
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -78,6 +80,18 @@ def test_it_is_compared_and_plotted(folders, tmp_path, capsys):
     svg = (tmp_path / "out" / f"comparison-{NEW.name}.svg").read_text()
     assert f"{NEW.label}: difference to a" in svg
     assert f"{NEW.label}: b minus a" in capsys.readouterr().out
+
+
+def test_the_command_line_offers_it():
+    code = f"""
+from dataclasses import replace
+from pipeline.scoring.scores import SCORES
+SCORES["{NEW.name}"] = replace(SCORES["iou"], name="{NEW.name}")
+from pipeline.cli.app import app
+app(["compare", "--help"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert NEW.name in done.stdout
 
 
 def test_it_has_a_box_plot(folders):
