@@ -20,7 +20,8 @@ SIZE = 32
 
 def settings(**changes) -> Train:
     small = {"image_size": SIZE, "epochs": 3, "batch_size": 4, "warmup_iterations": 2}
-    return make_params(train={**small, "validate_every": 1, **changes}).train
+    train = {**small, "validate_every": 1, **changes}
+    return make_params(train=train, search={"trials": 0}).train
 
 
 @pytest.fixture
