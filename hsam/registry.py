@@ -60,7 +60,7 @@ class Model:
 
     builder: str
     stages: tuple[str, ...]
-    takes: frozenset[str] = frozenset()
+    takes: tuple[str, ...] = ()
     options: Mapping[str, Option] = field(default_factory=dict)
 
     @property
@@ -80,13 +80,13 @@ class Model:
         return builder
 
 
-_ENCODER = frozenset({"backbone", "sam_checkpoint", "train_encoder", "checkpoint_blocks"})
-_LORA = frozenset({"lora_rank", "lora_scale"})
-_PARTS = frozenset({"mask_attention", "pixel_decoder", "cm_attention", "gate"})
+_ENCODER = ("backbone", "sam_checkpoint", "train_encoder", "checkpoint_blocks")
+_LORA = ("lora_rank", "lora_scale")
+_PARTS = ("mask_attention", "pixel_decoder", "cm_attention", "gate")
 
 MODELS: dict[str, Model] = {
-    "hsam": Model("hsam.builders:build_hsam", ("coarse", "fine"), _ENCODER | _LORA | _PARTS),
-    "samed": Model("hsam.rivals.samed:build_samed", ("coarse",), _ENCODER | _LORA),
+    "hsam": Model("hsam.builders:build_hsam", ("coarse", "fine"), (*_ENCODER, *_LORA, *_PARTS)),
+    "samed": Model("hsam.rivals.samed:build_samed", ("coarse",), (*_ENCODER, *_LORA)),
     "sam_adapter": Model(
         "hsam.rivals.sam_adapter:build_sam_adapter",
         ("coarse",),

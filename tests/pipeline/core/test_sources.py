@@ -1,7 +1,10 @@
 """Which edit of the code makes which stages' results out of date."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,3 +142,21 @@ def test_files_of_a_stage_hold_no_other_stage():
         assert {name for name in names if name.startswith("pipeline/stages/")} == {
             f"pipeline/stages/{stage}.py"
         }
+
+
+def test_a_digest_is_the_same_in_every_process():
+    code = (
+        "from pipeline.core import sources\n"
+        "print(sources.stage_digest('train', sources.model('hsam', 'vit_b')))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1

@@ -30,7 +30,7 @@ def settings(**changes) -> Train:
         "validate_every": 3,
         "log_every": 1,
     }
-    return make_params(train={**small, **changes}).train
+    return make_params(train={**small, **changes}, search={"trials": 0}).train
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def refused(monkeypatch, capsys, *options: str, **changes) -> str:
 
 def test_an_unknown_backbone(work, monkeypatch, capsys):
     said = refused(monkeypatch, capsys, backbone="vit_x")
-    assert "train.backbone: 'vit_x' is not allowed: input should be 'vit_tiny'" in said
+    assert "train.backbone: 'vit_x' is not allowed: input should be 'vit_b'" in said
 
 
 def test_an_unknown_preset(work, monkeypatch, capsys):
