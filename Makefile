@@ -71,6 +71,7 @@ bench: $(READY)
 	python benchmarks/slices.py
 	python benchmarks/predict.py
 	python benchmarks/score.py
+	python benchmarks/load.py
 
 clean:
 	rm -rf results reports logs .snakemake

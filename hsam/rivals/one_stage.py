@@ -1,4 +1,4 @@
-"""An image encoder and SAM's mask decoder with a token per class: what SAMed and its kind share."""
+"""An image encoder and SAM's mask decoder with a token per class: what the one-stage rivals share."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from hsam.sam import TwoWayTransformer
 
 
 class OneStage(SegmentationModel):
-    """An image encoder and one decoder at a quarter of the side: SAMed and its kind."""
+    """An image encoder and one decoder, whose logits have a quarter of the image's side."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class OneStage(SegmentationModel):
 
         Args:
             image: (B, 1, S, S) or (B, 3, S, S), floating, in [0, 1].
-            labels, generator: taken so that all models are called alike; unused.
+            labels, generator: unused; there so that all models are called alike.
 
         Raises:
             TypeError, ValueError: an image of another dtype or shape.

@@ -5,8 +5,11 @@ OpenMP reads its environment once, when PyTorch loads it; processes started late
 
 import os
 
-# libgomp (Linux) reads the first two, LLVM's OpenMP (macOS) the first and the last
+# how waiting threads wait: libgomp (Linux) reads the first two, LLVM's (macOS) the first and last
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+# turns of the loop in which a libgomp thread waits before it sleeps: tens of microseconds, enough
+# from one operator of a model to the next (benchmarks/load.py)
+TURNS = 10_000
 
 
 def usable() -> int:
@@ -17,12 +20,13 @@ def usable() -> int:
 
 
 def set_thread_defaults() -> None:
-    """Choose how OpenMP's threads wait and how many there are; a user's own setting wins.
+    """Choose how long OpenMP's waiting threads spin, and how many there are.
 
-    Waiting threads sleep. By default they spin, and on a busy machine each spinning thread takes
-    the core from a thread that has work to do. Call it before PyTorch is imported.
+    A user's own setting wins. libgomp's default is thirty times as long: on a busy machine, a
+    thread that spins takes the core from one that has work to do. Call it before PyTorch is
+    imported.
     """
     if not any(name in os.environ for name in WAITING):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ["GOMP_SPINCOUNT"] = str(TURNS)
     # as many threads as Snakemake sets with --cores all, for the last bit depends on their number
     os.environ.setdefault("OMP_NUM_THREADS", str(usable()))

@@ -24,9 +24,9 @@ def environment(**own: str) -> dict[str, str]:
     return {name: found[name] for name in VARIABLES if name in found}
 
 
-def test_waiting_threads_sleep_by_default():
+def test_waiting_threads_soon_sleep_by_default():
     assert environment() == {
-        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": str(cpus.TURNS),
         "OMP_NUM_THREADS": str(cpus.usable()),
     }
 
