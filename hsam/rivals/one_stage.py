@@ -1,4 +1,4 @@
-"""An image encoder and SAM's mask decoder with a token per class: what the one-stage rivals share."""
+"""An image encoder and SAM's mask decoder with a token a class: what one-stage rivals share."""
 
 import torch
 from torch import Tensor
