@@ -136,10 +136,10 @@ def run(params: Params, out: Path, runs: Path, *, case: str | None = None, jobs:
             )
         cases = {case: cases[case]}
     work = {name: Work(raw, recipe, folder) for name, raw in cases.items()}
-    made, problems = over_cases(keep_shard, work, jobs, "prepare")
+    shards, problems = over_cases(keep_shard, work, jobs, "prepare")
     if problems:
         raise UserError(problems)
-    targets = {out / "shards" / f"{name}.parquet": path for name, path in made.items()}
+    targets = {out / "shards" / f"{name}.parquet": path for name, path in shards.items()}
     stale = [] if case is not None else _stray(out / "shards", set(targets))
     differ = [target for target, path in targets.items() if not _same(path, target)]
     if differ or stale:
@@ -151,7 +151,7 @@ def run(params: Params, out: Path, runs: Path, *, case: str | None = None, jobs:
     for path in stale:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if case is None:
-        _finish(params, out, recipe, made, entry.canonical(params.dataset))
+        _finish(params, out, recipe, shards, entry.canonical(params.dataset))
 
 
 def keep_shard(work: Work) -> Path:
@@ -196,11 +196,11 @@ def _finish(
     params: Params,
     out: Path,
     recipe: Recipe,
-    made: Mapping[str, Path],
+    shards: Mapping[str, Path],
     canonical: CanonicalSplit,
 ) -> None:
     """Publish provenance and manifest; both stay as they are when the manifest is the same."""
-    rows = tuple(manifest_row(case, path, canonical) for case, path in made.items())
+    rows = tuple(manifest_row(case, path, canonical) for case, path in shards.items())
     manifest = Manifest(
         params.dataset.name,
         list(recipe.labels.names),

@@ -104,8 +104,8 @@ def roles_from_settings(
     named = settings.subjects if isinstance(settings.subjects, list) else []
     _check_pool(settings, pool, named, test)
     validation = _held_out(settings, seed, pool, named)
-    rest = [case for case in pool if case not in validation]
-    labelled = _labelled(settings, seed, rest)
+    learning = [case for case in pool if case not in validation]
+    labelled = _labelled(settings, seed, learning)
     candidates = [
         (case, index)
         for case in labelled
@@ -264,17 +264,17 @@ def _held_out(settings: Settings, seed: int, pool: Sequence[str], named: Sequenc
     return set(_draw(free, count, seed, "validation"))
 
 
-def _labelled(settings: Settings, seed: int, rest: Sequence[str]) -> list[str]:
+def _labelled(settings: Settings, seed: int, cases: Sequence[str]) -> list[str]:
     wanted = settings.subjects
     if wanted is None:
-        return list(rest)
+        return list(cases)
     if isinstance(wanted, list):
         return sorted(wanted)
-    if wanted > len(rest):
+    if wanted > len(cases):
         raise UserError(
-            f"split.subjects: {wanted} asked for, {len(rest)} left after test and validation."
+            f"split.subjects: {wanted} asked for, {len(cases)} left after test and validation."
         )
-    return _draw(rest, wanted, seed, "subjects")
+    return _draw(cases, wanted, seed, "subjects")
 
 
 def _draw(items: Sequence[Any], count: int, seed: int, purpose: str) -> list[Any]:

@@ -116,12 +116,12 @@ class Batches:
         places = torch.arange(begin, begin + len(batch))
         number = -(-len(batch) // (self.micro_batch * self.devices))
         for index, part in enumerate(torch.arange(len(batch)).tensor_split(number)):
-            own = part.tensor_split(self.devices)[self.rank]
-            taken = own if len(own) else part[:1]
+            mine = part.tensor_split(self.devices)[self.rank]
+            taken = mine if len(mine) else part[:1]
             yield Pass(
                 batch[taken],
                 places[taken],
-                len(own),
+                len(mine),
                 len(part) / len(batch),
                 _seed(self.seed, iteration, index, self.rank),
             )

@@ -66,12 +66,12 @@ class Validation:
         }
 
 
-def _gathered(own: list[Scores], fabric: Fabric) -> list[list[Scores]]:
+def _gathered(scores: list[Scores], fabric: Fabric) -> list[list[Scores]]:
     """The scores of every device, given those of this one."""
     if fabric.world_size == 1:
-        return [own]
+        return [scores]
     shares: list[list[Scores]] = [[] for _ in range(fabric.world_size)]
-    torch.distributed.all_gather_object(shares, own)
+    torch.distributed.all_gather_object(shares, scores)
     return shares
 
 
