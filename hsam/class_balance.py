@@ -53,6 +53,29 @@ def class_noise_std(
     return levels[rank.clamp(max=len(std) - 1)][small]  # B x N
 
 
+def class_noise(
+    prior: Tensor,
+    labels: Tensor,
+    std: Sequence[float] = NOISE_STD,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Class-balanced noise around the mean of the prior.
+
+    Args:
+        prior: (B, C, N), as `ClassBalancedMaskAttention` takes it.
+        labels: (B, S, S), integer ground truth.
+        std: standard deviations of the noise, as in `class_noise_std`.
+        generator: random number generator; None: PyTorch's global one.
+
+    Returns:
+        (B, C, N), without a gradient.
+    """
+    prior = prior.detach()
+    grid = round(prior.shape[-1] ** 0.5)
+    levels = class_noise_std(labels, grid, prior.shape[1], std).to(prior.dtype).unsqueeze(1)
+    return prior.mean() + levels * gaussian(prior, generator)
+
+
 class ClassBalancedMaskAttention(nn.Module):
     """Self attention among the classes, each a vector of N positions, and a gate per position.
 
@@ -120,20 +143,9 @@ class ClassBalancedMaskAttention(nn.Module):
         if self.training:
             prior = dropout(prior, self.dropout_rate, generator)
             if labels is not None:
-                prior = prior + self._noise(prior, labels, generator)
+                prior = prior + class_noise(prior, labels, self.noise_std, generator)
         x = self.norm1(self.self_attn(prior, prior, prior))
         x = self.self_attn2(x, x, x)
         x = self.norm2(x + self.mlp(x))
         gate = torch.relu(self.select(x.transpose(1, 2)).squeeze(-1))  # B x N x C -> B x N
         return torch.softmax(gate, dim=-1) * positions
-
-    def _noise(self, prior: Tensor, labels: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Class-balanced noise (B, C, N) around the mean of the prior."""
-        prior = prior.detach()
-        grid = round(prior.shape[-1] ** 0.5)
-        std = (
-            class_noise_std(labels, grid, prior.shape[1], self.noise_std)
-            .to(prior.dtype)
-            .unsqueeze(1)
-        )
-        return prior.mean() + std * gaussian(prior, generator)

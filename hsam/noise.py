@@ -20,6 +20,18 @@ def gaussian(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return z.to(device=like.device, dtype=like.dtype)
 
 
+def range_noise(like: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """Normal values whose standard deviation is a share of the range of `like`, over all of it.
+
+    Args:
+        like: any shape, floating.
+        share: standard deviation, as a share of the largest minus the smallest value.
+        generator: random number generator; None: PyTorch's global one.
+    """
+    low, high = like.detach().aminmax()
+    return share * (high - low) * gaussian(like, generator)
+
+
 def dropout(x: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
     """Zero each value with probability `p`, and divide the others by 1 - p.
 

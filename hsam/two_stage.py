@@ -11,7 +11,7 @@ from hsam.encoder import ImageEncoder
 from hsam.fine_decoder import FineDecoder
 from hsam.inputs import check_images, check_labels
 from hsam.model import SegmentationModel
-from hsam.noise import gaussian
+from hsam.noise import range_noise
 from hsam.output import Segmentation
 from hsam.prompt import PromptEncoder
 
@@ -68,11 +68,6 @@ class HSAM(SegmentationModel):
         image_pe, dense = self.prompt_encoder()
         coarse = self.coarse_decoder(embedding, image_pe, dense)
         if self.training:
-            embedding = self._perturb(embedding, generator)
+            embedding = embedding + range_noise(embedding, self.EMBEDDING_NOISE, generator)
         fine = self.fine_decoder(embedding, image_pe, dense, coarse, labels, generator)
         return Segmentation(coarse.logits, fine.logits, coarse.iou, fine.iou)
-
-    def _perturb(self, embedding: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Add Gaussian noise in proportion to the range of the embedding over the batch."""
-        low, high = embedding.detach().aminmax()
-        return embedding + self.EMBEDDING_NOISE * (high - low) * gaussian(embedding, generator)

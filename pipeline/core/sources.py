@@ -89,7 +89,8 @@ def digest(module: str, choice: Chosen = NOTHING) -> str:
 def _files(module: str, choice: Chosen) -> list[Path]:
     """The counted files of a module and of what it imports, and the templates of its name."""
     names = filter(_counts, _closure((module, *choice.modules)))
-    files = (path for path in map(_path, names) if _has_code(path))
+    paths = (_path(ROOT, name) for name in names)
+    files = (path for path in paths if _has_code(path))
     templates = (ROOT / TEMPLATES).glob(f"{module.rpartition('.')[2]}.*")
     return sorted(path.relative_to(ROOT) for path in (*files, *templates))
 
@@ -161,17 +162,17 @@ def _closure(modules: Iterable[str]) -> set[str]:
         name = pending.pop()
         if name not in found:
             found.add(name)
-            pending += _imports(name)
+            pending += _imports(ROOT, name)
     return found
 
 
 @cache
-def _imports(name: str) -> tuple[str, ...]:
+def _imports(root: Path, name: str) -> tuple[str, ...]:
     """Modules of the repository that a module imports, inside functions as well."""
     if name == "hsam":  # gives its names at their first use; users name the module instead
         return ()
     names = {".".join(name.split(".")[:depth]) for depth in range(1, name.count(".") + 1)}
-    pending: list[ast.AST] = [ast.parse(_path(name).read_text(encoding="utf-8"))]
+    pending: list[ast.AST] = [ast.parse(_path(root, name).read_text(encoding="utf-8"))]
     while pending:
         node = pending.pop()
         if _for_type_checkers(node):
@@ -183,7 +184,9 @@ def _imports(name: str) -> tuple[str, ...]:
             names.add(node.module or "")
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return tuple(
-        sorted(item for item in names if item.split(".")[0] in PACKAGES and _path(item).is_file())
+        sorted(
+            item for item in names if item.split(".")[0] in PACKAGES and _path(root, item).is_file()
+        )
     )
 
 
@@ -193,6 +196,6 @@ def _has_code(path: Path) -> bool:
     return any(not isinstance(node, ast.Expr) for node in body)
 
 
-def _path(name: str) -> Path:
-    base = ROOT.joinpath(*name.split("."))
+def _path(root: Path, name: str) -> Path:
+    base = root.joinpath(*name.split("."))
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")

@@ -45,7 +45,7 @@ def micro_batch(fabric: Fabric, model: SegmentationModel, settings: Train, most:
     model = model.to(fabric.device).train()
     loss = Loss(model, settings.model_copy(update={"compile": False}))
     on_gpu = fabric.device.type == "cuda"
-    measure = _needed_on_gpu if on_gpu else _Estimate(fabric, loss)
+    measure = _needed_on_gpu if on_gpu else Estimate(fabric, loss)
     while True:
         free = free_bytes(fabric.device)
         if fabric.device.type == "cpu":
@@ -87,7 +87,7 @@ def _needed_on_gpu(fabric: Fabric, loss: Loss, size: int) -> float:
     before = torch.cuda.memory_allocated(device)
     try:
         with fabric.autocast():
-            values = loss(*_zeros(loss, size, device), 0.5, size)
+            values = loss(*zero_batch(loss, size, device), 0.5, size)
         values[0].backward()
         return torch.cuda.max_memory_allocated(device) - before + _state_bytes(loss)
     except torch.OutOfMemoryError:
@@ -97,7 +97,7 @@ def _needed_on_gpu(fabric: Fabric, loss: Loss, size: int) -> float:
         torch.cuda.empty_cache()
 
 
-class _Estimate:
+class Estimate:
     """Bytes that a pass needs on the CPU, estimated from the tensors that one slice keeps."""
 
     def __init__(self, fabric: Fabric, loss: Loss) -> None:
@@ -112,7 +112,7 @@ class _Estimate:
 
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         with hooks, fabric.autocast():
-            values = loss(*_zeros(loss, 1, fabric.device), 0.5, 1)
+            values = loss(*zero_batch(loss, 1, fabric.device), 0.5, 1)
         del values
         self.slice_bytes = sum(kept.values())
 
@@ -120,7 +120,8 @@ class _Estimate:
         return MARGIN * size * self.slice_bytes + _trained_bytes(loss) + _state_bytes(loss)
 
 
-def _zeros(loss: Loss, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def zero_batch(loss: Loss, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images (size, 1, S, S) and labels (size, S, S) of zeros, as the loss takes them."""
     side = loss.image_size
     images = torch.zeros(size, 1, side, side, device=device)
     return images, torch.zeros(size, side, side, dtype=torch.long, device=device)

@@ -5,6 +5,7 @@ from hsam.class_balance import (
     NOISE_STD,
     ClassBalancedMaskAttention,
     attention_heads,
+    class_noise,
     class_noise_std,
 )
 from tests.hsam.seeded import seeded
@@ -111,10 +112,9 @@ def test_many_classes():
     assert (std[9:] == 0).all()
 
 
-def test_noise_has_the_levels_of_its_positions(attention, labels):
-    attention.noise_std = (0.5, 0.0, 0.0)
+def test_noise_has_the_levels_of_its_positions(labels):
     prior = torch.full((1, 500, 16), 2.0)
-    noise = attention._noise(prior, labels, torch.Generator().manual_seed(0))[0]
+    noise = class_noise(prior, labels, (0.5, 0.0, 0.0), torch.Generator().manual_seed(0))[0]
     rare = torch.zeros(4, 4, dtype=torch.bool)
     rare[3, 2:] = True
     assert noise[:, rare.flatten()].std().item() == pytest.approx(0.5, abs=0.03)

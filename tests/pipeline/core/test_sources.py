@@ -35,7 +35,6 @@ def outdated(copied, monkeypatch) -> Callable[..., set[str]]:
     monkeypatch.setattr(sources, "ROOT", copied)
 
     def digests(params: Params) -> dict[str, str]:
-        sources._imports.cache_clear()
         return {s: sources.stage_digest(s, sources.chosen(s, params)) for s in STAGES}
 
     def edit(name: str, old: str, new: str, **changes: dict) -> set[str]:
@@ -49,8 +48,7 @@ def outdated(copied, monkeypatch) -> Callable[..., set[str]]:
         path.write_text(text)
         return {stage for stage in STAGES if before[stage] != after[stage]}
 
-    yield edit
-    sources._imports.cache_clear()
+    return edit
 
 
 DOCSTRING = r'\A"""', '"""Another word. '

@@ -32,7 +32,7 @@ def test_auto_takes_the_most_that_fits_halving_it(monkeypatch):
     wanted = settings()
     fabric = make_fabric(wanted, "cpu")
     loss = preflight.Loss(build_model(wanted, organs=2, seed=0).train(), wanted)
-    estimate = preflight._Estimate(fabric, loss)
+    estimate = preflight.Estimate(fabric, loss)
     for size in (16, 8, 4, 1):
         enough = estimate(fabric, loss, size)
         assert chosen(monkeypatch, enough * 1.01, micro_batch="auto") == size
@@ -56,7 +56,7 @@ def test_the_estimate_grows_with_the_pass_and_is_not_below_what_it_keeps(monkeyp
     model = build_model(wanted, organs=2, seed=0)
     fabric = make_fabric(wanted, "cpu")
     loss = preflight.Loss(model, wanted)
-    estimate = preflight._Estimate(fabric, loss)
+    estimate = preflight.Estimate(fabric, loss)
     kept = []
 
     def keep(tensor):
@@ -64,7 +64,7 @@ def test_the_estimate_grows_with_the_pass_and_is_not_below_what_it_keeps(monkeyp
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss(*preflight._zeros(loss, 8, fabric.device), 0.5, 8)
+        loss(*preflight.zero_batch(loss, 8, fabric.device), 0.5, 8)
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
     activations = sum(size for pointer, size in storages.items() if pointer not in own)
@@ -76,7 +76,7 @@ def test_checkpointing_needs_less(monkeypatch):
     def a_slice(**changes) -> int:
         wanted = settings(**changes)
         model = build_model(wanted, organs=2, seed=0).train()
-        return preflight._Estimate(
+        return preflight.Estimate(
             make_fabric(wanted, "cpu"), preflight.Loss(model, wanted)
         ).slice_bytes
 
