@@ -116,7 +116,7 @@ def run(out: Path, cases: int, seed: int, size: int = 128) -> None:
 def make_case(
     seed: int, number: int, size: int
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.float64]]:
-    """One phantom.
+    """Make one phantom, a synthetic abdominal CT volume with its label volume.
 
     Returns:
         Image (x, y, z) int16 in HU, label (x, y, z) uint8 in BTCV's numbers, affine (4, 4) to RAS

@@ -49,10 +49,17 @@ class Work:
 
 
 def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
-    """Read, check and turn one case into what its shard holds.
+    """Prepare one case: read and check it, turn it to canonical axes, clip intensities, map labels.
+
+    Args:
+        raw: the case's files.
+        recipe: label map, intensity rule and spacing.
+
+    Returns:
+        the case as `shards.case.write_shard` takes it.
 
     Raises:
-        UserError: with everything that is wrong with the case.
+        UserError: everything that is wrong with the case, one sentence each.
     """
     found = check.inspect(raw, recipe.labels)
     if found.problems:
@@ -155,7 +162,7 @@ def run(params: Params, out: Path, runs: Path, *, case: str | None = None, jobs:
 
 
 def keep_shard(work: Work) -> Path:
-    """The case's shard in the working folder, made there unless it is there and whole."""
+    """Path of the case's shard in the working folder; prepares the case unless it is whole."""
     raw = work.raw
     missing = check.missing_files(raw)
     if missing:

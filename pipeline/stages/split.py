@@ -63,13 +63,13 @@ def run(params: Params, prepared: Path, out: Path, runs: Path) -> None:
 
 
 def summary(split: SplitFile) -> dict[str, Any]:
-    """The hash, and for each role its subjects, slices and case ids."""
+    """What split.json holds: the hash, and for each role its subjects, slices and case ids."""
     roles = {role: {**split.counts[role], "cases": split.cases[role]} for role in ROLES}
     return {"name": split.name, "hash": split.hash, "roles": roles}
 
 
 def shows_organ(manifest: Manifest, shards: Path) -> dict[str, NDArray[np.bool_]]:
-    """Case to (slices,) whether the slice shows any organ, sorted by case."""
+    """For each case, sorted, a boolean array (slices,): whether the slice shows any organ."""
     return {
         row.case: np.count_nonzero(ShardReader(shards / row.shard).counts[:, 1:], axis=1) > 0
         for row in sorted(manifest, key=lambda row: row.case)

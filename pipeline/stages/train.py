@@ -81,7 +81,11 @@ def run(
 
 
 def with_overlay(params: Params, path: Path) -> Params:
-    """The parameters with the overlay in `path` laid over them."""
+    """The parameters, with the values of the search's best.yaml at `path` in place of theirs.
+
+    Raises:
+        UserError: no such file, or values that are not allowed.
+    """
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; run the search stage first.")
     return validate(overlay(params.model_dump(mode="json"), read_yaml(path)), str(path))
