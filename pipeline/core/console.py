@@ -19,9 +19,11 @@ from rich.progress import (
 from rich.table import Column, Table
 
 console = Console(stderr=True)
-WORDS = 97  # columns that a training's line takes without its bar
-BAR, TIME = (4, 40), len("0:00:00")  # columns: of the bar at least and at most, of a time
-WIDE = 100  # columns from which there is room for the time that has passed
+# widths in columns
+TEXT_WIDTH = 97  # a training's line without its bar
+MIN_BAR, MAX_BAR = 4, 40
+TIME_WIDTH = len("0:00:00")
+ELAPSED_FROM = 100  # the narrowest terminal that shows the elapsed time too
 
 
 class Steps:
@@ -30,9 +32,9 @@ class Steps:
     Args:
         title: names the work.
         total, done: steps in all, and those that were done before.
-        bar: where it is shown; None: in lines of a log file.
+        bar: the live bar of a terminal; None: lines of a log file.
         room: columns beside the bar for title and notes.
-        pause: seconds between two lines of a log file; infinite: none.
+        pause: least seconds between two lines of a log file; infinite: no lines at all.
     """
 
     def __init__(
@@ -74,19 +76,18 @@ def steps(
     if not shown or not console.is_terminal:
         yield Steps(title, total, done, None, 0, pause if shown else math.inf)
         return
-    whole = Column(no_wrap=True)
-    least, most = BAR
-    bar_columns = min(most, max(least, console.width - WORDS))
+    one_line = Column(no_wrap=True)
+    bar_width = min(MAX_BAR, max(MIN_BAR, console.width - TEXT_WIDTH))
     columns: list[ProgressColumn] = [
-        TextColumn("{task.description}", table_column=whole),
-        BarColumn(bar_columns, table_column=whole),
-        MofNCompleteColumn(table_column=whole),
+        TextColumn("{task.description}", table_column=one_line),
+        BarColumn(bar_width, table_column=one_line),
+        MofNCompleteColumn(table_column=one_line),
     ]
-    if console.width >= WIDE:
-        columns.append(TimeElapsedColumn(table_column=whole))
-    columns.append(TimeRemainingColumn(table_column=whole))
-    times = (len(columns) - 3) * (1 + TIME)
-    room = console.width - (1 + bar_columns) - (1 + len(f"{total}/{total}")) - times
+    if console.width >= ELAPSED_FROM:
+        columns.append(TimeElapsedColumn(table_column=one_line))
+    columns.append(TimeRemainingColumn(table_column=one_line))
+    times = (len(columns) - 3) * (1 + TIME_WIDTH)
+    room = console.width - (1 + bar_width) - (1 + len(f"{total}/{total}")) - times
     with Progress(*columns, console=console) as bar:
         yield Steps(title, total, done, bar, room, pause)
 

@@ -129,7 +129,7 @@ def read_provenance(folder: Path) -> Mapping[str, Any]:
 
 
 def _claim(path: Path, key: Mapping[str, Any]) -> None:
-    """Write what the folder belongs to, or compare it: a renamed or copied folder isn't ours."""
+    """Write the key into a new folder, or compare it with the one there: folders get renamed."""
     try:
         found = files.read_json(path / KEY)
     except FileNotFoundError:
@@ -137,7 +137,7 @@ def _claim(path: Path, key: Mapping[str, Any]) -> None:
         return
     except ValueError:
         found = None
-    # through JSON, as the other one went
+    # the one on disk went through JSON: tuples are lists there
     if found != json.loads(json.dumps(key)):
         raise UserError(
             f"{path}: belongs to another run, with other {_differences(found, key)}; move it away "

@@ -42,7 +42,7 @@ def listening() -> Iterator[Stop]:
 
 
 def follow_parent(worker: int = 0) -> None:
-    """In a worker process: end with the parent, or when it sends SIGTERM, but on nobody else's.
+    """In a worker process: end when the parent ends or sends SIGTERM; ignore others' SIGTERM.
 
     A cluster or `timeout` sends SIGTERM to all processes of a job. The training then still needs
     its workers, to finish the step. And a worker that outlived a killed training would hold the
