@@ -14,7 +14,11 @@ GROUPS = {
     "PlanePositionSequence": ("ImagePositionPatient",),
     "PlaneOrientationSequence": ("ImageOrientationPatient",),
     "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
-    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept", "RescaleType"),
+    "PixelValueTransformationSequence": (
+        "RescaleSlope",
+        "RescaleIntercept",
+        "ModalityLUTSequence",
+    ),
     **dict.fromkeys(FRAME_TYPES, ("FrameType",)),
 }
 
@@ -48,3 +52,5 @@ def _copy_tags(group: Dataset, header: Dataset) -> None:
                 if keyword in item:
                     target = "ImageType" if keyword == "FrameType" else keyword
                     setattr(header, target, item.get(keyword))
+    if "ModalityLUTSequence" in group:  # not the standard's place, but it changes values
+        header.ModalityLUTSequence = group.ModalityLUTSequence

@@ -1,124 +1,172 @@
-"""Pixels of DICOM images, rescaled by slope and intercept (CT: HU).
+"""Pixels of DICOM images: stored values, and what they mean (CT: HU).
 
-All pixels go through one decoder, GDCM's. A frame of a multi-frame image is written to a temporary
-single-frame image first, so that it is decoded with its own slope and intercept.
+All stored values go through one decoder, GDCM's, by way of a temporary file that says nothing but
+how they are stored: slope, table and the polarity of the display are applied here.
 """
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import CTImageStorage, generate_uid
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels import apply_modality_lut
+from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
 
 from pipeline.core.errors import UserError
 
-if TYPE_CHECKING:
-    from highdicom.io import ImageFileReader
-
 # tags that describe how pixels are stored
-FORM = (
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-)
-RESCALING = ("RescaleSlope", "RescaleIntercept", "RescaleType")
+FORM = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+# modalities whose values are measurements, however they are to be displayed
+MEASURED = ("CT", "PT", "NM")
 
 
 class PixelReader:
-    """Reads images one by one, as a context manager; it keeps the last multi-frame file open."""
+    """Reads images one by one, as a context manager; it keeps the last file's header and bytes."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
-        self._file: ImageFileReader | None = None
+        self._file = Dataset()
 
     def __enter__(self) -> "PixelReader":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._close()
+        self._path, self._file = None, Dataset()
 
     def read(self, path: Path, header: Dataset, frame: int | None = None) -> NDArray[Any]:
         """Pixels (rows, columns) of a single-frame file, or of one frame of a multi-frame file.
 
         Args:
             path: the file.
-            header: of the frame, from `frames.frame_headers`; unused for a single-frame file.
+            header: of the image, or of the frame from `frames.frame_headers`.
             frame: index from 0; None for a single-frame file.
 
+        Returns:
+            The values that slope and intercept or the modality table give. Images of a modality
+            not in MEASURED for which `is_inverted` are inverted first, within the stored bits.
+
         Raises:
-            UserError: the pixels are damaged or truncated.
+            UserError: the pixels are damaged or truncated, or the table can't be applied.
         """
+        where = f"{path}" if frame is None else f"{path}: frame {frame + 1}"
         try:
-            if frame is None:
-                _check_length(pydicom.dcmread(path))
-                return _decode(path)
-            return self._frame(path, header, frame)
+            if self._path != path:
+                self._path, self._file = path, pydicom.dcmread(path, force=True)
+            _check_bits(where, self._file)
+            stored = _decode(self._file, frame or 0)
+        except UserError:
+            raise
         except Exception:  # decoders and pydicom raise errors of many types
-            where = f"{path}" if frame is None else f"{path}: frame {frame + 1}"
             raise UserError(
                 f"{where}: its voxels can't be read, they are damaged or truncated; get it again."
             ) from None
-
-    def _frame(self, path: Path, header: Dataset, frame: int) -> NDArray[Any]:
-        """One frame, decoded by way of a temporary single-frame file."""
-        source = self._open(path)
-        single = Dataset()
-        single.SOPClassUID, single.SOPInstanceUID = CTImageStorage, generate_uid()
-        for keyword in FORM:
-            setattr(single, keyword, source.metadata.get(keyword))
-        for keyword in RESCALING:
-            if keyword in header:
-                setattr(single, keyword, header.get(keyword))
-        single.file_meta = FileMetaDataset()
-        single.file_meta.TransferSyntaxUID = source.transfer_syntax_uid
-        content = source.read_frame_raw(frame)
-        if source.transfer_syntax_uid.is_encapsulated:
-            single.PixelData = encapsulate([content])
-            single["PixelData"].VR = "OB"
-        else:
-            single.PixelData = content
-            single["PixelData"].VR = "OW"
-            _check_length(single)
-        with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
-            single.save_as(file.name, enforce_file_format=True)
-            return _decode(Path(file.name))
-
-    def _open(self, path: Path) -> "ImageFileReader":
-        """The multi-frame file, opened unless it is open already."""
-        if self._file is None or self._path != path:
-            from highdicom.io import ImageFileReader
-
-            self._close()
-            file = ImageFileReader(path)
-            file.open()
-            self._path, self._file = path, file
-        return self._file
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._path = self._file = None
+        if is_inverted(header):
+            stored = _inverted(stored, self._file)
+        if not header.get("ModalityLUTSequence"):
+            return _rescaled(stored, header)
+        try:
+            return _looked_up(stored, header, self._file)
+        except Exception as error:
+            raise UserError(
+                f"{where}: its ModalityLUTSequence can't be applied ({error}); convert the series "
+                "to NIfTI."
+            ) from None
 
 
-def _decode(path: Path) -> NDArray[Any]:
-    """(rows, columns), rescaled, of a single-frame file."""
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))[0]
+def is_inverted(header: Dataset) -> bool:
+    """Whether the voxels have to be turned round for high values to be bright.
+
+    MONOCHROME1 asks that low values be shown bright. Values of CT, PET and nuclear medicine are
+    measurements, which that doesn't touch; others are pictures.
+    """
+    return (
+        header.get("PhotometricInterpretation") == "MONOCHROME1"
+        and header.get("Modality") not in MEASURED
+    )
 
 
-def _check_length(image: Dataset) -> None:
-    """ValueError where uncompressed pixels are cut short, which the decoder would fill up."""
-    if image.file_meta.TransferSyntaxUID.is_encapsulated:
-        return
-    needed = image.Rows * image.Columns * image.BitsAllocated // 8
-    if len(image.PixelData) < needed:
-        raise ValueError(f"expected {needed} bytes of voxels, found {len(image.PixelData)}")
+def _check_bits(where: str, file: Dataset) -> None:
+    """UserError where the stored bits don't begin at the lowest, which GDCM doesn't look at."""
+    lowest = file.HighBit - file.BitsStored + 1
+    if lowest > 0:
+        raise UserError(
+            f"{where}: expected voxels in bits 0 to {file.BitsStored - 1}, found {lowest} to "
+            f"{file.HighBit}; convert the series to NIfTI."
+        )
+
+
+def _decode(file: Dataset, frame: int) -> NDArray[Any]:
+    """Stored values (rows, columns) of a frame, decoded by way of a temporary file."""
+    single = Dataset()
+    # a CT image without rescaling: GDCM gives the stored values as they are
+    single.SOPClassUID, single.SOPInstanceUID = CTImageStorage, generate_uid()
+    single.SamplesPerPixel, single.PhotometricInterpretation = 1, "MONOCHROME2"
+    for keyword in FORM:
+        setattr(single, keyword, file.get(keyword))
+    single.file_meta = FileMetaDataset()
+    content = file.PixelData
+    if file["PixelData"].is_undefined_length:
+        offsets = None
+        if "ExtendedOffsetTable" in file:
+            offsets = (file.ExtendedOffsetTable, file.ExtendedOffsetTableLengths)
+        number = int(file.get("NumberOfFrames") or 1)
+        content = get_frame(content, frame, extended_offsets=offsets, number_of_frames=number)
+        single.file_meta.TransferSyntaxUID = file.file_meta.TransferSyntaxUID
+        single.PixelData = encapsulate([content])
+        single["PixelData"].VR = "OB"
+    else:
+        size = file.Rows * file.Columns * file.BitsAllocated // 8
+        content = content[frame * size : (frame + 1) * size]
+        if len(content) < size:  # which GDCM would fill up
+            raise ValueError(f"expected {size} bytes of voxels, found {len(content)}")
+        little = file.original_encoding[1]
+        single.file_meta.TransferSyntaxUID = (
+            ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        )
+        single.PixelData = content
+        single["PixelData"].VR = "OW"
+    with tempfile.NamedTemporaryFile(suffix=".dcm") as temporary:
+        single.save_as(temporary.name, enforce_file_format=True)
+        return sitk.GetArrayFromImage(sitk.ReadImage(temporary.name, imageIO="GDCMImageIO"))[0]
+
+
+def _inverted(stored: NDArray[Any], file: Dataset) -> NDArray[Any]:
+    """The values turned round within the range of the stored bits."""
+    highest = -1 if file.PixelRepresentation == 1 else 2**file.BitsStored - 1
+    return highest - stored.astype(np.int64)
+
+
+def _rescaled(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
+    """slope x stored + intercept, as whole numbers where both are whole, else as float64."""
+    slope = _number(header, "RescaleSlope", 1.0)
+    intercept = _number(header, "RescaleIntercept", 0.0)
+    values = stored * slope + intercept
+    if slope.is_integer() and intercept.is_integer():
+        for kind in (np.int16, np.int32):
+            limits = np.iinfo(kind)
+            if limits.min <= values.min() and values.max() <= limits.max:
+                return values.astype(kind)
+    return values
+
+
+def _number(header: Dataset, keyword: str, absent: float) -> float:
+    value = header.get(keyword)
+    return absent if value is None else float(value)
+
+
+def _looked_up(stored: NDArray[Any], header: Dataset, file: Dataset) -> NDArray[Any]:
+    """The values that the modality table gives, uint8 or uint16."""
+    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    if slope not in (None, 1) or intercept not in (None, 0):
+        raise ValueError(f"there is a slope of {slope} and an intercept of {intercept} as well")
+    table = Dataset()
+    table.ModalityLUTSequence, table.file_meta = header.ModalityLUTSequence, FileMetaDataset()
+    little = file.original_encoding[1]
+    table.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    # the differences to the table's first value don't fit into the stored type
+    return apply_modality_lut(stored.astype(np.int64), table)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
-from pipeline.imaging.dicom.pixels import PixelReader
+from pipeline.imaging.dicom.pixels import PixelReader, is_inverted
 from pipeline.imaging.dicom.series import Image, Series
 from pipeline.imaging.geometry import LPS_TO_RAS, Geometry
 from pipeline.imaging.volumes import Volume
@@ -45,7 +45,8 @@ def read_series(series: Series) -> tuple[Volume, Series, list[str]]:
     affine[:3, 1] = images[0].axes[1] * spacing[0]
     affine[:3, 2], affine[:3, 3] = step, images[0].position
     volume = Volume(array, Geometry(array.shape, LPS_TO_RAS @ affine))
-    return volume, Series(series.folder, tuple(images)), warnings + of_doubles + of_step
+    warnings += of_doubles + of_step + _of_inversion(images)
+    return volume, Series(series.folder, tuple(images)), warnings
 
 
 def _check_headers(series: Series) -> None:
@@ -61,6 +62,10 @@ def _check_headers(series: Series) -> None:
             )
         elif int(samples) != 1:
             problems.append(f"{image.path}: expected one value a pixel, found {samples} (RGB).")
+        elif header.get("PhotometricInterpretation") == "PALETTE COLOR":
+            problems.append(f"{image.path}: expected one value a pixel, found palette colours.")
+        elif header.get("RescaleSlope") == 0:
+            problems.append(f"{_place(image)}: expected a rescale slope, found 0; get it again.")
         else:
             needed = ("Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
             if lacking := [tag for tag in needed if not header.get(tag)]:
@@ -191,6 +196,19 @@ def _only_step(image: Image) -> tuple[NDArray[np.float64], list[str]]:
     where = "its header" if given else "no header, assumed"
     return _normal(image) * thickness, [
         f"the series is a single slice; its thickness is {thickness:g} mm (from {where})."
+    ]
+
+
+def _of_inversion(images: Sequence[Image]) -> list[str]:
+    """A warning where pixels were turned round."""
+    inverted = [image for image in images if is_inverted(image.header)]
+    if not inverted:
+        return []
+    modality = inverted[0].header.get("Modality") or "unknown"
+    which = "all" if len(inverted) == len(images) else f"{len(inverted)} of {len(images)}"
+    return [
+        f"{which} slices are to be shown with low values bright (MONOCHROME1, modality "
+        f"{modality}): their voxels were inverted, highest stored value for lowest."
     ]
 
 
