@@ -1,13 +1,23 @@
 """A user's own scans: which ones a path holds, and reading one of any format."""
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
-from pipeline.imaging.dicom.series import Series, choose, find_series, has_images
+from pipeline.imaging.dicom.images import NO_DICOM, look
+from pipeline.imaging.dicom.series import (
+    Series,
+    choose,
+    find_series,
+    has_images,
+    other_objects,
+    some,
+)
 from pipeline.imaging.dicom.stack import read_series
 from pipeline.imaging.volumes import HDF5, Volume
 
@@ -49,8 +59,8 @@ class Scan:
 def find(paths: Iterable[Path]) -> list[Source]:
     """The scans in files and folders; folders are searched with all folders below them.
 
-    A folder with DICOM images is one scan. Files that are no volumes are ignored, and so are DICOM
-    reports, segmentations and directory files.
+    Links to folders are followed. A folder with DICOM images is one scan. Files that are no volumes
+    are ignored; folders of DICOM segmentations, plans or reports alone are passed over by name.
 
     Args:
         paths: volume files and folders.
@@ -64,19 +74,22 @@ def find(paths: Iterable[Path]) -> list[Source]:
     found, problems = [], []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = list(_in_folder(path))
+            inside, others = _in_folder(path)
             if not inside:
+                instead = some(others) if others else "none"
                 problems.append(
                     f"{path}: expected volumes ({', '.join(volumes.SUFFIXES)}) or a DICOM series, "
-                    "found none."
+                    f"found {instead}."
                 )
+            elif others:
+                say(f"passed over, no images of the patient: {some(others)}")
             found += inside
-        elif not path.is_file():
+        elif not path.is_file() and not path.is_symlink():
             problems.append(f"{path}: there is no such file or folder.")
         elif volumes.suffix(path) is None:
             problems.append(
-                f"{path}: expected one of {', '.join(volumes.SUFFIXES)}; for DICOM give the folder "
-                "of the series."
+                f"{path}: expected one of {', '.join(volumes.SUFFIXES)}, or the folder of a DICOM "
+                f"series, found {_kind(path)}."
             )
         else:
             found.append(Source(_name(_stem(path)), path))
@@ -107,22 +120,62 @@ def read(source: Source, series: str | None = None) -> Scan:
         chosen = choose(find_series(source.path), series, source.path)
         volume, used, warnings = read_series(chosen)
         return Scan(volume, tuple(warnings), chosen.modality or None, None, used)
+    if source.path.is_symlink() and not source.path.exists():
+        raise UserError(
+            f"{source.path}: expected a volume, found a link to a file that isn't there; get the "
+            "data first (dvc pull, git annex get)."
+        )
     key = HDF5_KEY if volumes.suffix(source.path) in HDF5 else None
     volume = volumes.read(source.path, key)
     return Scan(volume, like=source.path)
 
 
-def _in_folder(folder: Path) -> Iterable[Source]:
-    """Scans below a folder, named after their path relative to it."""
-    for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
+def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
+    """Scans below a folder, named after their path relative to it.
+
+    Returns:
+        The scans; and, of folders without an image, the DICOM files and what they are.
+    """
+    found, others = [], []
+    for place in _folders(folder, set()):
         inner = place.relative_to(folder).parts
-        if any(part.startswith(".") for part in inner):
-            continue
         if has_images(place):
-            yield Source(_name("_".join(inner) or folder.resolve().name), place)
+            # a link's own name, not that of what it leads to
+            name = "_".join(inner) or Path(os.path.abspath(folder)).name
+            found.append(Source(_name(name), place))
+        else:
+            others += [f"{path.relative_to(folder)}: {kind}" for path, kind in other_objects(place)]
         for path in sorted(place.iterdir()):
-            if path.is_file() and volumes.suffix(path) and not path.name.startswith("."):
-                yield Source(_name("_".join([*inner, _stem(path)])), path)
+            if not path.is_dir() and volumes.suffix(path) and not path.name.startswith("."):
+                found.append(Source(_name("_".join([*inner, _stem(path)])), path))
+    return found, others
+
+
+def _folders(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """A folder and all below it by way of links too, each once, but for hidden ones."""
+    real = folder.resolve()
+    if real in seen:
+        return
+    seen.add(real)
+    yield folder
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            yield from _folders(path, seen)
+
+
+def _kind(path: Path) -> str:
+    """What a file that isn't a volume holds, in words."""
+    try:
+        images, kind = look(path)
+    except UserError:
+        return "a link to nothing or damaged DICOM"
+    return (
+        "a file of neither"
+        if kind == NO_DICOM
+        else f"{kind}, one file of a series"
+        if images
+        else kind
+    )
 
 
 def _stem(path: Path) -> str:

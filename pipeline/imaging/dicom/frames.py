@@ -19,6 +19,7 @@ GROUPS = {
         "RescaleIntercept",
         "ModalityLUTSequence",
     ),
+    "FrameContentSequence": ("InStackPositionNumber",),
     **dict.fromkeys(FRAME_TYPES, ("FrameType",)),
 }
 

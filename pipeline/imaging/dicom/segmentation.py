@@ -62,7 +62,7 @@ def write_dicom_seg(
         names: organs; `names[k - 1]` is label k.
     """
     paths = dict.fromkeys(image.path for image in series.images)
-    sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    sources = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in paths]
     shown = [label for label in range(1, len(names) + 1) if (labels == label).any()]
     # segment numbers of a file have no gaps
     numbers = np.zeros(256, np.uint8)

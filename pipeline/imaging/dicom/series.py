@@ -3,101 +3,16 @@
 Messages name the series' number and description, never anything that identifies a patient.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pydicom
-from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.misc import is_dicom
 
 from pipeline.core.errors import UserError
-from pipeline.imaging.dicom.frames import PER_FRAME, SHARED, frame_headers, has_frames
+from pipeline.imaging import volumes
+from pipeline.imaging.dicom.images import NO_DICOM, Image, look
 
-TAGS = [
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "SeriesDescription",
-    "Modality",
-    "ImageType",
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "PixelRepresentation",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "ModalityLUTSequence",
-    "NumberOfFrames",
-    "InstanceNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-    SHARED,
-    PER_FRAME,
-]
-# how many numbers each of these tags holds, where it is present at all
-COUNTS = {
-    "ImagePositionPatient": 3,
-    "ImageOrientationPatient": 6,
-    "PixelSpacing": 2,
-    "Rows": 1,
-    "Columns": 1,
-    "SamplesPerPixel": 1,
-    "RescaleSlope": 1,
-    "RescaleIntercept": 1,
-    "NumberOfFrames": 1,
-    "SliceThickness": 1,
-    "SpacingBetweenSlices": 1,
-}
-# modalities of objects that hold no image of the patient
-NO_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "DOC")
-
-
-@dataclass(frozen=True, eq=False)
-class Image:
-    """One image of a series.
-
-    Attributes:
-        path: its file.
-        header: the tags TAGS of its header; of a frame as a single-frame image would have them.
-        frame: index from 0 in a multi-frame file, None in a single-frame file.
-    """
-
-    path: Path
-    header: Dataset
-    frame: int | None = None
-
-    @property
-    def name(self) -> str:
-        """For messages: the file's name, and its frame or instance number."""
-        if self.frame is not None:
-            return f"{self.path.name} (frame {self.frame + 1})"
-        number = self.header.get("InstanceNumber")
-        return self.path.name if number is None else f"{self.path.name} (instance {number})"
-
-    @property
-    def position(self) -> NDArray[np.float64]:
-        """(3,): centre of the first pixel in the patient, LPS mm."""
-        return np.array(self.header.ImagePositionPatient, float)
-
-    @property
-    def axes(self) -> NDArray[np.float64]:
-        """(2, 3): unit vectors along a row and along a column of pixels, LPS."""
-        return np.reshape(np.array(self.header.ImageOrientationPatient, float), (2, 3))
-
-    @property
-    def plane(self) -> tuple[Any, ...]:
-        """Matrix size, pixel spacing and orientation, rounded: equal in all slices of a volume."""
-        header = self.header
-        spacing = tuple(round(float(side), 4) for side in header.PixelSpacing)
-        return (header.Rows, header.Columns, spacing, *self.axes.round(2).ravel().tolist())
+# as many files with a UID of their own are rather one series than as many
+FEWEST_JOINED = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +22,12 @@ class Series:
     Attributes:
         folder: where the files lie.
         images: at least one.
+        warnings: what is unusual about the files, one sentence each.
     """
 
     folder: Path
     images: tuple[Image, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def uid(self) -> str:
@@ -138,28 +55,35 @@ class Series:
         return f"{words} ({self.modality or 'unknown modality'}, {len(self.images)} images)"
 
 
-def dicom_files(folder: Path) -> list[Path]:
-    """The DICOM files directly in a folder, known by ending or first bytes, sorted by name."""
-    files = (path for path in sorted(folder.iterdir()) if path.is_file())
-    return [path for path in files if path.suffix.lower() in (".dcm", ".ima") or is_dicom(path)]
-
-
 def has_images(folder: Path) -> bool:
-    """Whether an image lies directly in a folder; a DICOM file that can't be read counts as one."""
-    return any(_may_be_image(path) for path in dicom_files(folder))
+    """Whether an image lies directly in a folder; what can't be read or found counts as one."""
+    return any(_may_be_image(path) for path in _files(folder))
+
+
+def other_objects(folder: Path) -> list[tuple[Path, str]]:
+    """DICOM files directly in a folder that hold no image of the patient, and what they are."""
+    looked = ((path, *look(path)) for path in _files(folder))
+    return [(path, kind) for path, images, kind in looked if not images and kind != NO_DICOM]
 
 
 def find_series(folder: Path) -> list[Series]:
     """The image series directly in a folder, sorted by series number, then description.
 
+    Every file is looked at, whatever its name; their warnings name those that hold no image.
+
     Raises:
-        UserError: a DICOM file that can't be read.
+        UserError: a DICOM file that can't be read, or a link to a file that isn't there.
     """
     groups: dict[str, list[Image]] = {}
-    for path in dicom_files(folder):
-        for image in _images(path):
+    others = []
+    for path in _files(folder):
+        images, kind = look(path)
+        for image in images:
             groups.setdefault(str(image.header.get("SeriesInstanceUID", "")), []).append(image)
-    series = [Series(folder, tuple(images)) for images in groups.values()]
+        if not images:
+            others.append(f"{path.name}: {kind}")
+    passed = (f"passed over, no images of the patient: {some(others)}.",) if others else ()
+    series = _joined([Series(folder, tuple(images), passed) for images in groups.values()])
     return sorted(series, key=lambda item: (item.number.zfill(8), item.description, item.uid))
 
 
@@ -172,7 +96,7 @@ def choose(series: Sequence[Series], wanted: str | None, folder: Path) -> Series
         folder: for messages.
 
     Raises:
-        UserError: no series or several fit; the message lists all of them.
+        UserError: no series or several fit; the message lists them.
     """
     if not series:
         raise UserError(f"{folder}: expected a DICOM series of images, found none.")
@@ -180,9 +104,12 @@ def choose(series: Sequence[Series], wanted: str | None, folder: Path) -> Series
     if len(fits) == 1:
         return fits[0]
     names = [(item.number, item.description) for item in series]
-    listed = "; ".join(
-        item.text() if names.count(name) == 1 else f"{item.text()}, UID {item.uid}"
-        for item, name in zip(series, names, strict=True)
+    listed = some(
+        [
+            item.text() if names.count(name) == 1 else f"{item.text()}, UID {item.uid}"
+            for item, name in zip(series, names, strict=True)
+        ],
+        number=20,
     )
     if wanted is None:
         found = f"found {len(series)} series; choose by number, description or UID with --series"
@@ -191,36 +118,62 @@ def choose(series: Sequence[Series], wanted: str | None, folder: Path) -> Series
     raise UserError(f"{folder}: {found}: {listed}.")
 
 
+def some(items: Sequence[str], number: int = 5) -> str:
+    """The first items as a list in words, and how many more there are."""
+    more = f" and {len(items) - number} more" if len(items) > number else ""
+    return "; ".join(items[:number]) + more
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files and links to none directly in a folder that may be DICOM, sorted by name."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if not path.is_dir() and not path.name.startswith(".") and volumes.suffix(path) is None
+    ]
+
+
 def _may_be_image(path: Path) -> bool:
     try:
-        return bool(_images(path))
+        return bool(look(path)[0])
     except UserError:
         return True
 
 
-def _images(path: Path) -> list[Image]:
-    """The images of a file: none, one, or one for each frame."""
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
-        if "Rows" not in header or header.get("Modality") in NO_IMAGES:
-            return []
-        images = [Image(path, header)]
-        if has_frames(header):
-            frames = enumerate(frame_headers(header))
-            images = [Image(path, frame, index) for index, frame in frames]
-        for image in images:
-            _check_values(image.header)
-        return images
-    except Exception as error:  # a damaged header fails anywhere, as late as a value is looked at
-        raise UserError(f"{path}: can't be read as DICOM ({error}); get it again.") from None
+def _joined(series: Sequence[Series]) -> list[Series]:
+    """The series, those of one file each put together where they can only be one.
 
-
-def _check_values(header: Dataset) -> None:
-    """Decode every value; ValueError where a tag doesn't hold the numbers that COUNTS says."""
-    for element in header:
-        count = COUNTS.get(element.keyword)
-        if count is None or element.is_empty:
+    Some programs that remove patients' names give each file a series UID of its own.
+    """
+    single: dict[tuple[str, ...], list[Series]] = {}
+    joined = []
+    for item in series:
+        if len(item.images) > 1 or item.images[0].frame is not None:
+            joined.append(item)
+        else:
+            name = (item.number, item.description, item.modality)
+            single.setdefault(name, []).append(item)
+    for parts in single.values():
+        images = tuple(part.images[0] for part in parts)
+        if len(parts) < FEWEST_JOINED or not _are_slices(images):
+            joined += parts
             continue
-        numbers = np.atleast_1d(np.array(element.value, float))
-        if len(numbers) != count or not np.isfinite(numbers).all():
-            raise ValueError(f"{element.keyword}: expected {count} numbers, found {element.value}")
+        warning = (
+            f"each of {len(images)} files has a series UID of its own; they were read as one "
+            "series, since number, description and orientation are the same."
+        )
+        joined.append(Series(parts[0].folder, images, (*parts[0].warnings, warning)))
+    return joined
+
+
+def _are_slices(images: Iterable[Image]) -> bool:
+    """Whether images are numbered one by one and lie in parallel planes."""
+    first, *others = images
+    numbers = {image.header.get("InstanceNumber") for image in (first, *others)}
+    tags = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+    return (
+        None not in numbers
+        and len(numbers) == 1 + len(others)
+        and all(image.header.get(tag) for image in (first, *others) for tag in tags)
+        and all(first.same_plane(other) for other in others)
+    )

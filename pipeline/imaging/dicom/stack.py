@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
+from pipeline.imaging.dicom.images import Image
 from pipeline.imaging.dicom.pixels import PixelReader, is_inverted
-from pipeline.imaging.dicom.series import Image, Series
+from pipeline.imaging.dicom.selection import missing_at_the_ends, slices
+from pipeline.imaging.dicom.series import Series, some
 from pipeline.imaging.geometry import LPS_TO_RAS, Geometry
 from pipeline.imaging.volumes import Volume
 
@@ -31,8 +33,7 @@ def read_series(series: Series) -> tuple[Volume, Series, list[str]]:
         UserError: RGB images, slices without a position, missing slices, different slices at one
             place, uneven distances, several orientations or sizes, or damaged voxels.
     """
-    _check_headers(series)
-    images, warnings = _without_localizers(series)
+    images, warnings = slices(series)
     images = _sorted(images)
     with PixelReader() as pixels:
         images, of_doubles = _without_doubles(series, images, pixels)
@@ -45,65 +46,9 @@ def read_series(series: Series) -> tuple[Volume, Series, list[str]]:
     affine[:3, 1] = images[0].axes[1] * spacing[0]
     affine[:3, 2], affine[:3, 3] = step, images[0].position
     volume = Volume(array, Geometry(array.shape, LPS_TO_RAS @ affine))
-    warnings += of_doubles + of_step + _of_inversion(images)
-    return volume, Series(series.folder, tuple(images)), warnings
-
-
-def _check_headers(series: Series) -> None:
-    """Refuse images that are no slices of a volume; the error lists all of them."""
-    problems = []
-    for image in series.images:
-        header = image.header
-        frames, samples = header.get("NumberOfFrames"), header.get("SamplesPerPixel", 1)
-        if frames is not None and int(frames) > 1:
-            problems.append(
-                f"{image.path}: expected frames that say where they lie, found {frames} without "
-                "functional groups: a film or screenshots? Convert the series to NIfTI."
-            )
-        elif int(samples) != 1:
-            problems.append(f"{image.path}: expected one value a pixel, found {samples} (RGB).")
-        elif header.get("PhotometricInterpretation") == "PALETTE COLOR":
-            problems.append(f"{image.path}: expected one value a pixel, found palette colours.")
-        elif header.get("RescaleSlope") == 0:
-            problems.append(f"{_place(image)}: expected a rescale slope, found 0; get it again.")
-        else:
-            needed = ("Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-            if lacking := [tag for tag in needed if not header.get(tag)]:
-                problems.append(
-                    f"{_place(image)}: expected a slice of a volume, found no "
-                    f"{' or '.join(lacking)}: "
-                    "a screenshot or scanned document?"
-                )
-    if problems:
-        raise UserError(problems)
-
-
-def _without_localizers(series: Series) -> tuple[list[Image], list[str]]:
-    """The images of one size and orientation, and a warning that names those left out."""
-    kept: list[Image] = []
-    dropped: list[Image] = []
-    for image in series.images:
-        kind = [str(word).upper() for word in image.header.get("ImageType") or []]
-        (dropped if "LOCALIZER" in kind or "SCOUT" in kind else kept).append(image)
-    planes: dict[tuple[Any, ...], list[Image]] = {}
-    for image in kept:
-        planes.setdefault(image.plane, []).append(image)
-    if not planes:
-        raise UserError(f"{series.folder}: the series has only localizers, no volume.")
-    largest = max(planes.values(), key=len)
-    odd = [image for image in kept if not any(image is other for other in largest)]
-    # a few images of another orientation are localizers that aren't marked as such
-    if len(odd) > max(3, len(largest) // 10) or len(odd) >= len(largest):
-        raise UserError(
-            f"{series.folder}: expected slices of one size and orientation, found {len(planes)} "
-            f"kinds of {', '.join(str(len(group)) for group in planes.values())} images; keep the "
-            "images of one volume."
-        )
-    dropped += odd
-    if not dropped:
-        return list(largest), []
-    names = ", ".join(image.name for image in dropped)
-    return list(largest), [f"left out as localizers or of another orientation: {names}."]
+    found = (*warnings, *of_doubles, *of_step, *missing_at_the_ends(series, images))
+    used = Series(series.folder, tuple(images), (*series.warnings, *found, *_of_inversion(images)))
+    return volume, used, list(used.warnings)
 
 
 def _sorted(images: Iterable[Image]) -> list[Image]:
@@ -140,9 +85,9 @@ def _without_doubles(
     if different:
         raise UserError(
             f"{series.folder}: expected one slice at each place, found different ones: "
-            f"{_some(different)}; keep one acquisition (phase, echo) of the series."
+            f"{some(different)}; keep one acquisition (phase, echo) of the series."
         )
-    return kept, [f"left out, the same slice twice: {_some(doubles)}."] if doubles else []
+    return kept, [f"left out, the same slice twice: {some(doubles)}."] if doubles else []
 
 
 def _step(series: Series, images: list[Image]) -> tuple[NDArray[np.float64], list[str]]:
@@ -163,7 +108,7 @@ def _step(series: Series, images: list[Image]) -> tuple[NDArray[np.float64], lis
     ]
     if missing:
         raise UserError(
-            f"{series.folder}: slices are missing: {_some(missing)}, where slices lie "
+            f"{series.folder}: slices are missing: {some(missing)}, where slices lie "
             f"{usual:.3g} mm apart; get the whole series."
         )
     step = (images[-1].position - images[0].position) / (len(images) - 1)
@@ -223,7 +168,7 @@ def _voxels(images: Sequence[Image], reader: PixelReader) -> NDArray[Any]:
         pixels = _read(reader, image)
         if pixels.shape != first.shape:
             raise UserError(
-                f"{_place(image)}: expected {first.shape[0]} x {first.shape[1]} pixels, found "
+                f"{image.place}: expected {first.shape[0]} x {first.shape[1]} pixels, found "
                 f"{' x '.join(map(str, pixels.shape))}; damaged?"
             )
         if (wider := np.result_type(stack, pixels)) != stack.dtype:
@@ -234,14 +179,3 @@ def _voxels(images: Sequence[Image], reader: PixelReader) -> NDArray[Any]:
 
 def _read(reader: PixelReader, image: Image) -> NDArray[Any]:
     return reader.read(image.path, image.header, image.frame)
-
-
-def _place(image: Image) -> str:
-    """The image's file and frame, for messages."""
-    return f"{image.path}" if image.frame is None else f"{image.path}: frame {image.frame + 1}"
-
-
-def _some(items: Sequence[str], number: int = 5) -> str:
-    """The first items as a list in words, and how many more there are."""
-    more = f" and {len(items) - number} more" if len(items) > number else ""
-    return "; ".join(items[:number]) + more
