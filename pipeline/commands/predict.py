@@ -224,6 +224,8 @@ def predict_scan(
     scan = scans.read(source, wanted.series)
     if wanted.dicom_seg and scan.series is None:
         raise UserError(f"{source.path}: --dicom-seg needs a DICOM series, this is none.")
+    target = out / f"{source.name}{_ending(source, wanted)}"
+    label_volumes.check_grid(target, scan.volume.geometry, scan.like)
     bounds = find_bounds(source.name, scan, predictor.rule)
     images = ScanSlices(scan, bounds, predictor.spacing_mm)
     warnings = [*scan.warnings, *_shape_hints(scan), *bounds.warnings]
@@ -233,7 +235,6 @@ def predict_scan(
     labels = _label(source.name, images, predictor, out, wanted)
     geometry, chosen = scan.volume.geometry, labels[wanted.stage]
     restored = restore_labels(chosen, geometry)
-    target = out / f"{source.name}{_ending(source, wanted)}"
     label_volumes.write_labels(target, restored, geometry, scan.like)
     if wanted.overlay:
         # drawing takes longer to import than predicting a slice

@@ -51,6 +51,25 @@ def format_for(like: Path | None) -> str:
     return {".mhd": ".mha"}.get(ending, ending) if ending in (*FORMATS, ".mhd") else ".nii.gz"
 
 
+def check_grid(path: Path, geometry: Geometry, like: Path | None = None) -> None:
+    """Refuse a label map whose format can't hold the grid of its source, before there are labels.
+
+    Args:
+        path, geometry, like: as for `write_labels`.
+
+    Raises:
+        UserError: a sheared grid (gantry tilt), which only NIfTI can hold.
+    """
+    if str(path).endswith(NIFTI) or like_suffix(like) in volumes.ITK:
+        return
+    direction = geometry.affine[:3, :3] / geometry.spacing
+    if np.abs(direction.T @ direction - np.eye(3)).max() > ORTHOGONAL:
+        raise UserError(
+            f"{path}: {path.suffix} has no place for the source's sheared grid (gantry tilt); "
+            "write NIfTI: --format nii.gz."
+        )
+
+
 def write_labels(
     path: Path, labels: NDArray[np.uint8], geometry: Geometry, like: Path | None = None
 ) -> None:
@@ -74,7 +93,8 @@ def write_labels(
         else:
             volumes.write_nifti(path, labels, geometry.affine)
         return
-    image = _itk_image(path, labels, geometry, like)
+    check_grid(path, geometry, like)
+    image = _itk_image(labels, geometry, like)
     with atomic_path(path) as temporary:
         sitk.WriteImage(image, str(temporary), useCompression=True)
         if like is not None and path.suffix == like_suffix(like) == ".nrrd":
@@ -95,9 +115,7 @@ def _nifti_header(like: Path) -> nib.Nifti1Header:
     return header
 
 
-def _itk_image(
-    path: Path, labels: NDArray[np.uint8], geometry: Geometry, like: Path | None
-) -> sitk.Image:
+def _itk_image(labels: NDArray[np.uint8], geometry: Geometry, like: Path | None) -> sitk.Image:
     """The label map as ITK's image, its grid that of the source."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(labels.transpose()))
     if like_suffix(like) in volumes.ITK:
@@ -111,11 +129,6 @@ def _itk_image(
             return image
     affine = LPS_TO_RAS @ geometry.affine
     direction = affine[:3, :3] / geometry.spacing
-    if np.abs(direction.T @ direction - np.eye(3)).max() > ORTHOGONAL:
-        raise UserError(
-            f"{path}: {path.suffix} has no place for the source's sheared grid (gantry tilt); "
-            "write NIfTI: --format nii.gz."
-        )
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetSpacing(geometry.spacing)
     image.SetDirection(direction.ravel().tolist())

@@ -15,6 +15,8 @@ from pipeline.imaging.dicom.series import Series, some
 
 # images turned less than this against the others (direction cosines) are no localizers
 ACROSS = 0.1
+# how far two direction vectors may be from perpendicular unit vectors, for rounding
+SQUARE = 0.02
 
 
 def slices(series: Series) -> tuple[list[Image], list[str]]:
@@ -103,7 +105,7 @@ def _problem(image: Image) -> str:
         )
     if not (image.spacing > 0).all():
         return f"{image.place}: expected a pixel spacing above 0, found {header.PixelSpacing}."
-    if np.abs(image.axes @ image.axes.T - np.eye(2)).max() > ACROSS:
+    if np.abs(image.axes @ image.axes.T - np.eye(2)).max() > SQUARE:
         return (
             f"{image.place}: expected two perpendicular unit vectors as ImageOrientationPatient, "
             f"found {header.ImageOrientationPatient}."

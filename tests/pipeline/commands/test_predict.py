@@ -276,6 +276,23 @@ def test_gantry_tilt_goes_through_with_a_warning(tmp_path):
     np.testing.assert_allclose(found.affine[:3, 2], (0, -0.8, 3), rtol=1e-6)
 
 
+class Unused(Threshold):
+    def forward(self, image: torch.Tensor) -> Segmentation:
+        raise AssertionError("predicted in vain")
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+def test_a_format_without_room_for_tilt_is_refused_before_predicting(tmp_path, ending):
+    write_series(tmp_path / "series", tiny_image((5, SIDE, SIDE)), step=(0, 0.8, 3.0))
+    sheared = AFFINE.copy()
+    sheared[1, 2] = 1
+    nifti = save_nifti(tmp_path / "a.nii.gz", tiny_image(), sheared)
+    for path in (tmp_path / "series", nifti):
+        with pytest.raises(UserError, match="no place for the source's sheared grid .* nii.gz"):
+            predict(path, tmp_path / "out", threshold(model=Unused()), ending=ending)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_segmentation_without_any_organ_is_not_written(tmp_path):
     array = np.linspace(-1000, 60, 5 * SIDE * SIDE).reshape(5, SIDE, SIDE).astype(np.int16)
     write_series(tmp_path / "series", array)
