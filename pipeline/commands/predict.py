@@ -341,11 +341,15 @@ def _write_seg(
     """Write the DICOM Segmentation; if that isn't possible, the reason is given as a warning."""
     from pipeline.imaging.dicom.segmentation import obstacle, write_dicom_seg
 
-    if warning := obstacle(labels, series):
-        say(f"warning: {source.name}: {warning}")
-        return [warning]
-    write_dicom_seg(out / f"{source.name}.seg.dcm", labels, series, names)
-    return []
+    warning = obstacle(labels, series)
+    if warning is None:
+        try:
+            write_dicom_seg(out / f"{source.name}.seg.dcm", labels, series, names)
+            return []
+        except UserError as error:
+            warning = str(error)
+    say(f"warning: {source.name}: {warning}")
+    return [warning]
 
 
 def _write_review(

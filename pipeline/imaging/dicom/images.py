@@ -162,6 +162,8 @@ def look(path: Path) -> tuple[list[Image], str]:
             if not named:
                 return [], NO_DICOM
             raise ValueError("found neither an image nor the kind of object that it is")
+        if "Rows" not in header and "Image Storage" in UID(kind or "").name:
+            raise ValueError(f"expected an image, found a {_words(header, kind)} without Rows")
         return _images(path, header, kind), _words(header, kind)
     except Exception as error:  # a damaged header fails anywhere, as late as a value is looked at
         raise UserError(f"{path}: can't be read as DICOM ({error}); get it again.") from None

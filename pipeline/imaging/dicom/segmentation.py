@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import Code, codes
 
 from hsam.version import __version__
+from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_path
 from pipeline.imaging.colours import organ_colour, rgb
 from pipeline.imaging.dicom.series import Series
@@ -41,6 +42,11 @@ def obstacle(labels: NDArray[np.uint8], series: Series) -> str | None:
     """One sentence on why these labels can't be written as a Segmentation; None if they can."""
     if not labels.any():
         return "no organ was found, and a DICOM Segmentation without one can't be written."
+    if len({image.header.get("SeriesInstanceUID") for image in series.images}) > 1:
+        return (
+            "no DICOM Segmentation was written: it refers to one series, and the files have "
+            "several series UIDs."
+        )
     paths = {image.path for image in series.images}
     if series.images[0].frame is not None and len(paths) > 1:
         return (
@@ -60,14 +66,34 @@ def write_dicom_seg(
         labels: (column, row, slice), for which `obstacle` gives None; 0 is the background.
         series: the source, its images in the order of the slices.
         names: organs; `names[k - 1]` is label k.
+
+    Raises:
+        UserError: headers of the source that lack what a Segmentation repeats.
     """
+    try:
+        segmentation = _segmentation(labels, series, names)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # the error's own words may hold the patient's
+        lacking = getattr(error, "name", None)
+        reason = f"lack {lacking}" if lacking else "have values that DICOM doesn't allow"
+        raise UserError(
+            f"no DICOM Segmentation was written: the headers in {series.folder} {reason}."
+        ) from None
+    with atomic_path(path) as temporary:
+        segmentation.save_as(temporary)
+
+
+def _segmentation(
+    labels: NDArray[np.uint8], series: Series, names: Sequence[str]
+) -> hd.seg.Segmentation:
+    """The Segmentation of a label map, as for `write_dicom_seg`."""
     paths = dict.fromkeys(image.path for image in series.images)
     sources = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in paths]
     shown = [label for label in range(1, len(names) + 1) if (labels == label).any()]
     # segment numbers of a file have no gaps
     numbers = np.zeros(256, np.uint8)
     numbers[shown] = range(1, len(shown) + 1)
-    segmentation = hd.seg.Segmentation(
+    return hd.seg.Segmentation(
         source_images=sources,
         pixel_array=_in_order(numbers[labels.transpose(2, 1, 0)], series, sources[0]),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
@@ -85,8 +111,6 @@ def write_dicom_seg(
         device_serial_number="none",
         series_description=DESCRIPTION,
     )
-    with atomic_path(path) as temporary:
-        segmentation.save_as(temporary)
 
 
 def _in_order(slices: NDArray[np.uint8], series: Series, source: Dataset) -> NDArray[np.uint8]:

@@ -301,6 +301,26 @@ def test_a_segmentation_without_any_organ_is_not_written(tmp_path):
     assert not (tmp_path / "out" / "series.seg.dcm").exists()
 
 
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"PatientBirthDate": None}, "lack PatientBirthDate"),
+        ({"StudyInstanceUID": None}, "lack StudyInstanceUID"),
+        ({"SeriesInstanceUID": ""}, "the files have several series UIDs"),
+    ],
+)
+def test_headers_that_allow_no_segmentation_are_warned_of(tmp_path, tags, reason):
+    array = np.random.default_rng(2).integers(-1000, 1000, (5, SIDE, SIDE), np.int16)
+    for path in write_series(tmp_path / "series", array):
+        changed(path, **tags)
+        if "SeriesInstanceUID" in tags:
+            changed(path, SeriesInstanceUID=pydicom.uid.generate_uid())
+    record = predict(tmp_path / "series", tmp_path / "out", dicom_seg=True)
+    assert any(reason in warning for warning in record["warnings"])
+    assert (tmp_path / "out" / "series.nii.gz").is_file()
+    assert not (tmp_path / "out" / "series.seg.dcm").exists()
+
+
 def test_a_segmentation_needs_dicom(tmp_path):
     path = save_nifti(tmp_path / "a.nii.gz", tiny_image())
     with pytest.raises(UserError, match="--dicom-seg needs a DICOM series"):

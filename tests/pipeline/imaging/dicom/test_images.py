@@ -143,6 +143,15 @@ def test_empty_files_with_the_ending_of_dicom_are_refused(tmp_path, content):
         read(tmp_path)
 
 
+def test_an_image_that_is_cut_off_in_its_header_is_refused(tmp_path):
+    for path in (write_series(tmp_path / "a", HU)[-1], write_enhanced(tmp_path / "b" / "c", HU)):
+        image = pydicom.dcmread(path)
+        del image.Rows, image.PixelData
+        image.save_as(path)
+        with pytest.raises(UserError, match="expected an image, found a .*CT Image .CT. without R"):
+            find_series(path.parent)
+
+
 # links
 
 
