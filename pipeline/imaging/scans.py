@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
-from pipeline.imaging.dicom.images import NO_DICOM, look
+from pipeline.imaging.dicom.images import NO_DICOM, leads_nowhere, look
 from pipeline.imaging.dicom.series import (
     Series,
     choose,
@@ -84,7 +84,7 @@ def find(paths: Iterable[Path]) -> list[Source]:
             elif others:
                 say(f"passed over, no images of the patient: {some(others)}")
             found += inside
-        elif not path.is_file() and not path.is_symlink():
+        elif not path.is_file() and not leads_nowhere(path):
             problems.append(f"{path}: there is no such file or folder.")
         elif volumes.suffix(path) is None:
             problems.append(
@@ -120,7 +120,7 @@ def read(source: Source, series: str | None = None) -> Scan:
         chosen = choose(find_series(source.path), series, source.path)
         volume, used, warnings = read_series(chosen)
         return Scan(volume, tuple(warnings), chosen.modality or None, None, used)
-    if source.path.is_symlink() and not source.path.exists():
+    if leads_nowhere(source.path):
         raise UserError(
             f"{source.path}: expected a volume, found a link to a file that isn't there; get the "
             "data first (dvc pull, git annex get)."
@@ -146,7 +146,8 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
         else:
             others += [f"{path.relative_to(folder)}: {kind}" for path, kind in other_objects(place)]
         for path in sorted(place.iterdir()):
-            if not path.is_dir() and volumes.suffix(path) and not path.name.startswith("."):
+            named = volumes.suffix(path) is not None and not path.name.startswith(".")
+            if named and (path.is_file() or leads_nowhere(path)):
                 found.append(Source(_name("_".join([*inner, _stem(path)])), path))
     return found, others
 

@@ -66,6 +66,7 @@ COUNTS = {
     "RescaleIntercept": 1,
     "NumberOfFrames": 1,
     "InstanceNumber": 1,
+    "InStackPositionNumber": 1,
     "ImagesInAcquisition": 1,
     "NumberOfSlices": 1,
     "InConcatenationTotalNumber": 1,
@@ -145,13 +146,16 @@ def look(path: Path) -> tuple[list[Image], str]:
     Raises:
         UserError: a link to nothing, or a DICOM file that can't be read.
     """
-    if not path.exists():
+    if leads_nowhere(path):
         raise UserError(
             f"{path}: expected a file, found a link to one that isn't there; get the data first "
             "(dvc pull, git annex get)."
         )
-    with open(path, "rb") as file:
-        start = file.read(132)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(132)
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}).") from None
     named = path.suffix.lower() in ENDINGS or start[128:] == b"DICM"
     if not named and not _begins_like_dicom(start):
         return [], NO_DICOM
@@ -167,6 +171,11 @@ def look(path: Path) -> tuple[list[Image], str]:
         return _images(path, header, kind), _words(header, kind)
     except Exception as error:  # a damaged header fails anywhere, as late as a value is looked at
         raise UserError(f"{path}: can't be read as DICOM ({error}); get it again.") from None
+
+
+def leads_nowhere(path: Path) -> bool:
+    """Whether a path is a link to what isn't there."""
+    return path.is_symlink() and not path.exists()
 
 
 def _begins_like_dicom(start: bytes) -> bool:

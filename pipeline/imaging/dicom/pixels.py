@@ -61,6 +61,9 @@ class PixelReader:
             stored = _decode(self._file, frame or 0)
         except UserError:
             raise
+        except OSError as error:  # no room for the temporary file
+            reason = error.strerror or type(error).__name__
+            raise UserError(f"{where}: its voxels can't be read ({reason}).") from None
         except Exception:  # decoders and pydicom raise errors of many types
             raise UserError(
                 f"{where}: its voxels can't be read, they are damaged or truncated; get it again."

@@ -59,14 +59,17 @@ def slices(series: Series) -> tuple[list[Image], list[str]]:
     ]
 
 
-def missing_at_the_ends(series: Series, images: Sequence[Image]) -> list[str]:
+def missing_by_headers(series: Series, images: Sequence[Image]) -> list[str]:
     """Warnings where the headers say that there are more slices than were found.
+
+    The places of the slices show no gap at either end of a stack, and none where every other one
+    is missing.
 
     Args:
         series: all images that were found.
         images: the slices, in the order of their places.
     """
-    return [*_missing_before(series, images), *_missing_of_all(series, images)]
+    return [*_missing_by_number(series, images), *_missing_of_all(series, images)]
 
 
 def _check_headers(series: Series) -> None:
@@ -78,7 +81,8 @@ def _check_headers(series: Series) -> None:
             f"side by side: {some([image.name for image in tiled])}; convert the series to NIfTI, "
             "for example with dcm2niix."
         )
-    if problems := [text for image in series.images if (text := _problem(image))]:
+    problems = [text for image in series.images if (text := _problem(image))]
+    if problems := problems or _without_scale(series):
         raise UserError(problems)
 
 
@@ -111,6 +115,20 @@ def _problem(image: Image) -> str:
             f"found {header.ImageOrientationPatient}."
         )
     return ""
+
+
+def _without_scale(series: Series) -> list[str]:
+    """A sentence where some images say how their values are to be scaled and others don't."""
+    tags = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
+    lacking = [
+        image.name for image in series.images if all(image.header.get(tag) is None for tag in tags)
+    ]
+    if len(lacking) in (0, len(series.images)):
+        return []
+    return [
+        f"{series.folder}: expected a rescale slope and intercept in every image, found none in "
+        f"{some(lacking)}; get the series again."
+    ]
 
 
 def _is_tiled(image: Image) -> bool:
@@ -156,19 +174,29 @@ def _check_turns(series: Series, reference: Image, odd: Sequence[Image]) -> None
         )
 
 
-def _missing_before(series: Series, images: Sequence[Image]) -> list[str]:
-    """A warning where the images' numbers begin above 1."""
-    numbers = {image: _number(image) for image in series.images}
-    known = [number for number in numbers.values() if number is not None]
-    if len(known) < len(numbers) or min(known) <= 1:
+def _missing_by_number(series: Series, images: Sequence[Image]) -> list[str]:
+    """Warnings where the images' numbers don't begin at 1, or leave some out."""
+    numbers = {_number(image) for image in series.images}
+    known = {number for number in numbers if number is not None}
+    if known != numbers:
         return []
     first = min(known)
-    ends = {_number(images[0]): "before the first", _number(images[-1]): "after the last"}
-    where = ends.get(first, "among or beyond the slices")
-    return [
-        f"images are numbered from {first}, not from 1: up to {first - 1} slices may be missing "
-        f"{where} of the stack."
-    ]
+    warnings = []
+    if first > 1:
+        ends = {_number(images[0]): "before the first", _number(images[-1]): "after the last"}
+        where = ends.get(first, "among or beyond the slices")
+        warnings.append(
+            f"images are numbered from {first}, not from 1: up to {first - 1} slices may be "
+            f"missing {where} of the stack."
+        )
+    used = [number for image in images if (number := _number(image)) is not None]
+    low, high = min(used), max(used)
+    if lacking := high - low + 1 - sum(low <= number <= high for number in known):
+        warnings.append(
+            f"of the numbers {low} to {high} of images, {lacking} aren't there: slices may be "
+            "missing, though those that are there lie at even distances."
+        )
+    return warnings
 
 
 def _missing_of_all(series: Series, images: Sequence[Image]) -> list[str]:

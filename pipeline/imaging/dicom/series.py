@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
-from pipeline.imaging.dicom.images import NO_DICOM, Image, look
+from pipeline.imaging.dicom.images import NO_DICOM, Image, leads_nowhere, look
 
 # as many files with a UID of their own are rather one series than as many
 FEWEST_JOINED = 3
@@ -129,7 +129,9 @@ def _files(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.iterdir())
-        if not path.is_dir() and not path.name.startswith(".") and volumes.suffix(path) is None
+        if (path.is_file() or leads_nowhere(path))
+        and not path.name.startswith(".")
+        and volumes.suffix(path) is None
     ]
 
 

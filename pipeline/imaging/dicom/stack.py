@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import UserError
 from pipeline.imaging.dicom.images import Image
 from pipeline.imaging.dicom.pixels import PixelReader, is_inverted
-from pipeline.imaging.dicom.selection import missing_at_the_ends, slices
+from pipeline.imaging.dicom.selection import missing_by_headers, slices
 from pipeline.imaging.dicom.series import Series, some
 from pipeline.imaging.geometry import LPS_TO_RAS, Geometry
 from pipeline.imaging.volumes import Volume
@@ -46,7 +46,7 @@ def read_series(series: Series) -> tuple[Volume, Series, list[str]]:
     affine[:3, 1] = images[0].axes[1] * spacing[0]
     affine[:3, 2], affine[:3, 3] = step, images[0].position
     volume = Volume(array, Geometry(array.shape, LPS_TO_RAS @ affine))
-    found = (*warnings, *of_doubles, *of_step, *missing_at_the_ends(series, images))
+    found = (*warnings, *of_doubles, *of_step, *missing_by_headers(series, images))
     used = Series(series.folder, tuple(images), (*series.warnings, *found, *_of_inversion(images)))
     return volume, used, list(used.warnings)
 

@@ -1,5 +1,6 @@
 """Files as DICOM: with and without preamble, and what those without images are."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -187,6 +188,15 @@ def test_links_to_nothing_are_refused_by_name(tmp_path):
     for source in found:
         with pytest.raises(UserError, match=r"found a link to .* isn't there; get the data first"):
             scans.read(source)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_pipes_are_not_waited_for(tmp_path):
+    write_series(tmp_path / "ct", HU)
+    os.mkfifo(tmp_path / "ct" / "pipe")
+    os.mkfifo(tmp_path / "scan.nii")
+    assert [source.name for source in scans.find([tmp_path])] == ["ct"]
+    assert read(tmp_path / "ct")[1] == []
 
 
 # a series UID for each file

@@ -90,6 +90,13 @@ def test_a_gap_after_the_last_image_shows(tmp_path, tags, message):
     assert any(message in warning for warning in read(tmp_path)[1])
 
 
+def test_every_other_slice_missing_shows(tmp_path):
+    write_series(tmp_path, HU, skip=range(1, 10, 2))
+    values, (warning,) = read(tmp_path)
+    assert np.array_equal(values, HU[::2])
+    assert "of the numbers 1 to 9 of images, 4 aren't there" in warning
+
+
 def test_whole_acquisitions_have_no_gap(tmp_path):
     tags = {"ImagesInAcquisition": 5, "AcquisitionNumber": 1}
     for path in write_series(tmp_path, HU, **tags)[5:]:
@@ -138,6 +145,16 @@ def test_mosaics_are_refused_with_advice(tmp_path, mark):
         image.save_as(path)
     with pytest.raises(UserError, match=r"found mosaics.* convert the series to NIfTI, .*dcm2niix"):
         read(tmp_path)
+
+
+def test_a_slice_without_scale_among_others_is_refused(tmp_path):
+    paths = write_series(tmp_path, HU)
+    changed(paths[2], RescaleSlope=None, RescaleIntercept=None)
+    with pytest.raises(UserError, match=r"found none in image014.dcm .instance 3.; get the series"):
+        read(tmp_path)
+    for path in paths[:2] + paths[3:]:
+        changed(path, RescaleSlope=None, RescaleIntercept=None)
+    assert np.array_equal(read(tmp_path)[0], HU + 1024)
 
 
 @pytest.mark.parametrize(
