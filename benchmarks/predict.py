@@ -74,7 +74,7 @@ def ways(
     backbone: str, image_size: int, batch: int, device: str
 ) -> dict[str, Callable[[NDArray[np.float32]], object]]:
     """Name to what labels a volume."""
-    model = hsam.for_inference(build(backbone, image_size), device)
+    model = hsam.for_inference(build(backbone, image_size), device, half_encoder=device == "cuda")
     return {
         "plain": PlainPrediction(backbone, image_size, device),
         "here": lambda images: predict_volume(model, images, batch_size=batch, device=device),

@@ -20,8 +20,9 @@ from slices import SIDE
 
 import hsam
 from pipeline.core.params.load import load
+from pipeline.inference.precision import set_tf32
 from pipeline.training.batches import Batches
-from pipeline.training.devices import make_fabric, set_tf32
+from pipeline.training.devices import make_fabric
 from pipeline.training.step import Trainer, training_step
 
 CLASSES = 9

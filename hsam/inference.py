@@ -6,13 +6,23 @@ from torch import Tensor, nn
 from hsam.lora import merge_lora
 from hsam.model import SegmentationModel
 
+# layers whose products autocast computes in bfloat16
+_PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+
 
 class HalfEncoder(nn.Module):
-    """An image encoder that computes in bfloat16 (autocast); its output is float32."""
+    """An image encoder that computes its products in bfloat16 (autocast); its output is float32.
+
+    The weights of those products are kept in bfloat16, so that no forward pass converts them.
+    """
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
+        for layer in encoder.modules():
+            if isinstance(layer, _PRODUCTS):
+                for parameter in layer.parameters(recurse=False):
+                    parameter.data = parameter.data.to(torch.bfloat16)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, D, G, G), float32."""
@@ -21,15 +31,18 @@ class HalfEncoder(nn.Module):
             return embedding.float()
 
 
-def for_inference(model: SegmentationModel, device: str = "cpu") -> SegmentationModel:
+def for_inference(
+    model: SegmentationModel, device: str = "cpu", *, half_encoder: bool = False
+) -> SegmentationModel:
     """Prepare a trained model for prediction, in place.
 
-    It is moved to the device and put in eval mode, and its LoRA is merged. On CUDA the encoder
-    computes in bfloat16, and `save` can't store the model any more; everything else is float32.
+    It is moved to the device and put in eval mode, and its LoRA is merged.
 
     Args:
         model: a trained model.
         device: "cpu" or "cuda".
+        half_encoder: compute the encoder's products in bfloat16; `save` can't store the model any
+            more. Everything else stays float32.
 
     Returns:
         the same model.
@@ -37,6 +50,6 @@ def for_inference(model: SegmentationModel, device: str = "cpu") -> Segmentation
     model = model.to(device).eval()
     merge_lora(model)
     encoder = getattr(model, "image_encoder", None)
-    if encoder is not None and torch.device(device).type == "cuda":
+    if encoder is not None and half_encoder:
         model.image_encoder = HalfEncoder(encoder)
     return model

@@ -29,6 +29,8 @@ def save(
     class_names: list[str] | None = None,
     intensity: dict[str, Any] | None = None,
     preparation: dict[str, Any] | None = None,
+    resizing: str | None = None,
+    data_set: str | None = None,
 ) -> Path:
     """Save a model.
 
@@ -38,6 +40,8 @@ def save(
         class_names: names of the organs in class order, without the background.
         intensity: how voxel values were mapped to [0, 1], as JSON values; stored as given.
         preparation: how slices were prepared otherwise, as JSON values; stored as given.
+        resizing: how slices come to the model's side and back; stored as given.
+        data_set: name of the data that it was trained on; stored as given.
 
     Returns:
         the folder.
@@ -61,6 +65,8 @@ def save(
         "class_names": class_names,
         "intensity": intensity,
         "preparation": preparation,
+        "resizing": resizing,
+        "data_set": data_set,
         "sam_sha256": model.sam_sha256,
         "needs_sam_checkpoint": _needs_sam(model),
         "trainable_parameters": model.count_trainable(),

@@ -266,11 +266,20 @@ def import_checkpoint(
         list[Path] | None,
         typer.Option("--params", metavar="FILE", help="Parameters to lay over the preset."),
     ] = None,
+    axes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXES",
+            help="Directions in which its slices, rows and columns grow, such as SAL.",
+            show_default="as the published code prepares the data",
+        ),
+    ] = None,
 ) -> None:
     """Turn a published checkpoint into a run folder."""
     from pipeline.commands import import_checkpoint as importing
 
-    importing.run(adapter, sam, _load([importing.preset_file(preset), *(params or ())]), out)
+    loaded = _load([importing.preset_file(preset), *(params or ())])
+    importing.run(adapter, sam, loaded, out, axes)
 
 
 @_command(SCANS, "export", "hsam export --run results/train --out exported --format onnx")

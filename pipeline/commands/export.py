@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hsam.inference import for_inference
 from hsam.model import SegmentationModel
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
@@ -66,12 +65,11 @@ def run(
     _check_packages(format)
     folder = trained.model_folder(run_path)
     record = trained.read_record(folder)
-    loaded = trained.load_model(folder, checkpoint, "cpu")
-    model = for_inference(loaded)
+    model = trained.load_for_inference(folder, checkpoint, "cpu").model
     known = model_stages(model)
     if stage not in known:
         raise UserError(f"--stage: this model has no {stage} stage; choose {' or '.join(known)}.")
-    network = Logits(model, stage).eval().requires_grad_(False)
+    network = Logits(model, stage).eval()
     images = torch.from_numpy(parity_images(batch, model.image_size))
     path = out / f"model{SUFFIXES[format]}"
     with atomic_path(path) as temporary:
@@ -96,6 +94,7 @@ def run(
         "class_names": record["class_names"],
         "intensity": record["intensity"],
         "preparation": record["preparation"],
+        "resizing": record.get("resizing") or "linear",
         "torch": torch.__version__,
         "parity": parity,
     }

@@ -1,7 +1,7 @@
 """`hsam import-checkpoint`: a checkpoint of the published H-SAM code as a run folder.
 
 Reads the adapter file and the SAM file that it was trained on. The preset says what the files
-don't: model, organs, intensity rule. Writes the same files as the train stage.
+don't: model, organs, intensity rule, axes of the slices. Writes the same files as the train stage.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from pipeline import datasets
 from pipeline.core import files, sources
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import Params, stage_params
+from pipeline.core.params.blocks import AXES_RULE, Params, is_axes, stage_params
 from pipeline.core.run_folder import IMPORT, RunFolder
 from pipeline.imaging.geometry import preparation
 from pipeline.shards.recipe import Recipe
@@ -38,7 +38,7 @@ def preset_file(preset: str) -> Path:
     return known[preset]
 
 
-def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:
+def run(adapter: Path, sam: Path, params: Params, out: Path, axes: str | None = None) -> None:
     """Import a published checkpoint; `out` appears whole or not at all.
 
     Args:
@@ -46,6 +46,8 @@ def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:
         sam: Meta's SAM file that it was trained on.
         params: `train` and `dataset` describe the model and its data.
         out: the run folder to make; must not be there yet.
+        axes: of the slices that it was trained on; None: `prepare.axes`, or else those of the
+            published code's own preparation of the data set.
 
     Raises:
         UserError: files that are missing, that don't fit the preset or each other, or an `out`
@@ -53,12 +55,16 @@ def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:
     """
     if out.exists():
         raise UserError(f"{out}: is there already; name a new folder with --out.")
+    if axes is not None and not is_axes(axes):
+        raise UserError(f"--axes: {AXES_RULE}, found {axes}.")
     if not adapter.is_file():
         raise UserError(f"--adapter: there is no file {adapter}.")
     settings = params.train.model_copy(update={"sam_checkpoint": str(sam), "train_encoder": False})
     digest = checked_sha256(sam, settings.backbone)
     recipe = Recipe.of(params)
-    names = list(datasets.get(params.dataset).labels(params.dataset).names)
+    data_set = datasets.get(params.dataset)
+    axes = axes or params.prepare.axes or data_set.published_axes or recipe.axes
+    names = list(data_set.labels(params.dataset).names)
     model = build_model(settings, len(names), params.base.seed)
     if not isinstance(model, HSAM):
         raise UserError(
@@ -84,7 +90,9 @@ def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:
             work.out,
             class_names=names,
             intensity=recipe.intensity.model_dump(),
-            preparation=preparation(recipe.spacing_mm),
+            preparation=preparation(axes, recipe.spacing_mm),
+            resizing="published",
+            data_set=data_set.name,
         )
         # nothing is known of its training
         files.write_text(work.out / "history.csv", table(EPOCH_COLUMNS, []))
@@ -95,5 +103,6 @@ def run(adapter: Path, sam: Path, params: Params, out: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
     say(
         f"import-checkpoint: {len(report.loaded)} tensors of {adapter.name}, "
-        f"{settings.backbone} at {settings.image_size} px, {len(names)} organs, in {out}"
+        f"{settings.backbone} at {settings.image_size} px, {len(names)} organs, slices along "
+        f"{axes}, in {out}; `hsam evaluate` wants data prepared with prepare.axes: {axes}"
     )

@@ -17,8 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from hsam.inference import for_inference
-from hsam.model import SegmentationModel
 from pipeline.core.console import console, say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_json, write_text
@@ -26,11 +24,12 @@ from pipeline.core.params.blocks import Percentile, Window
 from pipeline.imaging import intensity, label_volumes, scans
 from pipeline.imaging.dicom.series import Series
 from pipeline.imaging.geometry import (
-    CANONICAL,
-    canonical_view,
+    BEGINS,
+    PLANES,
     resample_images,
     resampled_size,
     restore_labels,
+    slices_view,
     source_slice,
 )
 from pipeline.imaging.label_tables import write_label_files
@@ -38,14 +37,15 @@ from pipeline.imaging.scan_intensity import Bounds, find_bounds
 from pipeline.imaging.scans import Scan, Source
 from pipeline.inference import trained
 from pipeline.inference.probabilities import open_probabilities
+from pipeline.inference.trained import Ready
 from pipeline.inference.tta import averaged
-from pipeline.inference.volume import forward, model_stages, predict_slices, winner
+from pipeline.inference.volume import forward, model_stages, predict_batches
 from pipeline.scoring import disagreement
 from pipeline.scoring.disagreement import TWO_STAGES
 
 PROBABILITIES = "probabilities"  # folder below the output folder
-# columns of the review list
-REVIEW = ("slice", "source_slice", "organ", "disagreement", "differing_mm2")
+# columns of the review list after the slice's
+REVIEW = ("source_slice", "organ", "disagreement", "differing_mm2")
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,19 @@ class Predictor:
     """A loaded run.
 
     Attributes:
-        model: ready to predict.
+        ready: the model.
         names: organs of the labels 1, 2, ...
         rule: how intensities become [0, 1].
+        axes: of its slices, as in `pipeline.imaging.geometry`.
         spacing_mm: in-plane spacing that slices are resampled to; None: they aren't.
         device: "cpu" or "cuda".
         stages: that the model has: "mean", "coarse", "fine", or one of them.
     """
 
-    model: SegmentationModel
+    ready: Ready
     names: list[str]
     rule: Window | Percentile
+    axes: str
     spacing_mm: float | None
     device: str
     stages: tuple[str, ...]
@@ -108,22 +110,16 @@ class Predictor:
         try:
             names = list(record["class_names"])
             rule = intensity.rule(record["intensity"])
-            preparation = dict(record["preparation"])
+            preparation = record["preparation"]
+            axes, spacing_mm = preparation["axes"], preparation["spacing_mm"]
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{folder / trained.MODEL_FILES[0]}: expected class names, intensity rule and "
                 "preparation, found none; the run can't be applied to a scan. Train it again."
             ) from None
-        axes = "".join(CANONICAL)
-        if preparation.get("axes") != axes:
-            raise UserError(
-                f"{folder}: the model was trained on slices with axes {preparation.get('axes')}; "
-                f"expected {axes}."
-            )
-        model = trained.load_model(folder, checkpoint, "cpu")
-        model = for_inference(model, device)
-        known = model_stages(model, device)
-        return cls(model, names, rule, preparation.get("spacing_mm"), device, known)
+        ready = trained.load_for_inference(folder, checkpoint, device)
+        known = model_stages(ready.model, device)
+        return cls(ready, names, rule, axes, spacing_mm, device, known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,24 +129,35 @@ class ScanSlices:
     Attributes:
         scan: in the axes of its file.
         bounds: intensities that become 0 and 1.
+        axes: of the slices.
         spacing_mm: in-plane spacing that the run's slices were resampled to, or None.
     """
 
     scan: Scan
     bounds: Bounds
+    axes: str
     spacing_mm: float | None
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of the prepared scan, (slices, rows, columns)."""
         geometry = self.scan.volume.geometry
-        size = resampled_size(geometry, self.spacing_mm)
-        return (geometry.canonical_shape[0], *size)
+        size = resampled_size(geometry, self.axes, self.spacing_mm)
+        return (geometry.sliced_shape(self.axes)[0], *size)
+
+    @property
+    def pixel_spacing(self) -> tuple[float, float, float]:
+        """Voxel sides along slice, row and column of the prepared slices, mm."""
+        geometry = self.scan.volume.geometry
+        old_sides = geometry.sliced_spacing(self.axes), geometry.sliced_shape(self.axes)
+        sides = zip(*old_sides, self.shape, strict=True)
+        slices, rows, columns = (mm * old / new for mm, old, new in sides)
+        return slices, rows, columns
 
     def __getitem__(self, index: slice) -> NDArray[np.float32]:
         """B slices (B, rows, columns) in [0, 1]; the steps and their order are prepare's."""
         volume = self.scan.volume
-        part = canonical_view(volume.array, volume.geometry)[index]
+        part = slices_view(volume.array, volume.geometry, self.axes)[index]
         if self.spacing_mm is not None:
             part = resample_images(part, self.shape[1:])
         low, high = self.bounds.low, self.bounds.high
@@ -227,22 +234,21 @@ def predict_scan(
     target = out / f"{source.name}{_ending(source, wanted)}"
     label_volumes.check_grid(target, scan.volume.geometry, scan.like)
     bounds = find_bounds(source.name, scan, predictor.rule)
-    images = ScanSlices(scan, bounds, predictor.spacing_mm)
-    warnings = [*scan.warnings, *_shape_hints(scan), *bounds.warnings]
+    images = ScanSlices(scan, bounds, predictor.axes, predictor.spacing_mm)
+    warnings = [*scan.warnings, *_shape_hints(scan, predictor.axes), *bounds.warnings]
     for warning in warnings:
         say(f"warning: {source.name}: {warning}")
     out.mkdir(parents=True, exist_ok=True)
     labels = _label(source.name, images, predictor, out, wanted)
     geometry, chosen = scan.volume.geometry, labels[wanted.stage]
-    restored = restore_labels(chosen, geometry)
+    restored = restore_labels(chosen, geometry, predictor.axes)
     label_volumes.write_labels(target, restored, geometry, scan.like)
     if wanted.overlay:
         # drawing takes longer to import than predicting a slice
         from pipeline.reporting.overlay import write_overlay
 
-        write_overlay(
-            out / f"{source.name}_overlay.png", images, chosen, predictor.names, _spacing(images)
-        )
+        path = out / f"{source.name}_overlay.png"
+        write_overlay(path, images, chosen, predictor.names, images.pixel_spacing, predictor.axes)
     if wanted.dicom_seg and scan.series is not None:
         warnings += _write_seg(out, source, scan.series, restored, predictor.names)
     if set(TWO_STAGES) <= labels.keys():
@@ -265,13 +271,15 @@ def _label(
     reviewed = TWO_STAGES if set(TWO_STAGES) <= set(predictor.stages) else ()
     stages = tuple(dict.fromkeys((wanted.stage, *reviewed)))
     labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
-    predictions = predict_slices(
-        predictor.model,
+    predictions = predict_batches(
+        predictor.ready.model,
         images,
         stages,
         batch_size=wanted.batch,
         device=predictor.device,
         forward=averaged if wanted.tta else forward,
+        resizing=predictor.ready.resizing,
+        probabilities=wanted.stage if wanted.probabilities else None,
     )
     with ExitStack() as stack:
         bar = stack.enter_context(steps(name, -(-images.shape[0] // wanted.batch)))
@@ -281,17 +289,15 @@ def _label(
             path = out / PROBABILITIES / f"{name}.nii.gz"
             geometry = images.scan.volume.geometry
             probabilities = stack.enter_context(
-                open_probabilities(path, predictor.model.classes, images.shape, geometry)
+                open_probabilities(
+                    path, predictor.ready.model.classes, images.shape, geometry, images.axes
+                )
             )
-        for index, stage, logits in predictions:
-            labels[stage][index] = winner(logits)
-            if probabilities is not None and stage == wanted.stage:
-                probabilities.add(index, logits)
-            predicted = index + 1
-            if stage == stages[-1] and (
-                predicted % wanted.batch == 0 or predicted == images.shape[0]
-            ):
-                bar.advance(f"{predicted} slices")
+        for batch in predictions:
+            batch.put(labels)
+            if probabilities is not None:
+                probabilities.add(batch)
+            bar.advance(f"{batch.first + len(batch)} slices")
     return labels
 
 
@@ -313,26 +319,18 @@ def _ending(source: Source, wanted: Wanted) -> str:
     return wanted.ending or label_volumes.format_for(like)
 
 
-def _shape_hints(scan: Scan) -> list[str]:
-    """Warnings about scans with too few slices or pixels."""
-    slices, rows, columns = scan.volume.geometry.canonical_shape
-    hints = []
+def _shape_hints(scan: Scan, axes: str) -> list[str]:
+    """Warnings about scans with too few slices or pixels along the axes of the run."""
+    slices, rows, columns = scan.volume.geometry.sliced_shape(axes)
+    plane, hints = PLANES[axes[0]], []
     if slices == 1 and scan.series is None:
-        hints.append("the volume has one axial slice; it was predicted by itself.")
+        hints.append(f"the volume has one {plane} slice; it was predicted by itself.")
     if min(rows, columns) < 16:
         hints.append(
-            f"axial slices of {rows} x {columns} voxels are too few to show organs; was the "
+            f"{plane} slices of {rows} x {columns} voxels are too few to show organs; was the "
             "volume acquired in another plane?"
         )
     return hints
-
-
-def _spacing(images: ScanSlices) -> tuple[float, float, float]:
-    """Voxel sides along slice, row and column of the prepared slices."""
-    geometry = images.scan.volume.geometry
-    sides = zip(geometry.canonical_spacing, geometry.canonical_shape, images.shape, strict=True)
-    slices, rows, columns = (mm * old / new for mm, old, new in sides)
-    return slices, rows, columns
 
 
 def _write_seg(
@@ -356,16 +354,18 @@ def _write_review(
     path: Path, labels: dict[str, NDArray[np.uint8]], images: ScanSlices, names: Sequence[str]
 ) -> None:
     """The slices and organs on which the two stages differ, worst first, as CSV."""
-    _, row_mm, column_mm = _spacing(images)
+    _, row_mm, column_mm = images.pixel_spacing
     found = disagreement.stage_disagreement(
         labels["coarse"], labels["fine"], names, row_mm * column_mm
     )
     geometry = images.scan.volume.geometry
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(REVIEW)
+    begins = BEGINS[images.axes[0]]
+    # counted from the feet unless the name says otherwise
+    writer.writerow(("slice" if begins == "feet" else f"slice_from_{begins}", *REVIEW))
     for item in found:
-        place = source_slice(geometry, item.slice)
+        place = source_slice(geometry, images.axes, item.slice)
         writer.writerow(
             (item.slice, place, item.organ, f"{item.disagreement:.4f}", f"{item.differing_mm2:.1f}")
         )
@@ -393,10 +393,12 @@ def _record(
         "shape": list(geometry.shape),
         "spacing_mm": list(geometry.spacing),
         "orientation": geometry.orientation,
+        "slice_axes": predictor.axes,
         "low": bounds.low,
         "high": bounds.high,
         "stage": wanted.stage,
         "tta": wanted.tta,
+        "precision": predictor.ready.precision.record(),
         "labels": {name: index for index, name in enumerate(predictor.names, 1)},
         "voxels": dict(zip(predictor.names, counts[1:], strict=True)),
         "millilitres": {

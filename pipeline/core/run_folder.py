@@ -53,9 +53,13 @@ class RunFolder:
             return False
         return recorded == _hashes(self.out)
 
-    def finish(self) -> None:
-        """Write the provenance beside the outputs and mark the folder as done."""
-        files.write_json(self.out / PROVENANCE, provenance(self.key))
+    def finish(self, **facts: Any) -> None:
+        """Write the provenance beside the outputs and mark the folder as done.
+
+        Args:
+            facts: what the provenance says besides the key, as JSON values.
+        """
+        files.write_json(self.out / PROVENANCE, provenance(self.key) | facts)
         files.write_json(self.path / DONE, {"outputs": _hashes(self.out)})
 
     def publish(self, target: Path) -> None:

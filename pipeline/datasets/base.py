@@ -144,12 +144,15 @@ class DataSet(ABC):
         layout: paths of the files below the root, for messages.
         source: where to get the data, for messages.
         remark: a caveat on scores on these data, for reports; None: there is none.
+        published_axes: axes of slices (`pipeline.imaging.geometry`) of the data that the published
+            H-SAM code prepares; None: it doesn't know the data set.
     """
 
     name: str
     layout: str
     source: str
     remark: str | None = None
+    published_axes: str | None = None
 
     @abstractmethod
     def _find_cases(self, dataset: Dataset) -> CaseList:

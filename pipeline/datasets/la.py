@@ -58,6 +58,7 @@ class LeftAtrium(DataSet):
     """The left atrium data; case ids are the names of the folders."""
 
     name = "la"
+    published_axes = "SLP"  # HDF5 arrays (x, y, z) -> (z, x, y)
     layout = f"<case>/{HDF5}, or <case>/{IMAGE} and <case>/{LABEL}"
     source = (
         "github.com/yulequan/UA-MT, folder data (HDF5), or the 2018 Atrial Segmentation Challenge "

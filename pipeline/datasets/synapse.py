@@ -44,6 +44,8 @@ class Synapse(DataSet):
 
     name = "synapse"
     layout = "Training/img/imgNNNN.nii.gz and Training/label/labelNNNN.nii.gz"
+    # arrays (x, y, z) -> (z, y, x), of files that store x, y, z to the left, front and head
+    published_axes: str | None = "SAL"
     source = "www.synapse.org, project syn3193805 (BTCV), Abdomen/RawData.zip"
 
     def _find_cases(self, dataset: Dataset) -> CaseList:

@@ -1,12 +1,14 @@
-"""Where voxels lie in the patient, and one canonical axis order for every volume.
+"""Where voxels lie in the patient, and how volumes become slices.
 
-Source order is (x, y, z) as the file stores it. Canonical order is (slice, row, column): slices
-go from the feet to the head, rows from front to back, columns from the patient's right to the
-left (SPL), so that a slice shown as a picture is the radiological display: patient's right on the
-left. Axes are permuted and flipped to the nearest such order; only `resample_images` and
-`resample_labels` interpolate, and only within slices.
+Source order is (x, y, z) as the file stores it. Slices are (slice, row, column) along the axes of a
+run, three letters for the directions in which the three grow: R or L, A or P, S or I, as in
+nibabel's axis codes. The canonical ones are SPL: slices go from the feet to the head, rows from
+front to back, columns from the patient's right to the left. Axes are permuted and flipped to the
+nearest such order; only `resample_images` and `resample_labels` interpolate, and only within
+slices.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +16,15 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-CANONICAL = ("S", "P", "L")  # directions in which slices, rows and columns grow
+from pipeline.core.params.blocks import AXES_RULE, is_axes
+
+CANONICAL = "SPL"  # axes of slices where a run doesn't say otherwise
+# direction to where an axis that grows in it begins
+BEGINS = {"S": "feet", "I": "head", "P": "front", "A": "back", "L": "right", "R": "left"}
+# direction in which slices are stacked to their plane
+PLANES = (
+    dict.fromkeys("SI", "axial") | dict.fromkeys("AP", "coronal") | dict.fromkeys("LR", "sagittal")
+)
 # DICOM's and ITK's coordinates to those of NIfTI, and back
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -42,66 +52,77 @@ class Geometry:
         """Directions in which x, y and z grow, to the nearest axis: "RAS", "LPS", "PIR", ..."""
         return "".join(orientations.aff2axcodes(self.affine))
 
-    @property
-    def canonical_shape(self) -> tuple[int, int, int]:
-        """(slices, rows, columns) of the volume in canonical order."""
-        slices, rows, columns = (self.shape[axis] for axis in _source_axes(self.affine))
+    def sliced_shape(self, axes: str) -> tuple[int, int, int]:
+        """(slices, rows, columns) of the volume along a run's axes."""
+        slices, rows, columns = (self.shape[axis] for axis in _source_axes(self.affine, axes))
         return slices, rows, columns
 
-    @property
-    def canonical_spacing(self) -> tuple[float, float, float]:
+    def sliced_spacing(self, axes: str) -> tuple[float, float, float]:
         """Voxel sides along slice, row and column in mm."""
-        slices, rows, columns = (self.spacing[axis] for axis in _source_axes(self.affine))
+        slices, rows, columns = (self.spacing[axis] for axis in _source_axes(self.affine, axes))
         return slices, rows, columns
 
 
-def to_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+def to_slices(array: NDArray[Any], geometry: Geometry, axes: str) -> NDArray[Any]:
     """(x, y, z) in source order -> (slice, row, column), contiguous; values are unchanged."""
-    return np.ascontiguousarray(canonical_view(array, geometry))
+    return np.ascontiguousarray(slices_view(array, geometry, axes))
 
 
-def canonical_view(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+def slices_view(array: NDArray[Any], geometry: Geometry, axes: str) -> NDArray[Any]:
     """(x, y, z) in source order -> (slice, row, column), a view of the same memory."""
-    return orientations.apply_orientation(array, _to_canonical(geometry.affine))
+    return orientations.apply_orientation(array, _to_slices(geometry.affine, axes))
 
 
-def from_canonical(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-    """(slice, row, column) -> (x, y, z) in source order: the exact inverse of `to_canonical`.
+def from_slices(array: NDArray[Any], geometry: Geometry, axes: str) -> NDArray[Any]:
+    """(slice, row, column) -> (x, y, z) in source order: the exact inverse of `to_slices`.
 
     Raises:
-        ValueError: the array's shape isn't `geometry.canonical_shape`.
+        ValueError: the array's shape isn't `geometry.sliced_shape(axes)`.
     """
-    if array.shape != geometry.canonical_shape:
-        raise ValueError(f"expected shape {geometry.canonical_shape}, got {array.shape}")
+    if array.shape != geometry.sliced_shape(axes):
+        raise ValueError(f"expected shape {geometry.sliced_shape(axes)}, got {array.shape}")
     back = orientations.ornt_transform(
-        orientations.axcodes2ornt(CANONICAL), orientations.io_orientation(geometry.affine)
+        orientations.axcodes2ornt(axes), orientations.io_orientation(geometry.affine)
     )
     return np.ascontiguousarray(orientations.apply_orientation(array, back))
 
 
-def source_slice(geometry: Geometry, index: int) -> int:
-    """Where the canonical slice `index` lies along the source axis that holds the slices."""
-    axis = _source_axes(geometry.affine)[0]
-    forwards = _to_canonical(geometry.affine)[axis, 1] > 0
+def source_slice(geometry: Geometry, axes: str, index: int) -> int:
+    """Where the slice `index` lies along the source axis that holds the slices."""
+    axis = _source_axes(geometry.affine, axes)[0]
+    forwards = _to_slices(geometry.affine, axes)[axis, 1] > 0
     return index if forwards else geometry.shape[axis] - 1 - index
 
 
-def preparation(spacing_mm: float | None) -> dict[str, Any]:
+def preparation(axes: str, spacing_mm: float | None) -> dict[str, Any]:
     """How volumes become slices, as manifests and models record it: axes, in-plane spacing."""
-    return {"axes": "".join(CANONICAL), "spacing_mm": spacing_mm}
+    return {"axes": axes, "spacing_mm": spacing_mm}
 
 
-def resampled_size(geometry: Geometry, spacing_mm: float | None) -> tuple[int, int]:
-    """Rows and columns of the canonical slices after resampling in plane.
+def recorded_preparation(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A recorded preparation, whole: canonical axes and no resampling where it doesn't say.
+
+    Raises:
+        ValueError: axes that are none.
+    """
+    found = preparation(CANONICAL, None) | dict(record or {})
+    if not is_axes(found["axes"]):
+        raise ValueError(f"axes: {AXES_RULE}, got {found['axes']!r}")
+    return found
+
+
+def resampled_size(geometry: Geometry, axes: str, spacing_mm: float | None) -> tuple[int, int]:
+    """Rows and columns of the slices after resampling in plane.
 
     Args:
         geometry: of the source.
+        axes: of the slices.
         spacing_mm: side of a pixel afterwards; None: as acquired.
     """
-    plane = geometry.canonical_shape[1:]
+    plane = geometry.sliced_shape(axes)[1:]
     if spacing_mm is None:
         return plane
-    sides = zip(plane, geometry.canonical_spacing[1:], strict=True)
+    sides = zip(plane, geometry.sliced_spacing(axes)[1:], strict=True)
     rows, columns = (max(1, round(side * mm / spacing_mm)) for side, mm in sides)
     return rows, columns
 
@@ -137,18 +158,19 @@ def resample_labels(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]
     return labels
 
 
-def restore_labels(labels: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+def restore_labels(labels: NDArray[Any], geometry: Geometry, axes: str) -> NDArray[Any]:
     """Labels (slice, row, column), resampled in plane or not -> (x, y, z) on the source grid."""
-    return from_canonical(resample_labels(labels, geometry.canonical_shape[1:]), geometry)
+    resampled = resample_labels(labels, geometry.sliced_shape(axes)[1:])
+    return from_slices(resampled, geometry, axes)
 
 
-def _to_canonical(affine: NDArray[np.float64]) -> NDArray[Any]:
-    """(3, 2): canonical axis and direction (1 or -1) of each source axis, as nibabel has them."""
+def _to_slices(affine: NDArray[np.float64], axes: str) -> NDArray[Any]:
+    """(3, 2): sliced axis and direction (1 or -1) of each source axis, as nibabel has them."""
     return orientations.ornt_transform(
-        orientations.io_orientation(affine), orientations.axcodes2ornt(CANONICAL)
+        orientations.io_orientation(affine), orientations.axcodes2ornt(axes)
     )
 
 
-def _source_axes(affine: NDArray[np.float64]) -> list[int]:
+def _source_axes(affine: NDArray[np.float64], axes: str) -> list[int]:
     """The source axes that become slice, row and column."""
-    return [int(axis) for axis in np.argsort(_to_canonical(affine)[:, 0])]
+    return [int(axis) for axis in np.argsort(_to_slices(affine, axes)[:, 0])]

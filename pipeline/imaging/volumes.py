@@ -91,7 +91,7 @@ def write_label_nifti(path: Path, labels: NDArray[Any], geometry: Geometry) -> N
 
     Args:
         path: ends in .nii.gz or .nii.
-        labels: (x, y, z) integers in [0, 255], in source order (see `from_canonical`).
+        labels: (x, y, z) integers in [0, 255], in source order (see `from_slices`).
         geometry: of the source.
 
     Raises:

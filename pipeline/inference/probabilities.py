@@ -9,30 +9,29 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.core.files import atomic_path
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import Geometry, restore_labels
-
-STEPS = 255  # probabilities are stored as uint8, in steps of 1 / 255
+from pipeline.inference.volume import STEPS, Batch
 
 
 class Probabilities:
-    """Collects probabilities slice by slice; `open_probabilities` makes one.
+    """Collects probabilities batch by batch; `open_probabilities` makes one.
 
     Args:
         store: (classes, slices, rows, columns), to be filled.
         geometry: of the source.
+        axes: of the slices.
     """
 
-    def __init__(self, store: NDArray[np.uint8], geometry: Geometry) -> None:
-        self._store, self._geometry = store, geometry
+    def __init__(self, store: NDArray[np.uint8], geometry: Geometry, axes: str) -> None:
+        self._store, self._geometry, self._axes = store, geometry, axes
 
-    def add(self, index: int, logits: Tensor) -> None:
-        """Store the softmax of the logits (C, rows, columns) of slice `index`."""
-        steps = logits.float().softmax(0).mul(STEPS).round()
-        self._store[:, index] = steps.to("cpu").numpy().astype(np.uint8)
+    def add(self, batch: Batch) -> None:
+        """Store the probabilities of a batch of slices; they must be there."""
+        assert batch.probabilities is not None, "predict_batches was asked for them"
+        self._store[:, batch.first : batch.first + len(batch)] = batch.probabilities
 
     def write(self, path: Path) -> None:
         """Write (x, y, z, class) as compressed NIfTI, scaled by its slope to [0, 1].
@@ -51,14 +50,14 @@ class Probabilities:
         with atomic_path(path) as temporary, gzip.open(temporary, "wb", compresslevel=3) as file:
             file.write(start)
             for index in range(len(self._store)):
-                volume = restore_labels(self._store[index], self._geometry)
+                volume = restore_labels(self._store[index], self._geometry, self._axes)
                 for plane in np.moveaxis(volume, 2, 0):
                     file.write(plane.tobytes(order="F"))
 
 
 @contextmanager
 def open_probabilities(
-    path: Path, classes: int, shape: tuple[int, int, int], geometry: Geometry
+    path: Path, classes: int, shape: tuple[int, int, int], geometry: Geometry, axes: str
 ) -> Iterator[Probabilities]:
     """Context that collects the probabilities of a volume and writes them at its end.
 
@@ -69,10 +68,11 @@ def open_probabilities(
         classes: number of classes, the background included.
         shape: (slices, rows, columns) of the prepared slices.
         geometry: of the source.
+        axes: of the slices.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent) as store:
         array = np.memmap(store, np.uint8, "w+", shape=(classes, *shape))
-        collected = Probabilities(array, geometry)
+        collected = Probabilities(array, geometry, axes)
         yield collected
         collected.write(path)

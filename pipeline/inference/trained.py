@@ -1,15 +1,20 @@
 """Finding and loading a trained model, as the train stage or an import wrote it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
+from hsam.inference import for_inference
 from hsam.model import SegmentationModel
 from hsam.weights import storage
 from pipeline.core.errors import UserError
 from pipeline.core.run_folder import read_provenance
+from pipeline.imaging.geometry import recorded_preparation
+from pipeline.inference.precision import Precision, inference_precision, set_tf32
+from pipeline.inference.resizing import Resizing, resizing
 
 MODEL_FILES = ("model.json", "model.safetensors")
 # where a model may lie below the folder that a user names: a run folder, or that of all results
@@ -34,13 +39,54 @@ def model_folder(run: Path) -> Path:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The content of model.json; UserError where it can't be read."""
+    """The content of model.json, its preparation whole; UserError where it can't be read."""
     try:
-        return storage.read_record(folder)
-    except (FileNotFoundError, ValueError) as error:
+        record = storage.read_record(folder)
+        resizing(record)  # refuses an unknown one
+        if record.get("preparation") is not None:
+            record["preparation"] = recorded_preparation(record["preparation"])
+        return record
+    except (FileNotFoundError, ValueError, TypeError) as error:
         raise UserError(
             f"{folder / MODEL_FILES[0]}: can't be read ({error}); train or import again."
         ) from None
+
+
+def model_precision(record: Mapping[str, Any], device: str) -> Precision:
+    """The precision that a model predicts in; `record` is the content of its model.json."""
+    encoder = "backbone" in record["config"]
+    return inference_precision(device) if encoder else Precision("fp32")
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A trained model, ready to predict.
+
+    Attributes:
+        model: on its device, in eval mode, LoRA merged.
+        precision: the arithmetic that it predicts in.
+        resizing: how slices come to its side, and its answers back.
+    """
+
+    model: SegmentationModel
+    precision: Precision
+    resizing: Resizing
+
+
+def load_for_inference(
+    folder: Path, checkpoint: str | Path | None, device: str, option: str = "--checkpoint"
+) -> Ready:
+    """Load a model to predict with: evaluation and prediction have the same one from here.
+
+    Args, raises: as for `load_model`.
+    """
+    # on the CPU first: only what predicts takes the GPU's memory
+    model = load_model(folder, checkpoint, "cpu", option)
+    record = read_record(folder)
+    precision = model_precision(record, device)
+    set_tf32(precision.tf32)
+    model = for_inference(model, device, half_encoder=precision.encoder == "bf16")
+    return Ready(model.requires_grad_(False), precision, resizing(record))
 
 
 def load_model(

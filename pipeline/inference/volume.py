@@ -1,6 +1,7 @@
 """Predicting a volume slice by slice: what validation, evaluation and `hsam predict` share."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -9,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsam.model import SegmentationModel
-from pipeline.imaging.resize import resize_images, resize_logits
+from pipeline.inference.resizing import LINEAR, Resizing
 
 # model, images (B, 1, S, S) and names of stages -> stage to logits (B, C, S, S)
 Forward = Callable[[SegmentationModel, Tensor, Sequence[str]], dict[str, Tensor]]
+STEPS = 255  # probabilities are kept as uint8, in steps of 1 / 255
 
 
 class Slices(Protocol):
@@ -33,11 +35,12 @@ def predict_volume(
     stage: str = "mean",
     batch_size: int = 16,
     device: str = "cpu",
+    resizing: Resizing = LINEAR,
 ) -> NDArray[np.uint8]:
     """Label every voxel of a volume with one stage of the model.
 
-    Slices are resized to the model's side S as in training; logits are resized back to the slices
-    before the largest is taken. The same call on the same machine gives the same labels.
+    Slices are resized to the model's side S as in training; its answer is resized back to the
+    slices. The same call on the same machine gives the same labels.
 
     Args:
         model: of `hsam`; set to eval mode meanwhile.
@@ -45,6 +48,7 @@ def predict_volume(
         stage: "mean", "coarse" or "fine".
         batch_size: slices per forward pass.
         device: where the model is.
+        resizing: both ways.
 
     Returns:
         (slices, rows, columns), class indices, 0 for the background.
@@ -53,7 +57,9 @@ def predict_volume(
         ValueError: images that are no volume, a batch size below 1, or a stage that the model
             lacks.
     """
-    labels = predict_stages(model, images, [stage], batch_size=batch_size, device=device)
+    labels = predict_stages(
+        model, images, [stage], batch_size=batch_size, device=device, resizing=resizing
+    )
     return labels[stage]
 
 
@@ -64,6 +70,7 @@ def predict_stages(
     *,
     batch_size: int = 16,
     device: str = "cpu",
+    resizing: Resizing = LINEAR,
 ) -> dict[str, NDArray[np.uint8]]:
     """Labels of several stages from a single forward pass; otherwise as `predict_volume`.
 
@@ -71,17 +78,11 @@ def predict_stages(
         Stage to class indices (slices, rows, columns), in the order of `stages`.
     """
     labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
-    for index, stage, logits in predict_slices(
-        model, images, stages, batch_size=batch_size, device=device
+    for batch in predict_batches(
+        model, images, stages, batch_size=batch_size, device=device, resizing=resizing
     ):
-        labels[stage][index] = winner(logits)
+        batch.put(labels)
     return labels
-
-
-def winner(logits: Tensor) -> NDArray[np.uint8]:
-    """Logits (C, H, W) -> (H, W), the class with the largest logit, the first among equal ones."""
-    # several times faster on the CPU than argmax, with the same choice among equal ones
-    return logits.max(0).indices.to(torch.uint8).cpu().numpy()
 
 
 def forward(model: SegmentationModel, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
@@ -90,8 +91,31 @@ def forward(model: SegmentationModel, images: Tensor, stages: Sequence[str]) -> 
     return {stage: answer.logits(stage) for stage in stages}
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a model says of B consecutive slices, at the size of the slices.
+
+    Attributes:
+        first: index of the first one.
+        labels: stage to class indices (B, rows, columns).
+        probabilities: (C, B, rows, columns) in steps of 1 / STEPS, where they were asked for.
+    """
+
+    first: int
+    labels: dict[str, NDArray[np.uint8]]
+    probabilities: NDArray[np.uint8] | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.labels.values())))
+
+    def put(self, labels: dict[str, NDArray[np.uint8]]) -> None:
+        """Write the labels into those of the whole volume, by stage."""
+        for stage, values in self.labels.items():
+            labels[stage][self.first : self.first + len(self)] = values
+
+
 @torch.inference_mode()
-def predict_slices(
+def predict_batches(
     model: SegmentationModel,
     images: Slices,
     stages: Sequence[str],
@@ -99,18 +123,19 @@ def predict_slices(
     batch_size: int = 16,
     device: str = "cpu",
     forward: Forward = forward,
-) -> Iterator[tuple[int, str, Tensor]]:
-    """Logits of each stage, slice by slice, resized to the size of the slice.
+    resizing: Resizing = LINEAR,
+    probabilities: str | None = None,
+) -> Iterator[Batch]:
+    """Labels of each stage, batch by batch.
 
-    One batch at the model's size and one slice at the volume's are in memory at a time.
+    They are chosen on the device and leave it once a batch. One batch of logits at the model's
+    size and one slice's at the volume's are in memory at a time.
 
     Args:
-        model, images, batch_size, device: as for `predict_volume`.
+        model, images, batch_size, device, resizing: as for `predict_volume`.
         stages: names among "mean", "coarse", "fine".
         forward: how a batch becomes logits; `tta.averaged` averages several forward passes.
-
-    Yields:
-        Index of the slice, stage, logits (C, rows, columns) on the device.
+        probabilities: the stage whose probabilities are wanted too; None: of none.
 
     Raises:
         ValueError: as for `predict_volume`.
@@ -124,14 +149,33 @@ def predict_slices(
     model.eval()
     try:
         for first in range(0, images.shape[0], batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(images[first : first + batch_size]))
-            batch = resize_images(batch.to(device).unsqueeze(1), side)  # B x 1 x S x S
-            by_stage = forward(model, batch, stages)
-            for index in range(len(batch)):
-                for stage, logits in by_stage.items():
-                    yield first + index, stage, resize_logits(logits[index, None], plane)[0]
+            part = images[first : first + batch_size]
+            by_stage = forward(model, resizing.to_model(part, side, device), stages)
+            shape = (len(part), *plane)
+            labels = torch.empty((len(stages), *shape), dtype=torch.uint8, device=device)
+            shares = None
+            if probabilities is not None:
+                classes = by_stage[probabilities].shape[1]
+                shares = torch.empty((classes, *shape), dtype=torch.uint8, device=device)
+            for index in range(len(part)):
+                for row, stage in enumerate(stages):
+                    logits = resizing.to_slices(by_stage[stage][index, None], plane)[0]
+                    labels[row, index] = winner(logits)
+                    if shares is not None and stage == probabilities:
+                        shares[:, index] = logits.float().softmax(0).mul(STEPS).round()
+            yield Batch(
+                first,
+                dict(zip(stages, labels.cpu().numpy(), strict=True)),
+                None if shares is None else shares.cpu().numpy(),
+            )
     finally:
         model.train(was_training)
+
+
+def winner(logits: Tensor) -> Tensor:
+    """Logits (C, H, W) -> (H, W), the class with the largest logit, the first among equal ones."""
+    # several times faster on the CPU than argmax, with the same choice among equal ones
+    return logits.max(0).indices
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""A picture of a whole prediction: slices from the feet to the head with the organs tinted."""
+"""A picture of a whole prediction: slices in their order with the organs tinted."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.files import atomic_path
 from pipeline.imaging.colours import organ_colour
+from pipeline.imaging.display import shown, shown_spacing, sides
 from pipeline.inference.volume import Slices
 
 COLUMNS, ROWS = 4, 3
@@ -27,8 +28,9 @@ def write_overlay(
     labels: NDArray[np.uint8],
     names: Sequence[str],
     spacing_mm: tuple[float, float, float],
+    axes: str,
 ) -> None:
-    """Write a PNG of up to 12 slices, patient's right on the left, and the organs' volumes.
+    """Write a PNG of up to 12 slices in the radiological display, and the organs' volumes.
 
     Args:
         path: of the PNG.
@@ -36,19 +38,22 @@ def write_overlay(
         labels: of the same shape; label k is `names[k - 1]`.
         names: organs.
         spacing_mm: voxel sides along slice, row and column.
+        axes: of the slices, as in `pipeline.imaging.geometry`.
     """
     chosen = choose_slices(labels, COLUMNS * ROWS)
     rows = -(-len(chosen) // COLUMNS)
-    height = labels.shape[1] * spacing_mm[1] / (labels.shape[2] * spacing_mm[2])
+    _, row_mm, column_mm = shown_spacing(spacing_mm, axes)
+    shown_rows, shown_columns = shown(labels, axes).shape[1:]
+    height = shown_rows * row_mm / (shown_columns * column_mm)
     size = (COLUMNS * PANEL_INCHES, rows * PANEL_INCHES * min(max(height, 0.3), 3) + 0.8)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
-    for axes in panels:
-        axes.axis("off")
-    for axes, index in zip(panels, chosen, strict=False):
-        image = images[index : index + 1][0]
-        _draw(axes, image, labels[index], spacing_mm[1] / spacing_mm[2])
-        axes.set_title(f"slice {index}", fontsize=8)
+    for panel in panels:
+        panel.axis("off")
+    for panel, index in zip(panels, chosen, strict=False):
+        image = shown(images[index : index + 1][0], axes)
+        _draw(panel, image, shown(labels[index], axes), row_mm / column_mm, sides(axes))
+        panel.set_title(f"slice {index}", fontsize=8)
     figure.legend(
         handles=_legend(labels, names, spacing_mm), loc="outside lower center", ncols=4, fontsize=8
     )
@@ -70,7 +75,13 @@ def choose_slices(labels: NDArray[np.uint8], number: int) -> list[int]:
     return pool[np.unique(places.round().astype(int))].tolist()
 
 
-def _draw(axes: Axes, image: NDArray[np.float32], labels: NDArray[np.uint8], aspect: float) -> None:
+def _draw(
+    axes: Axes,
+    image: NDArray[np.float32],
+    labels: NDArray[np.uint8],
+    aspect: float,
+    letters: tuple[str, str],
+) -> None:
     picture = np.repeat(image[..., None], 3, axis=2)
     for label in np.unique(labels[labels > 0]):
         inside = labels == label
@@ -83,8 +94,8 @@ def _draw(axes: Axes, image: NDArray[np.float32], labels: NDArray[np.uint8], asp
         "va": "center",
         "transform": axes.transAxes,
     }
-    axes.text(0.02, 0.5, "R", ha="left", **mark)
-    axes.text(0.98, 0.5, "L", ha="right", **mark)
+    axes.text(0.02, 0.5, letters[0], ha="left", **mark)
+    axes.text(0.98, 0.5, letters[1], ha="right", **mark)
 
 
 def _legend(

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from pipeline import datasets
 from pipeline.imaging import colours
+from pipeline.imaging.geometry import BEGINS
 from pipeline.reporting import drawing
 from pipeline.reporting.inputs import ReportInputs
 from pipeline.scoring.conventions import CONVENTIONS
@@ -199,6 +200,7 @@ def _stages(inputs: ReportInputs) -> dict[str, Any] | None:
         "names": names,
         "rows": rows,
         "review": _rows(differing.head(REVIEWED)),
+        "begins": BEGINS[inputs.manifest.axes[0]],
         "note": _review_note(inputs.scores["review"], len(differing)),
     }
 

@@ -1,7 +1,7 @@
 """Pictures of test slices for the report: image, truth and prediction side by side."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
 from pipeline.imaging.colours import organ_colour
-from pipeline.imaging.geometry import resample_labels, to_canonical
+from pipeline.imaging.display import shown, shown_spacing
+from pipeline.imaging.geometry import resample_labels, to_slices
 from pipeline.reporting import drawing
 from pipeline.reporting.inputs import ReportFolders, ReportInputs
 from pipeline.scoring import dice
@@ -93,11 +94,12 @@ def _case_pictures(
     names = inputs.manifest.class_names
     colours = [organ_colour(index) for index in range(len(names))]
     reader = ShardReader(folders.prepare / "shards" / f"{case}.parquet")
-    prediction = read_prediction(folders.predictions()[case], reader.shape[1:])
+    axes = inputs.manifest.axes
+    prediction = read_prediction(folders.predictions()[case], reader.shape[1:], axes)
     result = []
     for index in indices:
-        item = reader.read(index)
-        labels = {"truth": item.label, "prediction": prediction[index]}
+        item = shown_slice(reader.read(index), axes)
+        labels = {"truth": item.label, "prediction": shown(prediction[index], axes)}
         panels = [{"name": "image", "uri": drawing.slice_picture(item.image)}]
         panels += [
             {"name": name, "uri": drawing.slice_picture(item.image, label, colours)}
@@ -115,19 +117,30 @@ def _case_pictures(
     return result
 
 
-def read_prediction(path: Path, plane: tuple[int, int]) -> NDArray[np.uint8]:
+def shown_slice(item: Slice, axes: str) -> Slice:
+    """A slice of a shard with these axes, turned to the radiological display."""
+    return replace(
+        item,
+        image=shown(item.image, axes),
+        label=shown(item.label, axes),
+        spacing_mm=shown_spacing(item.spacing_mm, axes),
+    )
+
+
+def read_prediction(path: Path, plane: tuple[int, int], axes: str) -> NDArray[np.uint8]:
     """A stored label map at the shard's in-plane size.
 
     Args:
         path: NIfTI file on the grid of the raw image.
         plane: rows and columns of the shard's slices.
+        axes: of the shard's slices.
 
     Returns:
         Labels (slices, rows, columns).
     """
     volume = volumes.read(path)
-    canonical = to_canonical(volume.array, volume.geometry)
-    return resample_labels(canonical, plane).astype(np.uint8)
+    slices = to_slices(volume.array, volume.geometry, axes)
+    return resample_labels(slices, plane).astype(np.uint8)
 
 
 def organ_dice(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> list[float]:
@@ -169,8 +182,8 @@ class FigureData:
         return self._reader(case).counts[:, 1:]
 
     def slice(self, case: str, index: int) -> Slice:
-        """Image and truth of one slice."""
-        return self._reader(case).read(index)
+        """Image and truth of one slice, in the radiological display as all that is given here."""
+        return shown_slice(self._reader(case).read(index), self.manifest.axes)
 
     def prediction(self, run: ScoredRun, case: str, index: int) -> NDArray[np.uint8]:
         """Labels (rows, columns) of the stage that the run was scored by."""
@@ -190,7 +203,9 @@ class FigureData:
     def _labels(self, path: Path, case: str) -> NDArray[np.uint8]:
         """A run's label map (slices, rows, columns), read once."""
         if path not in self._volumes:
-            self._volumes[path] = read_prediction(path, self.manifest.case(case).shape[1:])
+            axes = self.manifest.axes
+            labels = read_prediction(path, self.manifest.case(case).shape[1:], axes)
+            self._volumes[path] = shown(labels, axes)
         return self._volumes[path]
 
 

@@ -85,7 +85,7 @@ class Slice:
 
     Attributes:
         case: id of the case.
-        index: place in the volume, from 0 at the feet.
+        index: place in the volume along the slices' axis.
         image: (H, W) float32 in [0, 1].
         label: (H, W) uint8, class indices.
         spacing_mm: voxel sides along slice, row and column.

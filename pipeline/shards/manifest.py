@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core.files import atomic_path
-from pipeline.imaging.geometry import Geometry
+from pipeline.imaging.geometry import Geometry, recorded_preparation
 from pipeline.shards.parquet import open_file, reading, with_metadata
 
 _MANIFEST_FIELDS = pa.schema(
@@ -83,7 +83,8 @@ class Manifest:
         name: name of the data set.
         class_names: organs; `class_names[k - 1]` is class k.
         intensity: the rule that maps images to [0, 1]: kind, low, high.
-        preparation: `axes` of the slices ("SPL"), and `spacing_mm` in plane; None: as acquired.
+        preparation: `axes` of the slices, such as "SPL", and `spacing_mm` in plane; None: as
+            acquired.
         rows: the cases, sorted by id.
     """
 
@@ -98,6 +99,12 @@ class Manifest:
 
     def __iter__(self) -> Iterator[ManifestRow]:
         return iter(self.rows)
+
+    @property
+    def axes(self) -> str:
+        """Directions in which slices, rows and columns of the shards grow."""
+        axes: str = recorded_preparation(self.preparation)["axes"]
+        return axes
 
     def case(self, case: str) -> ManifestRow:
         """The row of one case; KeyError when there is none."""

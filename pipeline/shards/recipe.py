@@ -1,4 +1,4 @@
-"""How raw volumes become shards: label map, intensity rule and spacing, with a digest of them."""
+"""How raw volumes become shards: label map, intensity rule, axes, spacing, and their digest."""
 
 from dataclasses import asdict, dataclass
 
@@ -6,6 +6,7 @@ from pipeline import datasets
 from pipeline.core import files, sources
 from pipeline.core.params.blocks import Params, Percentile, Window
 from pipeline.datasets.base import LabelMap
+from pipeline.imaging.geometry import CANONICAL
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,14 @@ class Recipe:
     Attributes:
         labels: raw label values to class indices.
         intensity: the rule that gives the source units which become 0 and 1.
+        axes: of the slices, as in `pipeline.imaging.geometry`.
         spacing_mm: in-plane spacing to resample to, mm; None: as acquired.
         code: SHA-256 over the code that makes shards.
     """
 
     labels: LabelMap
     intensity: Window | Percentile
+    axes: str
     spacing_mm: float | None
     code: str
 
@@ -29,8 +32,9 @@ class Recipe:
         """The recipe that the parameters ask for."""
         entry, dataset = datasets.get(params.dataset), params.dataset
         rule = params.prepare.intensity or entry.intensity(dataset)
+        axes = params.prepare.axes or CANONICAL
         code = sources.stage_digest("prepare", sources.chosen("prepare", params))
-        return cls(entry.labels(dataset), rule, params.prepare.spacing_mm, code)
+        return cls(entry.labels(dataset), rule, axes, params.prepare.spacing_mm, code)
 
     def digest(self) -> str:
         """SHA-256 over all of them."""
@@ -41,6 +45,7 @@ class Recipe:
             {
                 "labels": labels,
                 "intensity": self.intensity.model_dump(),
+                "axes": self.axes,
                 "spacing_mm": self.spacing_mm,
                 "code": self.code,
             }

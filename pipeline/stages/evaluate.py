@@ -23,9 +23,9 @@ from pipeline.core.console import say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Evaluate, Params, stage_params
 from pipeline.imaging import volumes
-from pipeline.imaging.geometry import restore_labels
+from pipeline.imaging.geometry import recorded_preparation, restore_labels
 from pipeline.inference import trained
-from pipeline.inference.trained import MODEL_FILES
+from pipeline.inference.trained import MODEL_FILES, Ready
 from pipeline.inference.volume import model_stages, predict_stages
 from pipeline.scoring import dice, disagreement, tables
 from pipeline.scoring.conventions import apply_convention
@@ -36,6 +36,7 @@ from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, ManifestRow, read_manifest
 from pipeline.shards.roles import SplitFile, check_slices, read_split
 
+FINISHED = "cases"  # folders of finished cases, one a precision
 MEASURES, REVIEW_ROWS = "measures.json", "review.json"  # of a finished case
 # columns of the tables of these names
 STAGES = pa.schema([pa.field("stage", pa.string(), nullable=False), *tables.ORGANS])
@@ -88,22 +89,26 @@ def run(
         **{name: files.sha256(model / name) for name in MODEL_FILES},
     }
     key = stage_params(params, "evaluate")
-    config = trained.read_record(model)["config"]
+    record = trained.read_record(model)
+    config, precision = record["config"], trained.model_precision(record, device)
     choice = sources.model(config["model"], config.get("backbone"))
     with run_folder.open_run(runs, manifest.name, "evaluate", key, inputs, choice) as work:
         if work.is_done():
             say(f"evaluate: already done in {work.path}")
         else:
-            scoring = Scoring(params.evaluate, manifest, prepared / "shards", work.path / "cases")
+            # what a GPU and a CPU have predicted isn't mixed
+            finished = work.path / f"{FINISHED}-{precision.encoder}"
+            scoring = Scoring(params.evaluate, manifest, prepared / "shards", finished)
             if pending := [case for case in cases if not scoring.is_done(case)]:
                 network = _load(model, params.train.sam_checkpoint, device)
-                stages = _stages(network, params.evaluate.stage, device)
+                stages = _stages(network.model, params.evaluate.stage, device)
                 with steps("evaluate", len(cases), len(cases) - len(pending)) as bar:
                     for case in pending:
                         bar.advance(_note(case, scoring.score(case, network, stages, device)))
             _write_outputs(work.out, scoring, cases, roles.hash)
-            work.finish()
-            shutil.rmtree(scoring.finished)
+            work.finish(inference=precision.record())
+            for folder in work.path.glob(f"{FINISHED}-*"):
+                shutil.rmtree(folder)
         work.publish(out)
 
 
@@ -128,7 +133,7 @@ class Scoring:
         return (self.finished / case).is_dir()
 
     def score(
-        self, case: str, network: SegmentationModel, stages: Sequence[str], device: str
+        self, case: str, network: Ready, stages: Sequence[str], device: str
     ) -> dict[str, Measures]:
         """Predict and measure one case; its folder appears when everything is written.
 
@@ -147,7 +152,12 @@ class Scoring:
         row = self.manifest.case(case)
         images, truth = self._read(row)
         labels = predict_stages(
-            network, images, stages, batch_size=self.settings.batch_size, device=device
+            network.model,
+            images,
+            stages,
+            batch_size=self.settings.batch_size,
+            device=device,
+            resizing=network.resizing,
         )
         names = self.manifest.class_names
         organs = {name: ((label,), (label,)) for label, name in enumerate(names, 1)}
@@ -158,7 +168,7 @@ class Scoring:
         self.finished.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{case}-", dir=self.finished))
         for stage, prediction in labels.items():
-            source = restore_labels(prediction, row.geometry)
+            source = restore_labels(prediction, row.geometry, self.manifest.axes)
             volumes.write_label_nifti(folder / f"{stage}.nii.gz", source, row.geometry)
         stored = {stage: tables.to_json(by_organ) for stage, by_organ in measured.items()}
         files.write_json(folder / MEASURES, stored)
@@ -201,13 +211,19 @@ def _test_cases(manifest: Manifest, split: SplitFile, folder: Path) -> list[str]
 def _check_data(folder: Path, manifest: Manifest) -> None:
     """Refuse data that was prepared differently from the data that the model was trained on."""
     record = trained.read_record(folder)
+    axes = (record.get("preparation") or {}).get("axes", manifest.axes)
+    if axes != manifest.axes:
+        raise UserError(
+            f"{folder}: the model was trained on slices with the axes {axes}, the data has "
+            f"{manifest.axes}; set prepare.axes to {axes} and run prepare and split again."
+        )
     problems = [
         f"{folder}: the model was trained with {what} {record.get(key)}, the data has {found}; "
         "evaluate it on data like it was trained on, or train again."
         for key, what, found in (
             ("class_names", "the organs", manifest.class_names),
             ("intensity", "the intensity rule", manifest.intensity),
-            ("preparation", "the preparation", manifest.preparation),
+            ("preparation", "the preparation", recorded_preparation(manifest.preparation)),
         )
         if record.get(key) != found
     ]
@@ -215,13 +231,13 @@ def _check_data(folder: Path, manifest: Manifest) -> None:
         raise UserError(problems)
 
 
-def _load(folder: Path, sam_checkpoint: str | None, device: str) -> SegmentationModel:
+def _load(folder: Path, sam_checkpoint: str | None, device: str) -> Ready:
     """The trained model, with the frozen encoder's weights from `sam_checkpoint` or the record."""
     # a preset's path may not exist here, while an imported model has recorded its file
     exists = sam_checkpoint is not None and Path(sam_checkpoint).is_file()
     recorded = trained.recorded_checkpoint(folder)
     chosen = sam_checkpoint if exists or recorded is None else recorded
-    return trained.load_model(folder, chosen, device, "train.sam_checkpoint")
+    return trained.load_for_inference(folder, chosen, device, "train.sam_checkpoint")
 
 
 def _stages(network: SegmentationModel, wanted: str, device: str) -> tuple[str, ...]:

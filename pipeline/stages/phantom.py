@@ -20,7 +20,7 @@ from scipy import ndimage
 from pipeline.core.console import steps
 from pipeline.datasets import synapse
 from pipeline.imaging import volumes
-from pipeline.imaging.geometry import CANONICAL, Geometry, from_canonical
+from pipeline.imaging.geometry import CANONICAL, Geometry, from_slices
 
 Array = NDArray[np.floating]
 # Through-plane samples that are averaged into one thick slice.
@@ -144,8 +144,8 @@ def make_case(
     spacing = (thickness, pixel, pixel)
     geometry = _geometry(image.shape, spacing, ORIENTATIONS[(number - 1) % len(ORIENTATIONS)], rng)
     return (
-        from_canonical(scanned, geometry),
-        from_canonical(label, geometry),
+        from_slices(scanned, geometry, CANONICAL),
+        from_slices(label, geometry, CANONICAL),
         geometry.affine,
     )
 

@@ -3,7 +3,8 @@
 Inputs: the raw files of `dataset`. Outputs, below `out`: shards/<case>.parquet, manifest.parquet
 (written last) and provenance.json. Each case is worked on by itself: one volume in memory a
 process. Finished shards are kept in runs/<data set>-prepare-<hash>/<case>-<hash>.parquet, where the
-hashes cover what the shard depends on: label map, intensity rule, spacing and code; the raw files.
+hashes cover what the shard depends on: label map, intensity rule, axes, spacing and code; the raw
+files.
 """
 
 import filecmp
@@ -30,7 +31,7 @@ from pipeline.imaging.geometry import (
     resample_images,
     resample_labels,
     resampled_size,
-    to_canonical,
+    to_slices,
 )
 from pipeline.shards.case import Prepared, ShardReader, Source, write_shard
 from pipeline.shards.manifest import Manifest, ManifestRow, write_manifest
@@ -49,11 +50,11 @@ class Work:
 
 
 def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
-    """Prepare one case: read and check it, turn it to canonical axes, clip intensities, map labels.
+    """Prepare one case: read and check it, turn it to slices, clip intensities, map labels.
 
     Args:
         raw: the case's files.
-        recipe: label map, intensity rule and spacing.
+        recipe: label map, intensity rule, axes and spacing.
 
     Returns:
         the case as `shards.case.write_shard` takes it.
@@ -71,11 +72,11 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
         raise UserError(
             f"{raw.case}: {raw.image}: prepare.intensity leaves no range: {low:g} to {high:g}."
         )
-    images = to_canonical(found.image.array, geometry)
-    labels = to_canonical(recipe.labels.apply(found.label.array), geometry)
-    spacing = geometry.canonical_spacing
+    images = to_slices(found.image.array, geometry, recipe.axes)
+    labels = to_slices(recipe.labels.apply(found.label.array), geometry, recipe.axes)
+    spacing = geometry.sliced_spacing(recipe.axes)
     if recipe.spacing_mm is not None:
-        size = resampled_size(geometry, recipe.spacing_mm)
+        size = resampled_size(geometry, recipe.axes, recipe.spacing_mm)
         plane = [
             mm * old / new for mm, old, new in zip(spacing[1:], images.shape[1:], size, strict=True)
         ]
@@ -212,7 +213,7 @@ def _finish(
         params.dataset.name,
         list(recipe.labels.names),
         recipe.intensity.model_dump(),
-        preparation(recipe.spacing_mm),
+        preparation(recipe.axes, recipe.spacing_mm),
         rows,
     )
     target, provenance = out / MANIFEST, out / run_folder.PROVENANCE

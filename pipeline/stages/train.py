@@ -120,6 +120,7 @@ def _write(model: SegmentationModel, progress: Progress, data: TrainingData, fol
         "class_names": data.class_names,
         "intensity": data.intensity,
         "preparation": data.preparation,
+        "data_set": data.name,
     }
     storage.save(model, folder / "last", **about)
     if progress.best is not None:

@@ -26,6 +26,7 @@ from pipeline.core import cpus
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
 from pipeline.core.signals import listening
+from pipeline.inference.precision import has_bf16
 
 FORMATS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",
@@ -86,21 +87,14 @@ def precision(wanted: str, device: str) -> str:
     Raises:
         UserError: the device lacks the precision.
     """
-    has_bf16 = device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
     if wanted == "auto":
-        return "fp32" if device == "cpu" else "bf16" if has_bf16 else "fp16"
+        return "fp32" if device == "cpu" else "bf16" if has_bf16(device) else "fp16"
     if wanted == "fp16" and device == "cpu":
         raise UserError("train.precision: fp16 needs a GPU, and there is none; set auto or fp32.")
-    if wanted == "bf16" and not has_bf16:
+    if wanted == "bf16" and not has_bf16(device):
         name = torch.cuda.get_device_name()
         raise UserError(f"train.precision: {name} has no bf16; set auto, fp16 or fp32.")
     return wanted
-
-
-def set_tf32(allowed: bool) -> None:
-    """Allow or forbid TensorFloat-32 in float32 matrix products and convolutions on GPUs."""
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> None:

@@ -17,11 +17,11 @@ from pipeline.core.console import show_table, steps
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
 from pipeline.core.signals import Stop, listening
+from pipeline.inference.precision import set_tf32
 from pipeline.training import preflight
 from pipeline.training.batches import Batches, Step
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.clock import Clock
-from pipeline.training.devices import set_tf32
 from pipeline.training.history import History, LiveLog, Pending
 from pipeline.training.loader import SliceLoader, explaining_killed_workers
 from pipeline.training.sampling import rare_organ_weights

@@ -8,7 +8,8 @@ reader and DVC can see them.
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from hsam.backbones import BACKBONES
 from hsam.registry import MODELS
@@ -77,7 +78,29 @@ class Percentile(Block):
 Intensity = Annotated[Window | Percentile, Field(discriminator="kind")]
 
 
+AXES_RULE = "expected three letters, one each of R and L, A and P, S and I, such as SPL"
+
+
+def is_axes(text: Any) -> bool:
+    """Whether a text names axes of slices: one letter each of R and L, A and P, S and I."""
+    pairs = ("RL", "AP", "SI")
+    letters = isinstance(text, str) and len(text) == len(pairs)
+    return letters and all(sum(letter in text for letter in pair) == 1 for pair in pairs)
+
+
+def _checked_axes(text: str) -> str:
+    if not is_axes(text):
+        raise PydanticCustomError("axes", AXES_RULE)
+    return text
+
+
+Axes = Annotated[str, AfterValidator(_checked_axes)]
+
+
 class Prepare(Block):
+    axes: Axes | None = Field(
+        description="directions in which slices, rows, columns grow, such as SAL; null: SPL"
+    )
     intensity: Intensity | None = Field(
         description="{kind: window | percentile, low, high} -> [0, 1]; null: the data set's own"
     )

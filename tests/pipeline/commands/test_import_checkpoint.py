@@ -1,27 +1,36 @@
 """Checkpoints of the published H-SAM code, made for a toy backbone."""
 
 import json
+import shutil
 
+import h5py
+import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 import torch
+from nibabel import orientations
+from scipy import ndimage
+from torch import nn
 
 import hsam
 from hsam.backbones import BACKBONES, Backbone
 from pipeline.cli import main
 from pipeline.commands import import_checkpoint
-from pipeline.commands.predict import Predictor
+from pipeline.commands import predict as predict_command
+from pipeline.commands.predict import Predictor, Wanted
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import Layer, layers, load, resolve
 from pipeline.datasets import synapse
+from pipeline.imaging import volumes
 from pipeline.inference import trained
-from pipeline.inference.volume import predict_volume
 from pipeline.shards.case import ShardReader
 from pipeline.stages import evaluate, report, split
 from tests.hsam.seeded import seeded_image
 from tests.hsam.toys import randomise, sam_state
 from tests.hsam.weights.test_published_adapter import published_state
+from tests.pipeline.conftest import AFFINE, save_nifti
 
 
 @pytest.fixture(autouse=True)
@@ -32,19 +41,24 @@ def small_vit_b(monkeypatch):
     monkeypatch.setitem(BACKBONES, "toy", toy)
 
 
-def params(**train):
+def params(preset="synapse-10pct", blocks=None, **train):
     """The preset at 64 px."""
-    changes = Layer("test", {"train": {"image_size": 64} | train})
-    return resolve([*layers(import_checkpoint.preset_file("synapse-10pct")), changes])
+    changes = Layer("test", {"train": {"image_size": 64} | train} | (blocks or {}))
+    return resolve([*layers(import_checkpoint.preset_file(preset)), changes])
 
 
 @pytest.fixture
 def published(tmp_path):
     """The model, and its SAM and adapter files."""
-    sam, adapter = tmp_path / "sam.pth", tmp_path / "220_epoch_299.pth"
+    return make_published(tmp_path, 8)
+
+
+def make_published(folder, organs):
+    """A model of the published code with so many organs, and its SAM and adapter files."""
+    sam, adapter = folder / "sam.pth", folder / "220_epoch_299.pth"
     torch.save(sam_state(), sam)
     source = hsam.build_hsam(
-        "vit_b", image_size=64, num_classes=8, gate="constant", sam_checkpoint=sam
+        "vit_b", image_size=64, num_classes=organs, gate="constant", sam_checkpoint=sam
     )
     frozen = {name: p.clone() for name, p in source.image_encoder.named_parameters()}
     randomise(source)
@@ -76,6 +90,128 @@ def test_a_prediction_needs_nothing_but_the_folder(published, tmp_path):
     assert predictor.names == list(synapse.ORGANS)
     assert (predictor.rule.low, predictor.rule.high) == (-125, 275)
     assert predictor.stages == ("mean", "coarse", "fine")
+
+
+def by_hand(model, slices):
+    """Labels of slices (Z, H, W) in [0, 1] by the published code's order of operations."""
+    labels = np.zeros(slices.shape, np.uint8)
+    for index, image in enumerate(slices):
+        height, width = image.shape
+        small = ndimage.zoom(image, (64 / height, 64 / width), order=3)
+        with torch.no_grad():
+            output = model(torch.from_numpy(small)[None, None].float().repeat(1, 3, 1, 1))
+        coarse = nn.functional.interpolate(
+            output.coarse_logits, (64, 64), mode="bilinear", align_corners=False
+        )
+        answer = ((coarse + output.fine_logits) / 2).softmax(1).argmax(1)[0].numpy()
+        labels[index] = ndimage.zoom(answer, (height / 64, width / 64), order=0)
+    return labels
+
+
+def anatomy(shape):
+    """(x, y, z) int16 HU, smooth and without any symmetry."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(5).standard_normal(shape), (3, 3, 1))
+    return (75 + 400 * noise / np.abs(noise).max()).astype(np.int16)
+
+
+def predicted(run, scan, out, **wanted):
+    """The label map of a scan (x, y, z), as its file has it."""
+    assert predict_command.run([scan], run, out, Wanted(batch=2, **wanted), None, "cpu")
+    name = scan.name.removesuffix(scan.suffix).removesuffix(".nii")
+    (path,) = [p for p in out.glob(f"{name}.*") if p.suffix in (".gz", ".mha")]
+    return volumes.read(path).array
+
+
+def stored_as(array, affine, codes):
+    """A volume and its affine, stored along other whole axes."""
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(affine), orientations.axcodes2ornt(codes)
+    )
+    turned = orientations.apply_orientation(array, turn)
+    return turned, affine @ orientations.inv_ornt_aff(turn, array.shape)
+
+
+@pytest.mark.parametrize("codes", ["LAS", "RAS", "LPS", "PIR", "SAL"])
+def test_synapses_slices_are_those_of_the_published_preparation(published, tmp_path, codes):
+    source, sam, adapter = published
+    import_checkpoint.run(adapter, sam, params(), tmp_path / "run")
+    array = anatomy((40, 52, 3))
+    # the published code: clip, scale, (x, y, z) -> (z, y, x) of files stored as LAS
+    unit = (np.clip(array.astype(np.float32), -125, 275) + 125) / 400
+    wanted = by_hand(source, unit.transpose(2, 1, 0)).transpose(2, 1, 0)
+    assert len(np.unique(wanted)) > 2
+    turned, affine = stored_as(array, AFFINE, codes)
+    save_nifti(tmp_path / "scan.nii.gz", turned, affine)
+    found = predicted(tmp_path / "run", tmp_path / "scan.nii.gz", tmp_path / "out")
+    assert np.array_equal(found, stored_as(wanted, AFFINE, codes)[0])
+    # that the axes and the resizing matter at all
+    for changed in ({"axes": "SPL"}, {"resizing": "linear"}):
+        other = with_record(tmp_path / "run", tmp_path / next(iter(changed)), changed)
+        found = predicted(other, tmp_path / "scan.nii.gz", other / "out")
+        assert not np.array_equal(found, stored_as(wanted, AFFINE, codes)[0])
+
+
+def with_record(run, folder, changed):
+    """A copy of a run whose model.json says something else."""
+    shutil.copytree(run / "out", folder)
+    record = files.read_json(folder / "model.json")
+    axes = changed.get("axes", record["preparation"]["axes"])
+    record["preparation"]["axes"] = axes
+    record["resizing"] = changed.get("resizing", record["resizing"])
+    (folder / "model.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_las_rows_are_the_first_axis_of_the_array(tmp_path):
+    source, sam, adapter = make_published(tmp_path, 1)
+    import_checkpoint.run(adapter, sam, params("la-4"), tmp_path / "run")
+    array = anatomy((40, 52, 3)).astype(np.float32)
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["image"] = array
+    found = predicted(tmp_path / "run", tmp_path / "scan.h5", tmp_path / "out")
+    assert np.array_equal(found, scaled_by_hand(source, array, tmp_path, (2, 0, 1)))
+
+
+def test_promises_slices_are_as_simpleitk_gives_them(tmp_path):
+    source, sam, adapter = make_published(tmp_path, 1)
+    import_checkpoint.run(adapter, sam, params("promise12-3"), tmp_path / "run")
+    array = anatomy((40, 52, 3))
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose()))
+    image.SetSpacing((0.6, 0.6, 3.6))
+    sitk.WriteImage(image, str(tmp_path / "scan.mha"))
+    found = predicted(tmp_path / "run", tmp_path / "scan.mha", tmp_path / "out")
+    assert np.array_equal(found, scaled_by_hand(source, array, tmp_path, (2, 1, 0)))
+
+
+def scaled_by_hand(source, array, folder, order):
+    """Labels (x, y, z) of slices in an order of axes, scaled to the bounds in the record."""
+    record = files.read_json(folder / "out" / "scan.json")
+    low, high = record["low"], record["high"]
+    unit = (np.clip(array.astype(np.float32), low, high) - low) / np.float32(high - low)
+    labels = by_hand(source, unit.transpose(order)).transpose(np.argsort(order))
+    assert len(np.unique(labels)) == 2
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("given", "axes", "wanted"),
+    [
+        ({}, None, "SAL"),
+        ({"prepare": {"axes": "IPR"}}, None, "IPR"),
+        ({"prepare": {"axes": "IPR"}}, "SLA", "SLA"),
+    ],
+)
+def test_the_axes_can_be_named(published, tmp_path, given, axes, wanted):
+    _, sam, adapter = published
+    import_checkpoint.run(adapter, sam, params(blocks=given), tmp_path / "run", axes)
+    assert Predictor.load(tmp_path / "run", None, "cpu").axes == wanted
+
+
+def test_axes_that_are_none_are_refused(published, tmp_path):
+    _, sam, adapter = published
+    with pytest.raises(UserError, match="--axes: expected three letters.*found SPX"):
+        import_checkpoint.run(adapter, sam, params(), tmp_path / "run", "SPX")
+    assert not (tmp_path / "run").exists()
 
 
 def test_provenance_names_both_files(published, tmp_path):
@@ -137,7 +273,7 @@ def evaluated(published, phantom_params, prepared_phantoms, tmp_path):
     """results/ with an imported run scored on the phantoms; and the run."""
     _, sam, adapter = published
     run, results = tmp_path / "published", tmp_path / "results"
-    import_checkpoint.run(adapter, sam, params(), run)
+    import_checkpoint.run(adapter, sam, params(), run, "SPL")
     results.mkdir()
     (results / "prepare").symlink_to(prepared_phantoms)
     split.run(phantom_params, prepared_phantoms, results / "split", tmp_path / "runs")
@@ -155,7 +291,7 @@ def test_an_imported_run_is_evaluated_as_its_model_predicts(evaluated, published
     scores = files.read_json(results / "evaluate" / "metrics.json")
     assert scores["cases"] == 2 and list(scores["stages"]) == ["mean", "coarse", "fine"]
     images, truth = ShardReader(results / "prepare" / "shards" / "img0004.parquet").read_volume()
-    liver = predict_volume(source, images) == 5
+    liver = by_hand(source, images) == 5
     shared = (liver & (truth == 5)).sum()
     table = pd.read_csv(results / "evaluate" / "cases.csv").set_index(["case", "organ"])
     found = table.loc["img0004", "liver"]

@@ -22,8 +22,12 @@ from pipeline.commands.predict import Predictor, Wanted, predict_scan
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Percentile, Window
 from pipeline.imaging import scans, volumes
+from pipeline.imaging.geometry import CANONICAL
 from pipeline.imaging.grids import largest_distance
 from pipeline.imaging.scans import Source
+from pipeline.inference.precision import Precision
+from pipeline.inference.resizing import LINEAR
+from pipeline.inference.trained import Ready
 from pipeline.shards.manifest import read_manifest
 from pipeline.stages import evaluate, split
 from tests.pipeline.conftest import AFFINE, save_nifti, tiny_image
@@ -48,9 +52,10 @@ class Threshold(SegmentationModel):
 
 def threshold(**changes) -> Predictor:
     found = {
-        "model": Threshold(),
+        "ready": Ready(Threshold(), Precision("fp32"), LINEAR),
         "names": ["organ"],
         "rule": WINDOW,
+        "axes": CANONICAL,
         "spacing_mm": None,
         "device": "cpu",
         "stages": ("mean", "coarse", "fine"),
@@ -190,7 +195,7 @@ def test_the_runs_spacing_is_applied_and_undone(tmp_path):
     path = save_nifti(tmp_path / "a.nii.gz", scan_on(np.random.default_rng(0), [2, 1, 0], True))
     predictor = threshold(spacing_mm=2.0)
     source = scans.read(Source("a", path))
-    slices = predict_command.ScanSlices(source, predict_command.Bounds(-125, 275, ()), 2.0)
+    slices = predict_command.ScanSlices(source, predict_command.Bounds(-125, 275, ()), "SPL", 2.0)
     assert slices.shape == (source.volume.geometry.shape[2], 11, 13)
     assert slices[0:2].shape == (min(2, slices.shape[0]), 11, 13)
     predict(path, tmp_path / "out", predictor)
@@ -493,6 +498,9 @@ def test_a_run_that_does_not_say_how_it_was_prepared(trained, tmp_path, folder):
     path.write_text(json.dumps(record | {"intensity": None}))
     with pytest.raises(UserError, match="the run can't be applied to a scan"):
         Predictor.load(tmp_path / "run", None, "cpu")
-    path.write_text(json.dumps(record | {"preparation": {"axes": "LPS", "spacing_mm": None}}))
-    with pytest.raises(UserError, match="axes LPS; expected SPL"):
-        Predictor.load(tmp_path / "run", None, "cpu")
+    for key, wrong in (("preparation", {"axes": "LPX"}), ("resizing", "bicubic")):
+        path.write_text(json.dumps(record | {key: wrong}))
+        with pytest.raises(UserError, match=r"model\.json: can't be read \(.*expected"):
+            Predictor.load(tmp_path / "run", None, "cpu")
+    path.write_text(json.dumps(record | {"preparation": {"spacing_mm": None}}))
+    assert Predictor.load(tmp_path / "run", None, "cpu").axes == CANONICAL

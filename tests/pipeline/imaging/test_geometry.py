@@ -7,12 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.imaging.geometry import (
+    CANONICAL,
     Geometry,
-    from_canonical,
+    from_slices,
+    recorded_preparation,
     resample_images,
     resample_labels,
     restore_labels,
-    to_canonical,
+    source_slice,
+    to_slices,
 )
 
 ORIENTATIONS = [
@@ -35,44 +38,75 @@ def test_canonical_axes_are_head_back_and_left():
     array = np.zeros((4, 5, 6), np.uint8)
     # LAS: x grows to the left, y to the front, z to the head
     array[3, 0, 5] = 1
-    place = np.argwhere(to_canonical(array, geometry("LAS")))
+    place = np.argwhere(to_slices(array, geometry("LAS"), CANONICAL))
     assert place.tolist() == [[5, 4, 3]]
 
 
-def test_canonical_shape_and_spacing():
+def test_axes_of_slices_may_be_any_whole_axes():
+    array = np.arange(4 * 5 * 6).reshape(4, 5, 6)
+    assert np.array_equal(to_slices(array, geometry("LAS"), "SAL"), array.transpose(2, 1, 0))
+    assert np.array_equal(to_slices(array, geometry("LPS"), "SLP"), array.transpose(2, 0, 1))
+    assert np.array_equal(to_slices(array, geometry("LPS"), "RPI"), array[::-1, :, ::-1])
+
+
+def test_shape_and_spacing_of_the_slices():
     turned = geometry("PIR")
     assert turned.orientation == "PIR"
-    assert turned.canonical_shape == (5, 4, 6)
-    assert turned.canonical_spacing == (2.5, 1.5, 3.5)
-    assert to_canonical(np.zeros(turned.shape), turned).shape == (5, 4, 6)
+    assert turned.sliced_shape("SPL") == (5, 4, 6)
+    assert turned.sliced_spacing("SPL") == (2.5, 1.5, 3.5)
+    assert turned.sliced_shape("LAI") == (6, 4, 5)
+    assert to_slices(np.zeros(turned.shape), turned, "LAI").shape == (6, 4, 5)
 
 
-@given(st.sampled_from(ORIENTATIONS), st.tuples(*[st.integers(1, 5)] * 3))
-def test_canonical_round_trip_is_exact(codes, shape):
+@given(
+    st.sampled_from(ORIENTATIONS),
+    st.sampled_from(ORIENTATIONS),
+    st.tuples(*[st.integers(1, 5)] * 3),
+)
+def test_the_round_trip_is_exact(codes, axes, shape):
     grid = geometry(codes, shape)
     array = np.arange(np.prod(shape)).reshape(shape)
-    canonical = to_canonical(array, grid)
-    assert canonical.shape == grid.canonical_shape
-    assert np.array_equal(from_canonical(canonical, grid), array)
+    slices = to_slices(array, grid, axes)
+    assert slices.shape == grid.sliced_shape(axes)
+    assert np.array_equal(from_slices(slices, grid, axes), array)
+    for index in range(len(slices)):
+        place = source_slice(grid, axes, index)
+        plane = np.take(array, [place], codes.index(stored_along(codes, axes)))
+        assert set(plane.ravel()) == set(slices[index].ravel())
 
 
-@given(st.sampled_from(ORIENTATIONS))
-def test_canonical_order_does_not_depend_on_how_a_file_stores_it(codes):
+def stored_along(codes: str, axes: str) -> str:
+    """The letter of the source axis that holds the slices."""
+    pair = next(pair for pair in ("RL", "AP", "SI") if axes[0] in pair)
+    return next(letter for letter in codes if letter in pair)
+
+
+@given(st.sampled_from(ORIENTATIONS), st.sampled_from(ORIENTATIONS))
+def test_slices_do_not_depend_on_how_a_file_stores_them(codes, axes):
     anatomy = np.arange(4 * 5 * 6).reshape(4, 5, 6)
-    grid = geometry("SPL")
-    stored = from_canonical(anatomy, grid)
+    grid = geometry(axes)
+    stored = from_slices(anatomy, grid, axes)
     turn = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("SPL"), nib.orientations.axcodes2ornt(tuple(codes))
+        nib.orientations.axcodes2ornt(axes), nib.orientations.axcodes2ornt(tuple(codes))
     )
     turned = nib.orientations.apply_orientation(stored, turn)
     affine = grid.affine @ nib.orientations.inv_ornt_aff(turn, stored.shape)
-    again = to_canonical(turned, Geometry(turned.shape, affine))
+    again = to_slices(turned, Geometry(turned.shape, affine), axes)
     assert np.array_equal(again, anatomy)
 
 
-def test_from_canonical_refuses_another_shape():
+def test_from_slices_refuses_another_shape():
     with pytest.raises(ValueError, match=r"expected shape \(6, 5, 4\), got \(4, 5, 6\)"):
-        from_canonical(np.zeros((4, 5, 6)), geometry("LPS"))
+        from_slices(np.zeros((4, 5, 6)), geometry("LPS"), CANONICAL)
+
+
+def test_a_record_without_axes_means_the_canonical_ones():
+    assert recorded_preparation({"spacing_mm": 1.0}) == {"axes": "SPL", "spacing_mm": 1.0}
+    assert recorded_preparation(None) == {"axes": "SPL", "spacing_mm": None}
+    assert recorded_preparation({"axes": "RAS"})["axes"] == "RAS"
+    for wrong in ("RLS", "SP", "spl", "SPX", 3, None):
+        with pytest.raises(ValueError, match="expected three letters"):
+            recorded_preparation({"axes": wrong})
 
 
 def test_resampling_keeps_the_field_of_view():
@@ -87,7 +121,9 @@ def test_resampling_keeps_the_field_of_view():
 
 def test_resampled_labels_go_back_to_the_source_grid():
     grid = geometry("RPI")
-    labels = (np.arange(120) % 7).reshape(grid.canonical_shape).astype(np.uint8)
-    finer = resample_labels(labels, (15, 12))
-    restored = restore_labels(finer, grid)
-    assert np.array_equal(restored, from_canonical(labels, grid))
+    for axes in ("SPL", "SAL", "RIA"):
+        labels = (np.arange(120) % 7).reshape(grid.sliced_shape(axes)).astype(np.uint8)
+        _, rows, columns = labels.shape
+        finer = resample_labels(labels, (3 * rows, 3 * columns))
+        restored = restore_labels(finer, grid, axes)
+        assert np.array_equal(restored, from_slices(labels, grid, axes))

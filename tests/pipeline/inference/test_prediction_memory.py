@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import hsam
-from pipeline.imaging.geometry import preparation
+from pipeline.imaging.geometry import CANONICAL, preparation
 
 SIDE = 320
 BYTES_A_VOXEL = 8  # of an int16 scan under a window; stated in docs/prediction.md
@@ -39,7 +39,7 @@ def run(tmp_path_factory) -> Path:
         folder,
         class_names=["liver", "spleen"],
         intensity={"kind": "window", "low": -125.0, "high": 275.0},
-        preparation=preparation(None),
+        preparation=preparation(CANONICAL, None),
     )
     return folder
 

@@ -16,7 +16,7 @@ from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.datasets import synapse
 from pipeline.imaging import volumes
-from pipeline.imaging.geometry import to_canonical
+from pipeline.imaging.geometry import CANONICAL, to_slices
 from pipeline.scoring import dice
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.measures import measure
@@ -202,7 +202,7 @@ def test_an_interrupted_run_leaves_the_old_output_and_goes_on_to_the_same_bytes(
     (run,) = (tmp_path / "runs").iterdir()
     (run / "out" / ".metrics.json-x1").mkdir()
     (run / "out" / ".metrics.json-x1" / "metrics.json").write_text("{")
-    (run / "cases" / ".img0005-x1").mkdir()
+    (run / "cases-fp32" / ".img0005-x1").mkdir()
     calls.clear()
     monkeypatch.setattr(evaluate, "predict_stages", interrupted_at(99))
     assert contents(evaluated()) == contents(finished / "out")
@@ -279,7 +279,7 @@ def test_the_review_list_is_what_the_label_maps_say(finished):
 
 def canonical(path: Path) -> np.ndarray:
     volume = volumes.read(path)
-    return to_canonical(volume.array, volume.geometry)
+    return to_slices(volume.array, volume.geometry, CANONICAL)
 
 
 def test_a_model_of_one_stage_has_no_stage_analysis(evaluated, folders, tmp_path):
@@ -296,6 +296,10 @@ def test_a_model_for_other_organs_or_intensities(evaluated, folders, tmp_path):
     manifest = read_manifest(folders["prepared"] / "manifest.parquet")
     other = {"kind": "window", "low": 0, "high": 9}
     fewer = manifest.class_names[:-1]
+    turned = replace(manifest, preparation={"axes": "SAL", "spacing_mm": None})
+    save_model(tmp_path / "turned", turned)
+    with pytest.raises(UserError, match="the axes SAL, the data has SPL; set prepare.axes to SAL"):
+        evaluated(model=tmp_path / "turned")
     finer = {"axes": "SPL", "spacing_mm": 1.0}
     save_model(
         tmp_path / "m",

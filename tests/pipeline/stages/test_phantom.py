@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.synapse import ORGANS, image_path, label_path
-from pipeline.imaging.geometry import Geometry, to_canonical
+from pipeline.imaging.geometry import CANONICAL, Geometry, to_slices
 from pipeline.stages import phantom
 
 SIZE = 64
@@ -23,7 +23,7 @@ HU = {
 def canonical(number, size=SIZE):
     image, label, affine = phantom.make_case(1, number, size)
     grid = Geometry(image.shape, affine)
-    return to_canonical(image, grid), to_canonical(label, grid), grid
+    return to_slices(image, grid, CANONICAL), to_slices(label, grid, CANONICAL), grid
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_organs_can_be_seen_at_the_size_of_the_demo():
 
 
 def test_cases_differ(cases):
-    spacings = {grid.canonical_spacing for _, _, grid in cases.values()}
+    spacings = {grid.sliced_spacing(CANONICAL) for _, _, grid in cases.values()}
     assert len(spacings) == len(cases)
     assert all(4 <= between <= 6 for between, _, _ in spacings)
     assert all(18 <= len(image) <= 28 for image, _, _ in cases.values())
