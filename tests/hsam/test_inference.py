@@ -25,6 +25,19 @@ def test_a_half_encoder_gives_nearly_the_same_in_float32(toy):
     assert 0 < error < 0.05
 
 
+def test_a_half_encoder_keeps_its_weights_in_bfloat16(toy):
+    image = seeded_image(1, 64)
+    encoder = hsam.for_inference(toy()).image_encoder
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        cast_at_each_product = encoder(image).float()
+    half = hsam.for_inference(toy(), half_encoder=True).image_encoder
+    products = [m for m in half.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
+    assert products and all(m.weight.dtype == torch.bfloat16 for m in products)
+    assert half.encoder.pos_embed.dtype == torch.float32
+    with torch.inference_mode():
+        assert torch.equal(half(image), cast_at_each_product)
+
+
 def test_a_model_without_sams_encoder_is_taken_as_well():
     model = hsam.for_inference(hsam.build("unet", image_size=32, num_classes=2))
     assert not model.training

@@ -209,6 +209,25 @@ def test_an_interrupted_run_leaves_the_old_output_and_goes_on_to_the_same_bytes(
     assert len(calls) == 1
 
 
+def test_what_a_gpu_and_a_cpu_have_predicted_is_not_mixed(evaluated, tmp_path, monkeypatch):
+    real, calls = evaluate.predict_stages, []
+
+    def counted(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(evaluate, "predict_stages", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluated()
+    (run,) = (tmp_path / "runs").iterdir()
+    (run / "cases-fp32").rename(run / "cases-bf16")
+    evaluated()
+    assert len(calls) == 4
+    assert not list(run.glob("cases-*"))
+
+
 def test_the_stage_counts(finished, evaluated):
     name = "predictions/img0004.nii.gz"
     coarse = evaluated({"stage": "coarse"})

@@ -65,18 +65,21 @@ def test_window_keeps_whole_hounsfield_units(synapse_params, folders):
     assert not (out / "manifest.parquet").exists()
 
 
-def test_labels_go_back_to_the_source_grid(synapse_params, synapse_root, folders):
+@pytest.mark.parametrize("axes", [None, "SAL", "RIA"])
+def test_labels_go_back_to_the_source_grid(synapse_params, synapse_root, folders, axes):
     out, runs = folders
     oblique = AFFINE[:, [2, 0, 1, 3]].copy()
     oblique[:3, :3] += 0.05
     save_nifti(image_path(synapse_root, "img0005"), tiny_image(), oblique)
     save_nifti(label_path(synapse_root, "img0005"), tiny_label(), oblique)
-    params = synapse_params()
+    params = synapse_params(prepare={"axes": axes})
     prepare.run(params, out, runs)
-    row = read_manifest(out / "manifest.parquet").case("img0005")
+    manifest = read_manifest(out / "manifest.parquet")
+    assert manifest.axes == (axes or "SPL")
+    row = manifest.case("img0005")
     _, labels = ShardReader(out / "shards" / row.shard).read_volume()
     expected = datasets.get(params.dataset).labels(params.dataset).apply(tiny_label())
-    assert np.array_equal(restore_labels(labels, row.geometry), expected)
+    assert np.array_equal(restore_labels(labels, row.geometry, manifest.axes), expected)
 
 
 def test_flipped_twin_gives_the_same_pixels(synapse_params, synapse_root, folders):
@@ -105,7 +108,7 @@ def test_resampling_in_plane(synapse_params, folders):
     assert row.spacing_mm == pytest.approx((3.0, 14 / 9, 1.6))
     images, labels = ShardReader(out / "shards" / row.shard).read_volume()
     assert 0 <= images.min() < images.max() <= 1
-    assert restore_labels(labels, row.geometry).shape == (10, 20, 30)
+    assert restore_labels(labels, row.geometry, "SPL").shape == (10, 20, 30)
 
 
 def test_percentiles(synapse_params, folders):
