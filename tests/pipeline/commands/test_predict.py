@@ -294,7 +294,12 @@ def test_a_format_without_room_for_tilt_is_refused_before_predicting(tmp_path, e
     nifti = save_nifti(tmp_path / "a.nii.gz", tiny_image(), sheared)
     for path in (tmp_path / "series", nifti):
         with pytest.raises(UserError, match="no place for the source's sheared grid .* nii.gz"):
-            predict(path, tmp_path / "out", threshold(model=Unused()), ending=ending)
+            predict(
+                path,
+                tmp_path / "out",
+                threshold(ready=Ready(Unused(), Precision("fp32"), LINEAR)),
+                ending=ending,
+            )
     assert list((tmp_path / "out").iterdir()) == []
 
 
