@@ -52,12 +52,14 @@ class Model:
     """One model of the table.
 
     Attributes:
+        title: what people call it.
         builder: "module:function" that builds it.
         stages: logits that it gives, of "coarse" and "fine".
         takes: arguments of its builder beside `image_size`, `num_classes` and the options.
         options: arguments that no other model has.
     """
 
+    title: str
     builder: str
     stages: tuple[str, ...]
     takes: tuple[str, ...] = ()
@@ -85,9 +87,12 @@ _LORA = ("lora_rank", "lora_scale")
 _PARTS = ("mask_attention", "pixel_decoder", "cm_attention", "gate")
 
 MODELS: dict[str, Model] = {
-    "hsam": Model("hsam.builders:build_hsam", ("coarse", "fine"), (*_ENCODER, *_LORA, *_PARTS)),
-    "samed": Model("hsam.rivals.samed:build_samed", ("coarse",), (*_ENCODER, *_LORA)),
+    "hsam": Model(
+        "H-SAM", "hsam.builders:build_hsam", ("coarse", "fine"), (*_ENCODER, *_LORA, *_PARTS)
+    ),
+    "samed": Model("SAMed", "hsam.rivals.samed:build_samed", ("coarse",), (*_ENCODER, *_LORA)),
     "sam_adapter": Model(
+        "SAM-Adapter",
         "hsam.rivals.sam_adapter:build_sam_adapter",
         ("coarse",),
         _ENCODER,
@@ -97,8 +102,9 @@ MODELS: dict[str, Model] = {
             )
         },
     ),
-    "autosam": Model("hsam.rivals.autosam:build_autosam", ("coarse",), _ENCODER),
+    "autosam": Model("AutoSAM", "hsam.rivals.autosam:build_autosam", ("coarse",), _ENCODER),
     "unet": Model(
+        "U-Net",
         "hsam.rivals.unet:build_unet",
         ("fine",),
         options={

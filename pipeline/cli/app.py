@@ -170,25 +170,17 @@ def report(
 ) -> None:
     """Write the HTML report and add a row to `dvc exp show`."""
     from pipeline.reporting import experiments
+    from pipeline.reporting.inputs import ReportFolders
     from pipeline.stages import report as stage
 
-    loaded = _load(params)
-    model = results / "train"
+    model = None
     if run is not None:
         from pipeline.inference import trained
 
         model = trained.model_folder(run)
-    stage.run(
-        loaded,
-        results / "prepare",
-        results / "split",
-        model,
-        results / "search",
-        results / "evaluate",
-        reports,
-        runs,
-    )
-    experiments.record_run(loaded, results)
+    folders = ReportFolders.find(results, model)
+    used = stage.run(_load(params), folders, reports, runs, other_run=run is not None)
+    experiments.record_run(used, folders.evaluate)
 
 
 @_command(
@@ -324,7 +316,7 @@ def score(
     ] = None,
     convention: Annotated[
         Convention, typer.Option(help="How empty organs count in the headline.")
-    ] = Convention("paper"),
+    ] = Convention("strict"),
     truth_name: Annotated[
         str, typer.Option(metavar="PATTERN", help="Names of true volumes, such as label{case}.")
     ] = "{case}",

@@ -13,6 +13,7 @@ from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.pool import over_cases
 from pipeline.scoring import tables
+from pipeline.scoring.conventions import STRICT
 from pipeline.scoring.labels import read_pair
 from pipeline.scoring.measures import Measures, measure_organs
 from pipeline.scoring.organs import Organs, read_file_names, read_label_names
@@ -43,7 +44,7 @@ def run(
     out: Path,
     *,
     prediction_labels: Path | None = None,
-    convention: str = "paper",
+    convention: str = STRICT,
     names: tuple[str, str] = ("{case}", "{case}"),
     cases: Sequence[str] = (),
     jobs: int = 1,

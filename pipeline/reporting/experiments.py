@@ -83,13 +83,17 @@ def _git(
     return completed.stdout.strip()
 
 
-def record_run(params: Params, results: Path) -> None:
-    """Record the finished run in `results` in the repository of the working directory.
+def record_run(params: Params, evaluation: Path) -> None:
+    """Record a finished run in the repository of the working directory.
 
     The row's name is the data set's and a hash of parameters and metrics, so that recording the
     same run twice leaves one row.
+
+    Args:
+        params: that the run's stages were run with.
+        evaluation: published folder of the evaluate stage.
     """
-    metrics = (results / "evaluate" / "metrics.json").read_text(encoding="utf-8")
+    metrics = (evaluation / "metrics.json").read_text(encoding="utf-8")
     name = f"{params.dataset.name}-{digest([params.model_dump(mode='json'), metrics])[:8]}"
     texts = {"params.yaml": render(params), "results/evaluate/metrics.json": metrics}
     if record(name, texts, Path.cwd()):

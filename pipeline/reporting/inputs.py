@@ -31,6 +31,25 @@ class ReportFolders:
     train: Path
     evaluate: Path
 
+    @classmethod
+    def find(cls, results: Path, model: Path | None = None) -> "ReportFolders":
+        """The folders below `results`, or of another run.
+
+        Args:
+            results: the stages' published outputs.
+            model: folder of another run's model. If it lies in a results folder that has an
+                evaluation of its own, that folder takes the place of `results`.
+        """
+        if model is not None and (model.parent / "evaluate" / "metrics.json").is_file():
+            results = model.parent
+        return cls(
+            prepare=results / "prepare",
+            split=results / "split",
+            search=results / "search",
+            train=results / "train" if model is None else model,
+            evaluate=results / "evaluate",
+        )
+
     def stages(self) -> dict[str, Path]:
         """Stage to folder, in the order of the data flow."""
         stages = dict(self.__dict__)
@@ -108,6 +127,12 @@ class ReportInputs:
     trials: pd.DataFrame
     best: dict[str, Any]
     provenance: dict[str, dict[str, Any]]
+
+    @property
+    def other_split(self) -> bool:
+        """Whether the model was trained on another split than that of the test cases."""
+        used = self.provenance["train"].get("inputs", {}).get("split")
+        return not self.imported and used != self.split.hash
 
     @property
     def imported(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from hsam.registry import MODELS
 from pipeline import datasets
 from pipeline.imaging import colours
 from pipeline.imaging.geometry import BEGINS
@@ -17,7 +18,7 @@ from pipeline.reporting.inputs import ReportInputs
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.dice import none_if_nan
 from pipeline.scoring.scores import SCORES, Score, in_view
-from pipeline.scoring.tables import OVERALL
+from pipeline.scoring.tables import OVERALL, caution
 
 REVIEWED = 20  # rows of the review list that are shown
 # evaluate.stage in words
@@ -42,11 +43,13 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
     """The template's values, except the pictures and the style sheet."""
     scores = inputs.scores
     return {
+        "model": model_title(inputs.model["config"]["model"]),
         "data_set": inputs.manifest.name,
         "setting": _setting(inputs),
         "test_cases": scores["cases"],
         "overall": _means(scores),
         "sentences": [_data_sentence(inputs), _scoring_sentence(inputs)],
+        "cautions": _cautions(inputs),
         "remark": datasets.named(inputs.manifest.name).remark,
         "split_hash": scores["split"],
         "organs": _organs(inputs),
@@ -66,6 +69,11 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
         "parameters": _parameters(inputs.provenance),
         "provenance": _provenance(inputs.provenance),
     }
+
+
+def model_title(name: str) -> str:
+    """What people call a model; its name where the registry doesn't know it."""
+    return MODELS[name].title if name in MODELS else name
 
 
 def _setting(inputs: ReportInputs) -> str:
@@ -104,6 +112,19 @@ def _scoring_sentence(inputs: ReportInputs) -> str:
     return (
         f"Scored is {LOGITS[scores['stage']]}, with convention “{scores['convention']}”: {words}."
     )
+
+
+def _cautions(inputs: ReportInputs) -> list[str]:
+    """What a reader has to know before the numbers above are believed."""
+    sentences = []
+    if inputs.other_split:
+        sentences.append(
+            "The model was trained on another split than the one that is scored here: whether it "
+            "learned from any of these test cases isn't known."
+        )
+    if sentence := caution(inputs.scores):
+        sentences.append(sentence[0].upper() + sentence[1:])
+    return sentences
 
 
 def _organs(inputs: ReportInputs) -> list[dict[str, Any]]:

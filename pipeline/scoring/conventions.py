@@ -11,6 +11,7 @@ from pipeline.scoring.dice import NAN
 from pipeline.scoring.measures import Measures
 from pipeline.scoring.scores import SCORES, Score
 
+STRICT = "strict"  # the convention under which every error counts
 # stands for the volume's diagonal in the unit of the distance
 DIAGONAL = math.inf
 
@@ -61,7 +62,7 @@ CONVENTIONS = {
             "isn't there counts Dice 1 and HD95 0"
         ),
     ),
-    "strict": Convention(
+    STRICT: Convention(
         missed=Verdict(0, DIAGONAL),
         invented=Verdict(0, NAN),
         absent=Verdict(NAN, NAN),

@@ -20,7 +20,13 @@ from rich.text import Text
 from pipeline.core import files
 from pipeline.scoring import dice
 from pipeline.scoring.bootstrap import mean_intervals, nanmean
-from pipeline.scoring.conventions import CONVENTIONS, apply_convention
+from pipeline.scoring.conventions import (
+    CONVENTIONS,
+    DIAGONAL,
+    STRICT,
+    Verdict,
+    apply_convention,
+)
 from pipeline.scoring.measures import Measures
 from pipeline.scoring.scores import SCORES, in_view
 
@@ -268,7 +274,45 @@ def print_scores(scores: Mapping[str, Any], title: str) -> None:
     table.add_row("mean", *means, style="bold")
     console = Console()
     console.print(table)
+    if sentence := caution(scores):
+        console.print(Text(f"warning: {sentence}"), soft_wrap=True)
     console.print(Text(_note(scores)), soft_wrap=True)
+
+
+def caution(scores: Mapping[str, Any]) -> str | None:
+    """A sentence on missed and invented organs and what they count in the means; None without.
+
+    Args:
+        scores: metrics.json of `hsam evaluate` or `hsam score`.
+    """
+    pairs, name = scores["pairs"], scores["convention"]
+    convention = CONVENTIONS[name]
+    parts = [
+        f"{pairs[kind]} {kind}, counting {_counts(verdict)}"
+        for kind, verdict in (("missed", convention.missed), ("invented", convention.invented))
+        if pairs[kind]
+    ]
+    if not parts:
+        return None
+    text = f"of {pairs['all']} pairs of case and organ {' and '.join(parts)} (convention {name})"
+    if name == STRICT:
+        return f"{text}."
+    strict = scores["conventions"][STRICT]
+    means = ", ".join(
+        f"{score.label} {_shown(strict.get(f'mean_{score.name}'), score.digits)}"
+        for score in in_view("summary")
+    )
+    return f"{text}; where every error counts ({STRICT}) the means are {means}."
+
+
+def _counts(verdict: Verdict) -> str:
+    """What a verdict means for Dice and HD95, in words."""
+    overlap = "Dice 1, as if right" if verdict.overlap == 1 else f"Dice {verdict.overlap:g}"
+    if math.isnan(verdict.distance):
+        return f"{overlap} and no HD95"
+    if verdict.distance == DIAGONAL:
+        return f"{overlap} and the volume's diagonal as HD95"
+    return f"{overlap} and HD95 0, as if right"
 
 
 def _cells(values: Mapping[str, float]) -> dict[str, float | None]:

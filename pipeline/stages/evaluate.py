@@ -83,6 +83,9 @@ def run(
     cases = _test_cases(manifest, roles, split)
     model = trained.model_folder(model)
     _check_data(model, manifest)
+    used = run_folder.read_provenance(model).get("inputs", {}).get("split", roles.hash)
+    if used != roles.hash:
+        say(f"warning: {model}: was trained on another split: it may have learned from test cases")
     inputs = {
         "manifest": files.sha256(prepared / "manifest.parquet"),
         "split": roles.hash,

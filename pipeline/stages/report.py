@@ -22,6 +22,7 @@ from pipeline.core.sources import ROOT
 from pipeline.reporting.inputs import ReportFolders, read_inputs
 from pipeline.reporting.page import page
 from pipeline.reporting.pictures import test_pictures
+from pipeline.reporting.recorded import check_given, recorded_params
 from pipeline.scoring.tables import print_scores
 
 TEMPLATES = ROOT / "pipeline" / "reporting" / "templates"
@@ -29,29 +30,28 @@ TEMPLATE, STYLE, REPORT = "report.html.j2", "report.css", "report.html"
 
 
 def run(
-    params: Params,
-    prepared: Path,
-    split: Path,
-    train: Path,
-    search: Path,
-    evaluate: Path,
-    out: Path,
-    runs: Path,
-) -> None:
+    params: Params, folders: ReportFolders, out: Path, runs: Path, *, other_run: bool = False
+) -> Params:
     """Write the report unless it was done before; then put it at `out / "report.html"`.
 
     Args:
-        params: all parameters; `report` is read.
-        prepared, split, train, search, evaluate: published folders of these stages.
+        params: all parameters; `report` is read, the others are compared with the stages' own.
+        folders: published folders of the stages.
         out: folder of the report; other files in it stay.
         runs: folder of the run folders.
+        other_run: the model is of a run that was named, whose training may have had other
+            parameters than the given ones.
+
+    Returns:
+        The parameters that the stages were run with.
 
     Raises:
-        UserError: inputs that are missing or don't belong together.
+        UserError: inputs that are missing or don't belong together, or that were made with other
+            parameters.
     """
-    folders = ReportFolders(prepared, split, search, train, evaluate)
     hashes = folders.hashes() | {name: files.sha256(TEMPLATES / name) for name in (TEMPLATE, STYLE)}
     inputs = read_inputs(folders)
+    check_given(params, inputs.provenance, ["evaluate"] if other_run else ["train", "evaluate"])
     key = stage_params(params, "report")
     choice = sources.data_set(inputs.manifest.name)
     with run_folder.open_run(runs, inputs.manifest.name, "report", key, hashes, choice) as work:
@@ -64,6 +64,7 @@ def run(
         with files.atomic_path(out / REPORT) as temporary:
             shutil.copyfile(work.out / REPORT, temporary)
     say(f"report: {out / REPORT}")
+    return recorded_params(params, inputs.provenance)
 
 
 def render(content: dict) -> str:

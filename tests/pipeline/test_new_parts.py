@@ -120,7 +120,7 @@ def test_a_rival(tree, hsam, tmp_path, prepared_phantoms):
     add_line(
         tree / "hsam" / "registry.py",
         "MODELS",
-        '"pixelwise": Model("hsam.rivals.pixelwise:build_pixelwise", ("fine",),'
+        '"pixelwise": Model("Pixelwise", "hsam.rivals.pixelwise:build_pixelwise", ("fine",),'
         ' options={"width": Option(4, 1, 64, "channels")}),',
     )
     shutil.copytree(prepared_phantoms, tmp_path / "results" / "prepare")

@@ -77,7 +77,7 @@ CODE = r"\Z", "\nEXTRA = 1\n"
         ("pipeline/core/registry.py", (r"^DATASETS = {", r'\g<0>\n    "x": "m:X",'), NOTHING),
         (
             "hsam/registry.py",
-            (r"^MODELS.*{$", r'\g<0>\n    "x": Model("m:x", ("fine",)),'),
+            (r"^MODELS.*{$", r'\g<0>\n    "x": Model("X", "m:x", ("fine",)),'),
             NOTHING,
         ),
         (

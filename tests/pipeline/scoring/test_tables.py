@@ -50,6 +50,34 @@ def test_means_under_every_convention(convention, dice, hd95):
     assert means(convention, "hd95_mm") == pytest.approx(dict(zip(names, hd95, strict=True)))
 
 
+@pytest.mark.parametrize(
+    "convention, expected",
+    [
+        (
+            "paper",
+            "of 6 pairs of case and organ 1 missed, counting Dice 0 and HD95 0, as if right and "
+            "1 invented, counting Dice 1, as if right and HD95 0, as if right (convention paper); "
+            "where every error counts (strict) the means are Dice 0.125, ",
+        ),
+        (
+            "strict",
+            "1 missed, counting Dice 0 and the volume's diagonal as HD95 and 1 invented, "
+            "counting Dice 0 and no HD95 (convention strict).",
+        ),
+        ("nnunet", "1 missed, counting Dice 0 and no HD95 and 1 invented, counting"),
+    ],
+)
+def test_missed_and_invented_organs_are_named_with_what_they_count(convention, expected):
+    scores = tables.summary(tables.organ_rows(MEASURED, ORGANS), MEASURED, convention)
+    assert expected in tables.caution(scores | {"convention": convention})
+
+
+def test_without_a_missed_or_invented_organ_there_is_no_caution():
+    fine = {"a": {organ: MEASURED["a"][organ] for organ in ORGANS}}
+    scores = tables.summary(tables.organ_rows(fine, ORGANS), fine, "paper")
+    assert tables.caution(scores | {"convention": "paper"}) is None
+
+
 def test_headline_has_no_entry_for_what_is_left_out_everywhere():
     rows = tables.organ_rows(MEASURED, ORGANS)
     head = tables.headline(rows, "strict")

@@ -118,7 +118,7 @@ def test_metrics_are_the_means_of_the_table(finished, folders):
         assert scores[f"mean_{name}"] == pytest.approx(table[name].mean())
     assert scores["cases"] == 2
     assert scores["split"] == read_split(folders["split"] / "split.parquet").hash
-    assert (scores["stage"], scores["convention"]) == ("mean", "paper")
+    assert (scores["stage"], scores["convention"]) == ("mean", "strict")
 
 
 @pytest.mark.parametrize("case", TEST_CASES)

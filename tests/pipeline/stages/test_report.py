@@ -51,9 +51,8 @@ def written(params, results, tmp_path):
 
     def run(results: Path = results, runs: str = "runs", **settings: int) -> str:
         block = params.report.model_copy(update=settings)
-        folders = [results / stage for stage in STAGES]
         changed = params.model_copy(update={"report": block})
-        report.run(changed, *folders, tmp_path / "reports", tmp_path / runs)
+        report.run(changed, folders_of(results), tmp_path / "reports", tmp_path / runs)
         return (tmp_path / "reports" / "report.html").read_text(encoding="utf-8")
 
     return run
@@ -132,14 +131,16 @@ def test_the_sentence_on_empty_organs_counts_them(written, results):
     assert missed
     text = words(written())
     assert f"They differ on {empty} of 16 pairs of case and organ: {missed} where" in text
-    assert f"paper (above) {table['dice'].mean():.3f}" in text
+    assert f"strict (above) {table['dice'].mean():.3f}" in text
+    counted = "counting Dice 0 and the volume's diagonal as HD95"
+    assert f"Of 16 pairs of case and organ {missed} missed, {counted}" in text
 
 
 @pytest.mark.parametrize(
     "pairs, expected",
     [
-        ({"missed": 3, "invented": 0, "absent": 0}, {"paper": "–", "strict": 3, "nnunet": 3}),
-        ({"missed": 0, "invented": 2, "absent": 5}, {"paper": "–", "strict": 7, "nnunet": 7}),
+        ({"missed": 3, "invented": 0, "absent": 0}, {"strict": "–", "paper": 3, "nnunet": 3}),
+        ({"missed": 0, "invented": 2, "absent": 5}, {"strict": "–", "paper": 7, "nnunet": 0}),
     ],
 )
 def test_pairs_that_conventions_count_otherwise(inputs, pairs, expected):
@@ -151,7 +152,7 @@ def test_pairs_that_conventions_count_otherwise(inputs, pairs, expected):
 
 def test_intervals_are_shown(written, results):
     table = pd.read_parquet(results / "evaluate" / "organs.parquet")
-    row = table.query("convention == 'paper' and organ == 'liver' and score == 'dice'").iloc[0]
+    row = table.query("convention == 'strict' and organ == 'liver' and score == 'dice'").iloc[0]
     assert f"{row['low']:.3f} to {row['high']:.3f}" in words(written())
 
 
@@ -309,6 +310,38 @@ def test_scores_of_another_model(written, results, tmp_path):
     files.write_json(path, files.read_json(path) | {"hsam_version": "other"})
     with pytest.raises(UserError, match="another model.json .* run the evaluate stage again"):
         written(results=tmp_path / "mixed")
+
+
+def test_the_title_names_the_model_that_was_run(inputs):
+    for name, title in (("samed", "SAMed"), ("unet", "U-Net"), ("hsam", "H-SAM")):
+        model = inputs.model | {"config": {**inputs.model["config"], "model": name}}
+        html = report.render(page(replace(inputs, model=model)) | {"pictures": []})
+        assert f"<title>{title} on phantom</title>" in html
+
+
+def test_parameters_are_those_of_the_stages(params, results, tmp_path):
+    later = validate(overlay(params.model_dump(mode="json"), {"train": {"epochs": 16}}), "test")
+    where = tmp_path / "reports", tmp_path / "runs"
+    with pytest.raises(UserError, match="train.epochs: the train stage was run with 2, .* say 16"):
+        report.run(later, folders_of(results), *where)
+    assert not where[0].exists()
+    # of a run that was named, its own parameters count
+    assert report.run(later, folders_of(results), *where, other_run=True) == params
+
+
+def test_a_named_run_is_reported_with_its_own_evaluation(results, tmp_path):
+    assert ReportFolders.find(tmp_path, results / "train") == folders_of(results)
+    (run,) = (results.parent / "runs").glob("phantom-train-*")
+    found = ReportFolders.find(results, run / "out")
+    assert found == replace(folders_of(results), train=run / "out")
+
+
+def test_a_model_of_another_split_is_no_secret(inputs):
+    split = {**inputs.provenance["train"]["inputs"], "split": "0" * 64}
+    train = {**inputs.provenance["train"], "inputs": split}
+    content = page(replace(inputs, provenance={**inputs.provenance, "train": train}))
+    assert "was trained on another split" in content["cautions"][0]
+    assert not any("another split" in sentence for sentence in page(inputs)["cautions"])
 
 
 def test_other_files_in_the_reports_folder_stay(written, tmp_path):

@@ -1,0 +1,76 @@
+"""The parameters that a run was made with, from its stages' provenance.
+
+What a user's parameter file says now may be another thing: it can change after a training, and
+another run can be named.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Params, stage_params
+from pipeline.core.params.load import overlay, validate
+
+# stages that record what they read, in the order of the data flow
+RECORDING = ("prepare", "split", "search", "train", "evaluate")
+
+
+def recorded_params(given: Params, provenance: Mapping[str, Mapping[str, Any]]) -> Params:
+    """The parameters of the stages, and the given ones where no stage has recorded any.
+
+    Args:
+        given: all parameters.
+        provenance: stage to its provenance.json.
+
+    Raises:
+        UserError: recorded values that aren't allowed any more.
+    """
+    values = given.model_dump(mode="json")
+    for stage in RECORDING:
+        record = provenance.get(stage, {})
+        if record.get("stage") == stage:
+            for path, block in record.get("params", {}).items():
+                for key in reversed(path.split(".")):
+                    block = {key: block}
+                values = overlay(values, block)
+    return validate(values, "provenance.json of the stages")
+
+
+def check_given(
+    given: Params, provenance: Mapping[str, Mapping[str, Any]], stages: Iterable[str]
+) -> None:
+    """Refuse parameters other than those that stages were run with.
+
+    Args:
+        given: all parameters.
+        provenance: stage to its provenance.json.
+        stages: which to compare.
+
+    Raises:
+        UserError: names every key that differs, with both values.
+    """
+    problems = []
+    for stage in stages:
+        record = provenance.get(stage, {})
+        if record.get("stage") != stage:
+            continue
+        now = _flat(stage_params(given, stage))
+        then = _flat(record.get("params", {}))
+        problems += [
+            f"{key}: the {stage} stage was run with {then[key]!r}, the parameters now say "
+            f"{value!r}; run it again, or give its parameters (--params)."
+            for key, value in now.items()
+            if key in then and then[key] != value
+        ]
+    if problems:
+        raise UserError(problems)
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted key to value."""
+    if not isinstance(value, Mapping):
+        return {key: value}
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= _flat(inner, f"{key}.{name}" if key else name)
+    return flat
