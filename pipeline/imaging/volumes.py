@@ -20,8 +20,9 @@ from pipeline.imaging.geometry import LPS_TO_RAS, Geometry
 
 NIFTI = (".nii.gz", ".nii")
 HDF5 = (".h5", ".hdf5")
-ITK = (".nrrd", ".mhd", ".mha")
-SUFFIXES = NIFTI + HDF5 + ITK
+# ending to ITK's reader of that format; any other one would read what the name doesn't say
+ITK = {".nrrd": "NrrdImageIO", ".mhd": "MetaImageIO", ".mha": "MetaImageIO"}
+SUFFIXES = (*NIFTI, *HDF5, *ITK)
 # HDF5 files store no geometry; this is the spacing of the left-atrium challenge's volumes
 HDF5_SPACING_MM = 0.625
 
@@ -195,7 +196,7 @@ def _read_hdf5(path: Path, key: str | None) -> tuple[NDArray[Any], NDArray[np.fl
 
 def _read_itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     with _refusing_damage(path):
-        image = sitk.ReadImage(str(path))
+        image = sitk.ReadImage(str(path), imageIO=ITK[suffix(path) or ""])
     components = image.GetNumberOfComponentsPerPixel()
     if components != 1:
         raise UserError(f"{path}: expected one value a voxel, found {components} (RGB or vectors).")

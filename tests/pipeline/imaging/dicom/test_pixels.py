@@ -7,6 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from pipeline.core.errors import UserError
+from pipeline.imaging import volumes
 from pipeline.imaging.dicom.series import choose, find_series
 from pipeline.imaging.dicom.stack import read_series
 from tests.pipeline.conftest import tiny_image
@@ -185,3 +186,10 @@ def test_compressed_values(tmp_path, syntax, signed):
         image.compress(syntax)
         image.save_as(path)
     assert np.array_equal(read(tmp_path)[0], HU)
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mhd", ".nii", ".nii.gz"])
+def test_dicom_under_the_name_of_another_format_is_refused(tmp_path, ending):
+    (path,) = write_series(tmp_path, HU[:1], PhotometricInterpretation="MONOCHROME1")
+    with pytest.raises(UserError, match="can't be read"):
+        volumes.read(path.rename(path.with_suffix(ending)))
