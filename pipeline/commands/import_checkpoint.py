@@ -65,7 +65,7 @@ def run(adapter: Path, sam: Path, params: Params, out: Path, axes: str | None = 
     data_set = datasets.get(params.dataset)
     axes = axes or params.prepare.axes or data_set.published_axes or recipe.axes
     names = list(data_set.labels(params.dataset).names)
-    model = build_model(settings, len(names), params.base.seed)
+    model = build_model(settings, len(names), params.seed_of("train"))
     if not isinstance(model, HSAM):
         raise UserError(
             f"train.model: expected hsam, found {settings.model}; the published code has no other."

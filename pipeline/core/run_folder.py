@@ -34,7 +34,7 @@ class RunFolder:
 
     Attributes:
         path: the folder; what is written to `path / "out"` is what the stage publishes.
-        key: what the hash covers: stage, params, inputs (name to SHA-256), code digest.
+        key: what the provenance records: stage, params, inputs (name to SHA-256), code digest.
     """
 
     path: Path
@@ -46,12 +46,15 @@ class RunFolder:
         return self.path / "out"
 
     def is_done(self) -> bool:
-        """Whether the stage has finished here and every output still has its recorded hash."""
+        """Whether the stage has finished here with these parameters, and every output still has
+        its recorded hash.
+        """
         try:
             recorded = files.read_json(self.path / DONE)["outputs"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return False
-        return recorded == _hashes(self.out)
+        params = read_provenance(self.out).get("params")
+        return recorded == _hashes(self.out) and params == _as_json(self.key["params"])
 
     def finish(self, **facts: Any) -> None:
         """Write the provenance beside the outputs and mark the folder as done.
@@ -81,6 +84,7 @@ def open_run(
     params: Mapping[str, Any],
     inputs: Mapping[str, str],
     choice: sources.Chosen = sources.NOTHING,
+    named_by: Mapping[str, Any] | None = None,
 ) -> Iterator[RunFolder]:
     """The run folder for these parameters and inputs, created if new, locked while in use.
 
@@ -91,17 +95,20 @@ def open_run(
         params: what the stage reads (`params.stage_params`).
         inputs: name to SHA-256 of each input.
         choice: code that names in the parameters stand for.
+        named_by: the values that name the folder, where a change of others in `params` goes on
+            with the work in it; None: all of `params`.
 
     Raises:
         UserError: another process is at work in the same folder, or the folder belongs to another
             run.
     """
-    key = {
+    record = {
         "stage": stage,
         "params": dict(params),
         "inputs": dict(inputs),
         "code": sources.stage_digest(stage, choice),
     }
+    key = record if named_by is None else record | {"params": dict(named_by)}
     path = Path(runs) / f"{data_set}-{stage}-{files.digest(key)[:12]}"
     (path / "out").mkdir(parents=True, exist_ok=True)
     release = locks.try_lock(path / LOCK)
@@ -110,7 +117,7 @@ def open_run(
     try:
         _claim(path, key)
         try:
-            yield RunFolder(path, key)
+            yield RunFolder(path, record)
         except UserError:
             _forget_if_untouched(path)
             raise
@@ -141,12 +148,16 @@ def _claim(path: Path, key: Mapping[str, Any]) -> None:
         return
     except ValueError:
         found = None
-    # the one on disk went through JSON: tuples are lists there
-    if found != json.loads(json.dumps(key)):
+    if found != _as_json(key):
         raise UserError(
             f"{path}: belongs to another run, with other {_differences(found, key)}; move it away "
             "or work in another folder (--runs)."
         )
+
+
+def _as_json(value: Any) -> Any:
+    """The value as it comes back from a JSON file: tuples are lists there."""
+    return json.loads(json.dumps(value))
 
 
 def _forget_if_untouched(path: Path) -> None:

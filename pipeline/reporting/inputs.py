@@ -21,7 +21,8 @@ class ReportFolders:
 
     Attributes:
         prepare, split, evaluate: of these stages.
-        search: of the search; unused where the model was imported, for then there was none.
+        search: of the search; unused where there was none: the model was imported, or trained
+            with the parameters as they are.
         train: of the train stage, or the outputs of an import.
     """
 
@@ -53,7 +54,9 @@ class ReportFolders:
     def stages(self) -> dict[str, Path]:
         """Stage to folder, in the order of the data flow."""
         stages = dict(self.__dict__)
-        if _is_imported(run_folder.read_provenance(self.train)):
+        trained = run_folder.read_provenance(self.train)
+        searched = "search" in trained.get("inputs", {}) or self.search.exists()
+        if _is_imported(trained) or not searched:
             del stages["search"]
         return stages
 

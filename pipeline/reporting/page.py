@@ -306,7 +306,7 @@ def _search(inputs: ReportInputs) -> dict[str, Any]:
     if trials.empty:
         if inputs.imported:
             return {"note": "No search was run (the model was imported).", "rows": []}
-        note = "No search was run (search.trials is 0): training took the parameters below."
+        note = "No search was run: training took the parameters below."
         return {"note": note, "rows": []}
     best = trials["value"].idxmax() if trials["value"].notna().any() else None
     tuned = inputs.best.get("train", {})

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline import datasets
 from pipeline.core import files, run_folder, sources
+from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Percentile, Window, stage_params
 from pipeline.core.pool import over_cases
@@ -160,6 +161,9 @@ def run(params: Params, out: Path, runs: Path, *, case: str | None = None, jobs:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if case is None:
         _finish(params, out, recipe, shards, entry.canonical(params.dataset))
+        say(f"prepare: {len(shards):,} cases of {params.dataset.name} in {out}; next: hsam split")
+    else:
+        say(f"prepare: case {case} of {params.dataset.name} in {out}")
 
 
 def keep_shard(work: Work) -> Path:

@@ -2,33 +2,42 @@
 
 Inputs: shards and manifest (prepare), the split.
 Outputs: best.yaml (an overlay of the parameters that `train` takes; empty without trials),
-trials.csv (one row a trial), provenance.json. Finished trials lie in a journal in the run folder,
-where an interrupted search goes on with the trial it was at.
+trials.csv (one row a trial, with the reason where it failed), provenance.json. Finished trials lie
+in a journal in the run folder, where an interrupted search goes on with the trial it was at, and a
+longer one with the next: what a trial tries follows from the seed, its number and the trials before
+it.
 """
 
 import csv
+import gc
 import io
 import json
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
+import torch
 
 from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
-from pipeline.core.params.blocks import Params, Search, Train, stage_params
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Params, Search, stage_params, trial_params
 from pipeline.scoring import dice
 from pipeline.training.build import build_model, sam_file
 from pipeline.training.devices import make_fabric
 from pipeline.training.fit import fit
 from pipeline.training.prepared import TrainingData
 from pipeline.training.sam_files import checked_sha256
-from pipeline.training.slices import SliceDataset
+from pipeline.training.trials import Finished, read_journal, write_journal
 from pipeline.training.validation import Validation
 
 KNOBS = ("lora_rank", "dice_weight", "lambda_start")
-COLUMNS = ("number", "state", "value", *KNOBS)
+COLUMNS = ("number", "state", "value", *KNOBS, "reason")
+JOURNAL, TABLE = "journal.jsonl", "trials.csv"
+SEEDS = 2**32
+
+# a trial's number and the values it tries -> what trains and scores it and gives its Dice
+Begin = Callable[[int, dict[str, Any]], Callable[[], float]]
 
 
 def run(params: Params, prepared: Path, split: Path, out: Path, runs: Path, *, device: str) -> None:
@@ -42,122 +51,183 @@ def run(params: Params, prepared: Path, split: Path, out: Path, runs: Path, *, d
         device: "cpu" or "cuda".
 
     Raises:
-        UserError: inputs that are missing or don't belong together.
+        UserError: inputs that are missing or don't belong together, nothing to score trials on, or
+            only trials that failed.
     """
     data = TrainingData.open(prepared, split)
+    if params.search.trials:
+        data.check_training(split)
+        data.check_validation(split, "search.trials", "trials are scored", "0")
     inputs = dict(data.hashes)
     if (sam := sam_file(params.train)) is not None:
         inputs["sam_checkpoint"] = checked_sha256(sam, params.train.backbone)
     key, code = stage_params(params, "search"), sources.chosen("search", params)
-    with run_folder.open_run(runs, data.name, "search", key, inputs, code) as run:
+    with run_folder.open_run(
+        runs, data.name, "search", key, inputs, code, named_by=trial_params(params)
+    ) as run:
         if run.is_done():
             say(f"search: already done in {run.path}")
         else:
             trials = []
             if params.search.trials:
-                data.check_shards("train", "validation")
-                trials = _search(params, data, run.path / "journal.jsonl", device)
+                trials = _search(params, data, run.path / JOURNAL, device)
             _write(run.out, trials)
+            _refuse_failures(trials, run)
             run.finish()
         run.publish(out)
+    say(f"search: {_found(out)}, in {out}; next: hsam train")
 
 
-def _search(params: Params, data: TrainingData, journal: Path, device: str) -> list[dict]:
-    import optuna
+def _found(out: Path) -> str:
+    """The best trial's values, from the published best.yaml."""
+    best = files.read_json(out / "best.yaml").get("train", {})
+    values = ", ".join(f"{knob} {value:.3g}" for knob, value in best.items())
+    return f"best are {values}" if values else "no trials"
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(journal)
-    # a trial runs on one device
-    fabric = make_fabric(params.train.model_copy(update={"devices": 1}), device)
-    fabric.launch()
-    objective = partial(
-        _objective,
-        params=params,
-        data=data,
-        slices=data.slices("train", params.train.cache_mib),
-        validation=Validation.of(data, params.train),
-        fabric=fabric,
+
+def _search(params: Params, data: TrainingData, journal: Path, device: str) -> list[Finished]:
+    """All trials; those that the journal lacks are run, and written to it one by one."""
+    finished, total = read_journal(journal), params.search.trials
+    if any(number not in finished for number in range(total)):
+        data.check_shards("train", "validation")
+        proposals = _Proposals(params.search, params.seed_of("search"))
+        begin = _begin(params, data, device)
+        for number in range(total):
+            if number not in finished:
+                finished[number] = _trial(number, proposals.ask(number), begin)
+                write_journal(journal, (finished[key] for key in sorted(finished)))
+                _tell(finished[number], total)
+            proposals.add(finished[number])
+    return [finished[number] for number in range(total)]
+
+
+class _Proposals:
+    """What the trials try, by Optuna's TPE; it takes them in the order of their numbers."""
+
+    def __init__(self, ranges: Search, seed: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._optuna, self._seed = optuna, seed
+        self._study = optuna.create_study(direction="maximize")
+        self._asked: Any = None
+        self._spaces: dict[str, Any] = {}
+        if ranges.lora_rank is not None:
+            self._spaces["lora_rank"] = optuna.distributions.CategoricalDistribution(
+                ranges.lora_rank
+            )
+        for knob in ("dice_weight", "lambda_start"):
+            if (limits := getattr(ranges, knob)) is not None:
+                self._spaces[knob] = optuna.distributions.FloatDistribution(*limits)
+
+    def ask(self, number: int) -> dict[str, Any]:
+        """What trial `number` tries, given those before it: the same whenever it is asked."""
+        seed = (self._seed + number) % SEEDS
+        self._study.sampler = self._optuna.samplers.TPESampler(seed=seed)
+        self._asked = self._study.ask(self._spaces)
+        return dict(self._asked.params)
+
+    def add(self, trial: Finished) -> None:
+        """Take the outcome of a trial into account, the one asked for or one of the journal."""
+        states = self._optuna.trial.TrialState
+        state = states.FAIL if trial.value is None else states.COMPLETE
+        if self._asked is not None:
+            self._study.tell(self._asked, trial.value, state=state)
+            self._asked = None
+            return
+        self._study.add_trial(
+            self._optuna.trial.create_trial(
+                state=state,
+                value=trial.value,
+                params=trial.values,
+                distributions=self._spaces,
+            )
+        )
+
+
+def _begin(params: Params, data: TrainingData, device: str) -> Begin:
+    """What a trial does: train a model with its values, score it on the validation cases."""
+    slices = data.slices("train", params.train.cache_mib)
+    validation = Validation.of(data, params.train)
+    seed = params.seed_of("train")
+
+    def begin(number: int, values: dict[str, Any]) -> Callable[[], float]:
+        # a trial runs on one device
+        changes = {"epochs": params.search.epochs, "devices": 1, **values}
+        settings = params.train.model_copy(update=changes)
+        # one of its own: a float16 trial's scaler must not begin where another's ended
+        fabric = make_fabric(settings, device)
+        fabric.launch()
+        model = build_model(settings, len(data.class_names), seed)
+
+        def objective() -> float:
+            fit(fabric, model, slices, settings, seed=seed, title=f"trial {number}")
+            return dice.mean(validation(model.eval(), fabric).values())
+
+        return objective
+
+    return begin
+
+
+def _trial(number: int, values: dict[str, Any], begin: Begin) -> Finished:
+    """Run a trial; what stops its training, such as a loss of NaN, makes it a failed one."""
+    objective = begin(number, values)
+    try:
+        return Finished(number, values, objective())
+    except UserError as error:
+        reason = " ".join(error.problems)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = f"out of memory ({str(error)[:200]})"
+    del objective
+    gc.collect()  # model and optimizer refer to each other
+    torch.cuda.empty_cache()
+    return Finished(number, values, None, " ".join(reason.split()))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, PyTorch's allocator of a GPU or that of the CPU found no memory."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "can't allocate memory" in text
+        or "out of memory" in text
     )
-    complete = optuna.trial.TrialState.COMPLETE
-    total = params.search.trials
-    while (done := len(study.get_trials(deepcopy=False, states=(complete,)))) < total:
-        # seeded by the trial, not by the process: an interrupted search proposes the same again
-        study.sampler = optuna.samplers.TPESampler(seed=params.base.seed + done)
-        study.optimize(objective, n_trials=1)
-        trial = study.get_trials(deepcopy=False, states=(complete,))[-1]
-        say(f"search: trial {done + 1}/{total}: Dice {trial.value:.3f} {trial.params}")
-    return [
-        {"number": number, "state": "complete", "value": trial.value, **trial.params}
-        for number, trial in enumerate(study.get_trials(states=(complete,)))
-    ]
 
 
-def _objective(
-    trial: Any,
-    *,
-    params: Params,
-    data: TrainingData,
-    slices: SliceDataset,
-    validation: Validation,
-    fabric: Fabric,
-) -> float:
-    settings = _suggest(trial, params.search, params.train)
-    model = build_model(settings, len(data.class_names), params.base.seed)
-    fit(fabric, model, slices, settings, seed=params.base.seed, title=f"trial {trial.number}")
-    return dice.mean(validation(model.eval(), fabric).values())
+def _tell(trial: Finished, total: int) -> None:
+    name = f"search: trial {trial.number + 1}/{total}"
+    if trial.value is None:
+        say(f"{name}: failed: {trial.reason} {trial.values}")
+    else:
+        say(f"{name}: Dice {trial.value:.3f} {trial.values}")
 
 
-def _suggest(trial: Any, ranges: Search, settings: Train) -> Train:
-    """The `train` block of a trial; a knob without a range keeps its value."""
-    changes: dict[str, Any] = {"epochs": ranges.epochs}
-    if ranges.lora_rank is not None:
-        changes["lora_rank"] = trial.suggest_categorical("lora_rank", ranges.lora_rank)
-    if ranges.dice_weight is not None:
-        changes["dice_weight"] = trial.suggest_float("dice_weight", *ranges.dice_weight)
-    if ranges.lambda_start is not None:
-        changes["lambda_start"] = trial.suggest_float("lambda_start", *ranges.lambda_start)
-    return settings.model_copy(update=changes)
+def _refuse_failures(trials: list[Finished], run: run_folder.RunFolder) -> None:
+    """UserError where no trial was finished, so that there is nothing to choose from."""
+    if trials and all(trial.value is None for trial in trials):
+        number, reason = len(trials), trials[-1].reason.removesuffix(".")
+        raise UserError(
+            f"search: {number} of {number} trials failed ({run.out / TABLE}), the last one with: "
+            f"{reason}; change the ranges or the block train, raise search.trials, or remove "
+            f"{run.path} to try the same again."
+        )
 
 
-def _study(journal: Path) -> Any:
-    import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalStorage
-
-    _mend(journal)
-    # the run folder is locked, so a lock that lies here belongs to a process that was killed
-    for lock in journal.parent.glob(f"{journal.name}.*"):
-        lock.unlink()
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(journal))),
-        study_name="search",
-        direction="maximize",
-        load_if_exists=True,
-    )
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    return study
-
-
-def _mend(journal: Path) -> None:
-    """Cut a line that a killed process left half written; Optuna can't read past it."""
-    if not journal.exists():
-        return
-    data = journal.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if whole != data:
-        with files.atomic_path(journal) as path:
-            path.write_bytes(whole)
-
-
-def _write(out: Path, trials: list[dict]) -> None:
+def _write(out: Path, trials: Iterable[Finished]) -> None:
+    trials = list(trials)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(trials)
-    files.write_text(out / "trials.csv", text.getvalue())
+    for trial in trials:
+        about = {"number": trial.number, "state": trial.state, "value": trial.value}
+        writer.writerow(about | trial.values | {"reason": trial.reason})
+    files.write_text(out / TABLE, text.getvalue())
     best: dict[str, Any] = {}
-    if trials:
-        winner = max(trials, key=lambda trial: trial["value"])
-        best = {"train": {knob: winner[knob] for knob in KNOBS if knob in winner}}
+    scored = [(trial.value, trial) for trial in trials if trial.value is not None]
+    if scored:
+        _, winner = max(scored, key=lambda pair: pair[0])
+        best = {"train": {knob: winner.values[knob] for knob in KNOBS if knob in winner.values}}
     # JSON is YAML, and keeps every digit
     files.write_text(out / "best.yaml", json.dumps(best) + "\n")

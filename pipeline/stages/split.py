@@ -2,7 +2,7 @@
 
 Inputs: manifest and shards of prepare (their pixel counts, no image). Outputs: split.parquet
 (`pipeline.shards.roles`), split.json for people, provenance.json. Every choice is seeded by
-`base.seed` and by what is chosen, and made over sorted ids: the same on every machine.
+`split.seed` and by what is chosen, and made over sorted ids: the same on every machine.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.core import files, run_folder
+from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.params.blocks import Split as Settings
@@ -30,7 +31,7 @@ def run(params: Params, prepared: Path, out: Path, runs: Path) -> None:
     """Write the split of a prepared data set.
 
     Args:
-        params: `base.seed` and `split` are read.
+        params: `base` and `split` are read.
         prepared: published folder of prepare.
         out: folder of the published outputs.
         runs: folder of the run folders.
@@ -46,34 +47,64 @@ def run(params: Params, prepared: Path, out: Path, runs: Path) -> None:
         listed = read_list(path)
         inputs["list"] = files.sha256(path)
     key = stage_params(params, "split")
+    out = Path(out)
     with run_folder.open_run(runs, manifest.name, "split", key, inputs) as work:
         if not work.is_done():
+            counts = class_counts(manifest, Path(prepared) / "shards")
             if path is not None:
                 slices = {row.case: row.slices for row in manifest}
                 roles = roles_from_list(listed, slices, path)
             else:
-                shows = shows_organ(manifest, Path(prepared) / "shards")
+                shows = {case: found[:, 1:].sum(axis=1) > 0 for case, found in counts.items()}
                 canonical = [row.case for row in manifest if row.role == "test"]
-                roles = roles_from_settings(params.split, params.base.seed, shows, canonical)
+                roles = roles_from_settings(params.split, params.seed_of("split"), shows, canonical)
             split = SplitFile(manifest.name, roles)
-            files.write_json(work.out / SUMMARY, summary(split))
+            unseen = unseen_organs(split, counts, manifest.class_names)
+            files.write_json(work.out / SUMMARY, summary(split, unseen))
             write_split(work.out / SPLIT, split)
             work.finish()
-        work.publish(Path(out))
+        work.publish(out)
+    _tell(files.read_json(out / SUMMARY), out)
 
 
-def summary(split: SplitFile) -> dict[str, Any]:
-    """What split.json holds: the hash, and for each role its subjects, slices and case ids."""
+def summary(split: SplitFile, unseen: Sequence[str]) -> dict[str, Any]:
+    """What split.json holds: the hash, for each role its subjects, slices and case ids, and the
+    organs that no training slice shows.
+    """
     roles = {role: {**split.counts[role], "cases": split.cases[role]} for role in ROLES}
-    return {"name": split.name, "hash": split.hash, "roles": roles}
+    about = {"name": split.name, "hash": split.hash, "roles": roles}
+    return about | {"organs_without_training_slices": list(unseen)}
 
 
-def shows_organ(manifest: Manifest, shards: Path) -> dict[str, NDArray[np.bool_]]:
-    """For each case, sorted, a boolean array (slices,): whether the slice shows any organ."""
+def class_counts(manifest: Manifest, shards: Path) -> dict[str, NDArray[np.int64]]:
+    """For each case, sorted, an array (slices, classes): pixels of each class in each slice."""
     return {
-        row.case: np.count_nonzero(ShardReader(shards / row.shard).counts[:, 1:], axis=1) > 0
+        row.case: ShardReader(shards / row.shard).counts
         for row in sorted(manifest, key=lambda row: row.case)
     }
+
+
+def unseen_organs(
+    split: SplitFile, counts: Mapping[str, NDArray[np.int64]], organs: Sequence[str]
+) -> list[str]:
+    """Organs that no training slice shows: a model can't learn them."""
+    pixels = np.stack([counts[case][index] for case, index in split.slices["train"]]).sum(axis=0)
+    return [organ for label, organ in enumerate(organs, 1) if not pixels[label]]
+
+
+def _tell(about: Mapping[str, Any], out: Path) -> None:
+    """One line on what was made, and one where it can't teach every organ."""
+    roles = about["roles"]
+    text = ", ".join(
+        f"{roles[role]['slices']:,} {role} slices of {roles[role]['subjects']}" for role in ROLES
+    )
+    if unseen := about["organs_without_training_slices"]:
+        say(
+            f"split: warning: no training slice shows {', '.join(unseen)}, so that no model can "
+            "learn it; train on other subjects or more slices (split), or leave it out of "
+            "dataset.labels."
+        )
+    say(f"split: {text} subjects, in {out}; next: hsam search, or hsam train without one")
 
 
 def roles_from_settings(
@@ -90,7 +121,7 @@ def roles_from_settings(
 
     Args:
         settings: the block `split`.
-        seed: `base.seed`.
+        seed: `Params.seed_of("split")`.
         shows: case to (slices,) whether the slice shows any organ.
         canonical_test: the literature's test subjects among the cases.
 

@@ -17,7 +17,6 @@ from hsam.model import SegmentationModel
 from hsam.weights import storage
 from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
-from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Train, stage_params
 from pipeline.core.params.load import overlay, read_yaml, validate
 from pipeline.training.build import build_model, sam_file
@@ -56,7 +55,9 @@ def run(
     best = search / "best.yaml"
     settings = with_overlay(params, best).train
     data = TrainingData.open(prepared, split)
-    inputs = {**data.hashes, "search": files.sha256(best)}
+    inputs = dict(data.hashes)
+    if read_overlay(best):
+        inputs["search"] = files.sha256(best)
     if (sam := sam_file(settings)) is not None:
         inputs["sam_checkpoint"] = checked_sha256(sam, settings.backbone)
     key, code = stage_params(params, "train"), sources.chosen("train", params)
@@ -64,31 +65,38 @@ def run(
         if run.is_done():
             say(f"train: already done in {run.path}")
         else:
-            if not data.names("train"):
-                raise UserError(
-                    f"{split}: the split has no training slices; raise split.subjects or "
-                    "split.slices, or name some in split.list."
-                )
+            data.check_training(split)
+            if settings.validate_every:
+                data.check_validation(split, "train.validate_every", "the model is validated", "0")
             data.check_shards("train", *(["validation"] if settings.validate_every else []))
+            if params.search.trials and "search" not in inputs:
+                say(f"train: no search in {search}, so the parameters are taken as they are")
             checkpoints = Checkpoints(run.path)
             checkpoints.mend()
             fabric = make_fabric(settings, device)
-            launch(fabric, _train, params.base.seed, settings, data, run.path)
+            launch(fabric, _train, params.seed_of("train"), settings, data, run.path)
             _collect(run, settings.keep)
             run.finish()
             checkpoints.remove()
         run.publish(out)
+    say(
+        f"train: {settings.model} of {settings.epochs} epochs in {out}; next: hsam evaluate, or "
+        f"hsam predict SCAN --run {out}"
+    )
 
 
 def with_overlay(params: Params, path: Path) -> Params:
     """The parameters, with the values of the search's best.yaml at `path` in place of theirs.
 
     Raises:
-        UserError: no such file, or values that are not allowed.
+        UserError: values that are not allowed.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; run the search stage first.")
-    return validate(overlay(params.model_dump(mode="json"), read_yaml(path)), str(path))
+    return validate(overlay(params.model_dump(mode="json"), read_overlay(path)), str(path))
+
+
+def read_overlay(path: Path) -> dict[str, Any]:
+    """What a search found best; nothing where there was none, or it had no trials."""
+    return read_yaml(path) if path.is_file() else {}
 
 
 def _train(
@@ -108,10 +116,18 @@ def _train(
         seed=seed,
         validate=Validation.of(data, settings) if settings.validate_every else None,
         folder=folder,
-        facts={f"{name} SHA-256": value[:12] for name, value in data.hashes.items()},
+        facts=_facts(data),
     )
     if fabric.is_global_zero:
         _write(model, progress, data, folder)
+
+
+def _facts(data: TrainingData) -> dict[str, str]:
+    """The data's rows of the table of settings."""
+    facts = {f"{name} SHA-256": value[:12] for name, value in data.hashes.items()}
+    if unseen := data.unseen_organs():
+        facts["warning"] = f"no training slice shows {', '.join(unseen)}: not to be learned"
+    return facts
 
 
 def _write(model: SegmentationModel, progress: Progress, data: TrainingData, folder: Path) -> None:

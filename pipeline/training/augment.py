@@ -50,7 +50,7 @@ def sample_seeds(seed: int, epoch: int, samples: Tensor) -> Tensor:
     """A seed for each sample of an epoch: the raw numbers of Philox with the key (seed, epoch).
 
     Args:
-        seed: `base.seed`.
+        seed: of the training, `Params.seed_of("train")`.
         epoch: from 0.
         samples: (B,) integers from 0 that tell the samples of an epoch apart: their places in its
             order, or dataset indices where no slice comes twice.

@@ -65,7 +65,7 @@ class Batches:
         epochs: number of epochs.
         batch_size: slices per step.
         micro_batch: largest number of slices per pass and device.
-        seed: `base.seed`.
+        seed: of the training, `Params.seed_of("train")`.
         devices: number of devices that divide a pass.
         rank: number of this device, from 0.
         weights: (slices,) for `epoch_order`; None: every slice once per epoch.

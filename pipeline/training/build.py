@@ -17,7 +17,7 @@ def build_model(settings: Train, organs: int, seed: int) -> SegmentationModel:
     Args:
         settings: the `train` block, of which each model takes its own parameters.
         organs: number of classes, without the background.
-        seed: `base.seed`.
+        seed: of the training, `Params.seed_of("train")`.
 
     Raises:
         UserError: a SAM file that doesn't fit the backbone.

@@ -75,7 +75,7 @@ def fit(
         model: on any device; it is moved to that of fabric.
         slices: the training slices.
         settings: the `train` block.
-        seed: `base.seed`.
+        seed: of the training, `Params.seed_of("train")`.
         validate: scores the model after some epochs; None: no validation.
         folder: for checkpoints and logs; None: none are written, and no table is printed.
         facts: further rows of the table of settings that is printed first.

@@ -30,6 +30,7 @@ class TrainingData:
         shard_hashes: case to the SHA-256 of its shard.
         roles: role to (case, slice index) pairs.
         hashes: SHA-256 of the manifest and of the split, which identify the data.
+        voxels: case to its voxels of each class, the background first.
     """
 
     name: str
@@ -40,6 +41,7 @@ class TrainingData:
     shard_hashes: dict[str, str]
     roles: dict[str, tuple[tuple[str, int], ...]]
     hashes: dict[str, str]
+    voxels: dict[str, tuple[int, ...]]
 
     @classmethod
     def open(cls, prepared: Path, split: Path) -> "TrainingData":
@@ -66,11 +68,45 @@ class TrainingData:
                 "manifest": files.sha256(prepared / "manifest.parquet"),
                 "split": roles.hash,
             },
+            {row.case: row.counts for row in manifest},
         )
 
     def names(self, role: str) -> tuple[tuple[str, int], ...]:
         """Case and slice index of every slice with the role."""
         return self.roles.get(role, ())
+
+    def check_training(self, split: Path) -> None:
+        """UserError where the split that was read from `split` has nothing to train on."""
+        if not self.names("train"):
+            raise UserError(
+                f"{split}: the split has no training slices; raise split.subjects or "
+                "split.slices, or name some in split.list."
+            )
+
+    def check_validation(self, split: Path, key: str, why: str, instead: str) -> None:
+        """Refuse a split with nothing to validate on.
+
+        Args:
+            split: folder that the split was read from.
+            key, why: the parameter that asks for validation slices, and what they are for.
+            instead: its value that needs none.
+
+        Raises:
+            UserError: no slice has the role validation, or their cases show no organ.
+        """
+        cases = sorted({case for case, _ in self.names("validation")})
+        if any(any(self.voxels[case][1:]) for case in cases):
+            return
+        found = f"{', '.join(cases)}, which show none" if cases else "no validation slices"
+        raise UserError(
+            f"{split}: {key}: {why} on validation cases that show an organ, the split has {found}; "
+            f"raise split.validation, name others in split.list, or set {key} to {instead}."
+        )
+
+    def unseen_organs(self) -> list[str]:
+        """Organs that no training slice shows, so that a model can't learn them."""
+        pixels = self.slices("train").class_counts().sum(axis=0)
+        return [name for name, seen in zip(self.class_names, pixels[1:], strict=True) if not seen]
 
     def check_shards(self, *roles: str) -> None:
         """Compare the shards of all cases with these roles with the hashes in the manifest.

@@ -43,7 +43,7 @@ def epoch_order(
 
     Args:
         n: number of slices in the training set.
-        seed: `base.seed`.
+        seed: of the training, `Params.seed_of("train")`.
         epoch: from 0.
         weights: (n,), positive, such as `rare_organ_weights`; None: every slice once.
     """

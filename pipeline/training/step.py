@@ -128,7 +128,7 @@ class Trainer:
         optimizer: AdamW over the trained weights, in Fabric's wrapper.
         average: of the trained weights, or None.
         settings: the `train` block.
-        seed: `base.seed`.
+        seed: of the training, `Params.seed_of("train")`.
     """
 
     fabric: Fabric

@@ -97,10 +97,10 @@ def train(folder: Path, steps: int = STEPS) -> Losses:
     prepared = TrainingData.open(folder / "prepare", folder / "split")
     slices = prepared.slices("train")
     settings = params.train.model_copy(update={"epochs": steps, "batch_size": len(slices)})
-    model = build_model(settings, len(prepared.class_names), params.base.seed)
+    model = build_model(settings, len(prepared.class_names), params.seed_of("train"))
     fabric = make_fabric(settings, "cpu")
     fabric.launch()
-    history = fit(fabric, model, slices, settings, seed=params.base.seed).history
+    history = fit(fabric, model, slices, settings, seed=params.seed_of("train")).history
     names = ("train_loss", "train_loss_coarse", "train_loss_fine")
     return [tuple(row[name] for name in names) for row in history.epochs]
 

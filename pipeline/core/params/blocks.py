@@ -6,6 +6,7 @@ They set no defaults: those stand in `defaults.yaml`, and all of them in `params
 reader and DVC can see them.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -32,6 +33,20 @@ else:
 CaseId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """Stands in a field's annotation and says something of the parameter; it checks no value."""
+
+    meaning: str
+
+
+# what a trial of the search doesn't depend on: such values change, and finished trials stay valid
+OUTSIDE_TRIALS = _Mark("says how the work is done, or something that a trial does in its own way")
+
+
 class Block(BaseModel):
     """A block of parameters: unknown keys are errors, values keep their YAML type."""
 
@@ -39,12 +54,12 @@ class Block(BaseModel):
 
 
 class Base(Block):
-    seed: int = Field(ge=0, lt=2**32, description="seeds every random choice of every stage")
+    seed: Seed = Field(description="seeds the random choices of every stage without its own seed")
 
 
 class Phantom(Block):
     cases: int = Field(ge=3, le=1000, description="volumes to make; the last 30% are the test set")
-    seed: int = Field(ge=0, lt=2**32, description="seeds the anatomy and the noise")
+    seed: Seed = Field(description="seeds the anatomy and the noise")
     size: int = Field(ge=32, le=512, multiple_of=16, description="in-plane side, voxels")
 
 
@@ -110,6 +125,7 @@ class Prepare(Block):
 
 
 class Split(Block):
+    seed: Seed | None = Field(description="seeds the draws of subjects and slices; null: base.seed")
     test: Share | list[CaseId] | None = Field(
         description="test subjects: a share, ids, or null for the data set's canonical ones"
     )
@@ -152,6 +168,7 @@ class Augment(Block):
 
 
 class Train(Block):
+    seed: Seed | None = Field(description="seeds weights, order and augmentation; null: base.seed")
     model: ModelName = Field(description=f"{' | '.join(MODELS)} (docs/model.md)")
     model_options: dict[str, int | float | list[int]] | None = Field(
         description="what one model alone has; null: its defaults ("
@@ -189,7 +206,9 @@ class Train(Block):
     micro_batch: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
         description="slices per device and forward pass; auto: as many as fit in its memory"
     )
-    devices: int = Field(ge=1, le=64, description="GPUs, or processes where there is none")
+    devices: Annotated[int, OUTSIDE_TRIALS] = Field(
+        ge=1, le=64, description="GPUs, or processes where there is none"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         description="auto (fp32 on a CPU, bf16 or else fp16 on a GPU) | fp32 | bf16 | fp16"
     )
@@ -220,24 +239,35 @@ class Train(Block):
     lambda_end_at_zero: bool = Field(
         description="let that weight reach exactly 0 at the last epoch"
     )
-    workers: int = Field(ge=0, le=256, description="processes that read slices; 0: the main one")
-    cache_mib: int = Field(ge=0, description="memory for decoded slices, MiB; 0: none")
+    workers: Annotated[int, OUTSIDE_TRIALS] = Field(
+        ge=0, le=256, description="processes that read slices; 0: the main one"
+    )
+    cache_mib: Annotated[int, OUTSIDE_TRIALS] = Field(
+        ge=0, description="memory for decoded slices, MiB; 0: none"
+    )
     augment: Augment = Field(description="random transforms, one resampling (docs/training.md)")
-    validate_every: int = Field(ge=0, description="epochs between validations; 0: never")
-    keep: Literal["last", "best"] = Field(
+    validate_every: Annotated[int, OUTSIDE_TRIALS] = Field(
+        ge=0, description="epochs between validations; 0: never"
+    )
+    keep: Annotated[Literal["last", "best"], OUTSIDE_TRIALS] = Field(
         description="weights to publish: last | best (validation)"
     )
-    early_stopping: Annotated[int, Field(ge=1)] | None = Field(
+    early_stopping: Annotated[Annotated[int, Field(ge=1)] | None, OUTSIDE_TRIALS] = Field(
         description="validations without a better one before the end; null: all epochs"
     )
-    log_every: int = Field(ge=1, description="steps between two looks at the loss")
-    checkpoint_minutes: float = Field(
+    log_every: Annotated[int, OUTSIDE_TRIALS] = Field(
+        ge=1, description="steps between two looks at the loss"
+    )
+    checkpoint_minutes: Annotated[float, OUTSIDE_TRIALS] = Field(
         ge=0, description="minutes between checkpoints; 0: one after every step"
     )
 
 
 class Search(Block):
-    trials: int = Field(ge=0, le=10_000, description="0: no search, train as set above")
+    seed: Seed | None = Field(description="seeds what the trials try; null: base.seed")
+    trials: Annotated[int, OUTSIDE_TRIALS] = Field(
+        ge=0, le=10_000, description="0: no search, train as set above"
+    )
     epochs: int = Field(ge=1, le=100_000, description="epochs of each trial")
     lora_rank: Annotated[list[Annotated[int, Field(ge=1, le=256)]], Field(min_length=1)] | None = (
         Field(description="ranks to choose from; null: not searched")
@@ -271,6 +301,11 @@ class Params(Block):
     evaluate: Evaluate
     report: Report
 
+    def seed_of(self, block: Literal["split", "train", "search"]) -> int:
+        """The block's own seed, or `base.seed` where it has none."""
+        own: int | None = getattr(self, block).seed
+        return self.base.seed if own is None else own
+
 
 # The blocks whose change reruns a stage, under both runners and in the name of its run folder.
 READS: dict[str, tuple[str, ...]] = {
@@ -293,6 +328,23 @@ def stage_params(params: Params, stage: str) -> dict[str, Any]:
             value = getattr(value, key)
         values[path] = value.model_dump(mode="json")
     return values
+
+
+def trial_params(params: Params) -> dict[str, dict[str, Any]]:
+    """The values that a trial of the search depends on, as plain JSON types, seeds resolved.
+
+    What the search gives values of its own (its epochs, the ranges) is left out of `train`.
+    """
+    search, train = _inside_trials(params.search), _inside_trials(params.train)
+    train = {key: value for key, value in train.items() if search.get(key) is None}
+    search["seed"], train["seed"] = params.seed_of("search"), params.seed_of("train")
+    return {"search": search, "train": train}
+
+
+def _inside_trials(block: Block) -> dict[str, Any]:
+    fields = type(block).model_fields
+    outside = {key for key, field in fields.items() if OUTSIDE_TRIALS in field.metadata}
+    return block.model_dump(mode="json", exclude=outside)
 
 
 def params_digest(params: Params) -> str:

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import socket
@@ -221,6 +222,29 @@ def test_without_a_search_it_says_so(inputs):
     content = page(replace(inputs, trials=inputs.trials.iloc[:0], best={})) | {"pictures": []}
     html = report.render(content)
     assert "No search was run" in html and "trials-axes" not in html
+
+
+def test_a_training_without_a_search_is_reported(written, results, tmp_path):
+    shutil.copytree(results, tmp_path / "results")
+    shutil.rmtree(tmp_path / "results" / "search")
+    with pytest.raises(UserError, match="search stage first"):  # the training had one
+        written(results=tmp_path / "results")
+    path = tmp_path / "results" / "train" / "provenance.json"
+    provenance = json.loads(path.read_text())
+    del provenance["inputs"]["search"]
+    path.write_text(json.dumps(provenance))
+    assert "No search was run" in words(written(results=tmp_path / "results"))
+
+
+def test_failed_trials_are_shown_with_their_reason(written, results, tmp_path):
+    shutil.copytree(results, tmp_path / "results")
+    path = tmp_path / "results" / "search" / "trials.csv"
+    trials = pd.read_csv(path)
+    trials.loc[1, ["state", "value"]] = ["failed", None]
+    trials["reason"] = [None, "train: the loss is nan."]
+    trials.to_csv(path, index=False)
+    text = words(written(results=tmp_path / "results"))
+    assert "1 failed – " in text and "train: the loss is nan." in text
 
 
 def test_pictures_are_of_test_slices(written):

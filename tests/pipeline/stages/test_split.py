@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.core import files
 from pipeline.core.errors import UserError
+from pipeline.core.params.load import overlay, validate
 from pipeline.shards import roles as roles_module
+from pipeline.shards.manifest import read_manifest
 from pipeline.shards.roles import SplitFile, read_split, write_split
 from pipeline.stages import split
 from tests.pipeline.conftest import make_params
@@ -333,3 +335,40 @@ def test_the_stage_with_a_list(phantom_params, prepared_phantoms, tmp_path):
 def test_the_stage_without_prepared_data(phantom_params, tmp_path):
     with pytest.raises(UserError, match="run the prepare stage first"):
         split.run(phantom_params, tmp_path, tmp_path / "split", tmp_path / "runs")
+
+
+def test_the_splits_own_seed_wins_over_the_bases(phantom_params, prepared_phantoms, tmp_path):
+    def made(**blocks):
+        values = overlay(phantom_params.model_dump(mode="json"), blocks)
+        split.run(validate(values, ""), prepared_phantoms, tmp_path / "split", tmp_path / "runs")
+        return read_split(tmp_path / "split" / "split.parquet").hash
+
+    first = made(base={"seed": 7})
+    assert made(base={"seed": 8}, split={"seed": 7}) == first
+    assert made(base={"seed": 8}) != first
+    assert made(base={"seed": 7}, train={"seed": 1}, search={"seed": 2}) == first
+
+
+def test_an_organ_that_no_training_slice_shows_is_said(
+    phantom_params, prepared_phantoms, tmp_path, capsys
+):
+    manifest = read_manifest(prepared_phantoms / "manifest.parquet")
+    counts = split.class_counts(manifest, prepared_phantoms / "shards")["img0001"]
+    (place, *_) = (index for index, row in enumerate(counts) if 0 < (row[1:] > 0).sum() < 8)
+    missing = [
+        name
+        for name, pixels in zip(manifest.class_names, counts[place][1:], strict=True)
+        if not pixels
+    ]
+    path = tmp_path / "roles.csv"
+    path.write_text(f"case,slice,role\nimg0001,{place},train\nimg0005,0,test\n")
+    params = phantom_params.model_copy(
+        update={"split": make_params(split={**NONE, "list": str(path)}).split}
+    )
+    for _ in range(2):  # a run that is found done says it too
+        split.run(params, prepared_phantoms, tmp_path / "split", tmp_path / "runs")
+        said = capsys.readouterr().err
+        assert f"warning: no training slice shows {', '.join(missing)}, so" in said
+        assert "split: 1 train slices of 1, " in said and "next: hsam search" in said
+    told = files.read_json(tmp_path / "split" / "split.json")
+    assert told["organs_without_training_slices"] == missing

@@ -1,11 +1,14 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 import hsam
 from pipeline.core.errors import UserError
+from pipeline.core.params.load import overlay, validate
+from pipeline.shards.roles import SplitFile, read_split, write_split
 from pipeline.stages import evaluate, train
 from tests.pipeline.conftest import make_params, split_and_search
 
@@ -109,6 +112,64 @@ def test_the_overlay_of_the_search_is_laid_over_the_parameters(work, tmp_path):
     path.write_text('{"train": {"lora_rank": -8}}')
     with pytest.raises(UserError, match="best.yaml: train.lora_rank"):
         train.with_overlay(work[0], path)
+
+
+def test_a_missing_search_is_no_search(work, trained, tmp_path, capsys):
+    params, prepared, folder = work
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    stages = [prepared, folder / "split", tmp_path / "none", tmp_path / "train", tmp_path / "runs"]
+    train.run(params, *stages, device="cpu")
+    said = capsys.readouterr().err
+    assert "train: already done" in said and "next: hsam evaluate" in said
+    wanted = params.model_copy(update={"search": params.search.model_copy(update={"trials": 2})})
+    shutil.rmtree(tmp_path / "runs")
+    train.run(wanted, *stages, device="cpu")
+    assert "train: no search in" in capsys.readouterr().err
+
+
+def other_split(work, tmp_path, change) -> Path:
+    """The folder of a split whose roles are changed."""
+    found = read_split(work[2] / "split" / "split.parquet")
+    roles = {key: change(key, role) for key, role in found.roles.items()}
+    write_split(tmp_path / "split" / "split.parquet", SplitFile(found.name, roles))
+    return tmp_path / "split"
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_a_split_without_validation_slices_is_refused(work, tmp_path, keep):
+    params, prepared, folder = work
+    split = other_split(work, tmp_path, lambda _, role: "unused" if role == "validation" else role)
+    stages = [prepared, split, folder / "search", tmp_path / "train", tmp_path / "runs"]
+    wanted = params.train.model_copy(update={"keep": keep})
+    with pytest.raises(UserError, match="train.validate_every: .* has no validation slices"):
+        train.run(params.model_copy(update={"train": wanted}), *stages, device="cpu")
+    assert not (tmp_path / "train").exists()
+
+
+def test_an_organ_that_no_training_slice_shows_stands_in_the_table(work, tmp_path, capsys):
+    params, prepared, folder = work
+    split = other_split(
+        work,
+        tmp_path,
+        lambda key, role: role if role != "train" or key[1] < 3 else "unused",
+    )
+    stages = [prepared, split, folder / "search", tmp_path / "train", tmp_path / "runs"]
+    wanted = params.train.model_copy(update={"epochs": 1, "validate_every": 0})
+    train.run(params.model_copy(update={"train": wanted}), *stages, device="cpu")
+    assert "train: warning: no training slice shows " in capsys.readouterr().err
+
+
+def test_seeds_of_a_training_on_one_split(work, tmp_path):
+    params, prepared, folder = work
+    weights = []
+    for block, seed in (("train", 1), ("train", 2), ("base", 1)):
+        changes = {"train": {"epochs": 1, "validate_every": 0}}
+        changes = overlay(changes, {block: {"seed": seed}})
+        wanted = validate(overlay(params.model_dump(mode="json"), changes), "")
+        stages = [prepared, folder / "split", folder / "search", tmp_path / "train"]
+        train.run(wanted, *stages, tmp_path / "runs", device="cpu")
+        weights.append((tmp_path / "train" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[2] != weights[1]
 
 
 def test_a_missing_sam_file_is_described(work, tmp_path):
