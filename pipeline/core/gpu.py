@@ -1,30 +1,34 @@
 """A lease on GPUs: concurrent jobs on one host never share a device.
 
 Snakemake hands out a number of GPUs, not which. Each job therefore takes kernel file locks, one
-per device, for as long as it lives. The processes it forks (data loader workers) hold them too,
-so a device is free again only when all of them are gone, however they ended; there is nothing to
-clean up after a crash.
+per device, for as long as it lives. The processes that it starts for a training (one a GPU, data
+loader workers) hold them too, so a device is free again only when all of them are gone, however
+they ended; there is nothing to clean up after a crash.
 """
 
 import os
+import re
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.core import locks
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 
-_held: list[locks.Release] = []
+NO_DEVICE = ("-1", "NoDevFiles")  # schedulers' names for none; CUDA stops reading there
+
+_held: dict[Path, locks.Release] = {}
 
 
 def lease(need: int, *, folder: Path | None = None, poll_seconds: float = 0.2) -> list[str]:
     """Take `need` GPUs for this process and its children and set CUDA_VISIBLE_DEVICES to them.
 
     Call it before CUDA is initialised. A CUDA_VISIBLE_DEVICES that a cluster scheduler or the
-    user has set is respected: with no more devices than needed it is used as it is, with more
-    the lease is among those. Waits until enough devices are free.
+    user has set bounds the choice, and its devices keep the names that it gives them. Waits until
+    enough devices are free.
 
     Args:
         need: devices wanted; 0 hides all of them, so that the job runs on the CPU.
@@ -38,39 +42,47 @@ def lease(need: int, *, folder: Path | None = None, poll_seconds: float = 0.2) -
         UserError: fewer devices exist than are needed (but some do).
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = _devices() if given is None else [name for name in given.split(",") if name.strip()]
+    cards = _cards() if need and given != "" else {}
+    devices = list(cards) if given is None else _named(given)
     if need == 0 or not devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return []
-    if len(devices) < need:
+    unique: dict[str, str] = {}  # an index and a UUID may name one card
+    for device in devices:
+        unique.setdefault(_card(device, cards), device)
+    if len(unique) < need:
         raise UserError(
-            f"{need} GPUs are needed, {len(devices)} can be seen ({', '.join(devices)}); "
+            f"{need} GPUs are needed, {len(unique)} can be seen ({', '.join(unique.values())}); "
             "ask for fewer or widen CUDA_VISIBLE_DEVICES."
         )
-    if given is not None and len(devices) == need:
-        return devices
-    taken = _wait(devices, need, folder or _lock_folder(), poll_seconds)
+    taken = _wait(unique, need, folder or _lock_folder(), poll_seconds)
     # nvidia-smi counts in bus order, CUDA by default in order of speed
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
     return taken
 
 
-def _wait(devices: list[str], need: int, folder: Path, poll_seconds: float) -> list[str]:
+def _wait(devices: Mapping[str, str], need: int, folder: Path, poll_seconds: float) -> list[str]:
+    """Names of `need` devices, given those of all by card, once their cards are locked."""
     if not locks.CHILDREN_HOLD:
         say("on this system a killed job's data workers may still use a GPU that counts as free")
     waiting = False
     while True:
-        taken: dict[str, locks.Release] = {}
-        for device in devices:
-            release = locks.try_lock(folder / f"gpu-{device}.lock", inheritable=True)
-            if release is not None:
-                taken[device] = release
+        taken: list[str] = []
+        new: dict[Path, locks.Release] = {}
+        for card, device in devices.items():
+            path = folder / f"gpu-{re.sub('[^A-Za-z0-9.-]', '_', card)}.lock"
+            if path not in _held:  # by an earlier lease of this process
+                release = locks.try_lock(path)
+                if release is None:
+                    continue
+                new[path] = release
+            taken.append(device)
             if len(taken) == need:
-                _held.extend(taken.values())
-                return list(taken)
+                _held.update(new)
+                return taken
         # all or none: two jobs that each hold a part would wait for each other
-        for release in taken.values():
+        for release in new.values():
             release()
         if not waiting:
             say(f"waiting for {need} of {len(devices)} GPUs to be free")
@@ -78,13 +90,39 @@ def _wait(devices: list[str], need: int, folder: Path, poll_seconds: float) -> l
         time.sleep(poll_seconds)
 
 
-def _devices() -> list[str]:
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+def _named(visible: str) -> list[str]:
+    """The devices that a value of CUDA_VISIBLE_DEVICES names."""
+    names = []
+    for name in visible.split(","):
+        if name.strip() in NO_DEVICE:
+            break
+        if name.strip():
+            names.append(name.strip())
+    return names
+
+
+def _card(device: str, cards: Mapping[str, str]) -> str:
+    """What tells a device from all others: its UUID; where nvidia-smi has none, its name.
+
+    Args:
+        device: an index, or a UUID or its beginning; a part of a card (MIG) has a UUID of its own.
+        cards: index to UUID.
+    """
+    if device in cards:
+        return cards[device]
+    found = [card for card in cards.values() if device and card.startswith(device)]
+    return found[0] if len(found) == 1 else device
+
+
+def _cards() -> dict[str, str]:
+    """Index to UUID of every GPU that nvidia-smi lists, in bus order; empty without it."""
+    command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
-        return []
-    return done.stdout.split()
+        return {}
+    rows = (line.partition(",") for line in done.stdout.splitlines() if line.strip())
+    return {index.strip(): uuid.strip() or index.strip() for index, _, uuid in rows}
 
 
 def _lock_folder() -> Path:

@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from pipeline.core import children
 from pipeline.core.console import steps
 from pipeline.core.errors import UserError
 
@@ -37,6 +38,7 @@ def over_cases(
         else:
             # spawned, since forking a process that has threads can hang
             context = multiprocessing.get_context("spawn")
+            children.bind()
             pool = ProcessPoolExecutor(jobs, mp_context=context)
             try:
                 futures = {

@@ -110,8 +110,7 @@ def open_run(
     }
     key = record if named_by is None else record | {"params": dict(named_by)}
     path = Path(runs) / f"{data_set}-{stage}-{files.digest(key)[:12]}"
-    (path / "out").mkdir(parents=True, exist_ok=True)
-    release = locks.try_lock(path / LOCK)
+    release = _locked(path)
     if release is None:
         raise UserError(f"{path}: another process is working here; wait for it or stop it first.")
     try:
@@ -123,6 +122,16 @@ def open_run(
             raise
     finally:
         release()
+
+
+def _locked(path: Path) -> locks.Release | None:
+    """Make the folder and lock it; None: another process is at work there."""
+    while True:
+        (path / "out").mkdir(parents=True, exist_ok=True)
+        try:
+            return locks.try_lock(path / LOCK)
+        except FileNotFoundError:
+            continue  # one whose work was refused has just removed it
 
 
 def provenance(key: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """Signals that ask a training to stop: it finishes its step, keeps its state and ends."""
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 ASKING = (signal.SIGTERM, signal.SIGINT)
-WATCH_SECONDS = 0.5
 
 
 class Stop:
@@ -39,25 +37,3 @@ def listening() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def follow_parent(worker: int = 0) -> None:
-    """In a worker process: end when the parent ends or sends SIGTERM; ignore others' SIGTERM.
-
-    A cluster or `timeout` sends SIGTERM to all processes of a job. The training then still needs
-    its workers, to finish the step. And a worker that outlived a killed training would hold the
-    lock of its run folder.
-
-    Args:
-        worker: its number; PyTorch hands it to what starts a worker.
-    """
-    if hasattr(signal, "sigtimedwait"):  # macOS has none
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while True:
-        sent = signal.sigtimedwait({signal.SIGTERM}, WATCH_SECONDS)
-        if os.getppid() != parent or (sent is not None and sent.si_pid == parent):
-            os._exit(0)

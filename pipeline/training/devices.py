@@ -22,7 +22,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from pipeline.core import cpus
+from pipeline.core import children, cpus
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
 from pipeline.core.signals import listening
@@ -100,7 +100,8 @@ def precision(wanted: str, device: str) -> str:
 def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> None:
     """Call `function(fabric, *arguments)` on every device.
 
-    One device is served in this process, several in a new process each.
+    One device is served in this process, several in a new process each, which ends with this one
+    and holds its locks until then.
 
     Args:
         fabric: from `make_fabric`.
@@ -115,12 +116,13 @@ def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> No
         fabric.launch()
         function(fabric, *arguments)
         return
+    children.bind()
     with tempfile.TemporaryDirectory() as folder, _forwarding():
         message = Path(folder, "message.json")
         threads = max(1, torch.get_num_threads() // fabric.world_size)
         try:
             # bound with partial: Fabric inspects the arguments it is given and refuses some types
-            fabric.launch(partial(_in_process, function, message, threads, arguments))
+            fabric.launch(partial(_in_process, function, os.getpid(), message, threads, arguments))
         except (ProcessExitedException, ProcessRaisedException) as error:
             killed = isinstance(error, ProcessExitedException) and error.signal_name
             if killed and not message.exists():
@@ -136,12 +138,14 @@ def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> No
 
 def _in_process(
     function: Callable[..., None],
+    parent: int,
     message: Path,
     threads: int,
     arguments: tuple[Any, ...],
     fabric: Fabric,
 ) -> None:
     """Call the function in a new process; leave what it raises in the file `message`."""
+    children.follow(parent)  # again, since PyTorch has asked for a mere SIGINT at its end
     torch.set_num_threads(threads)
     try:
         function(fabric, *arguments)

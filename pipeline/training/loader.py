@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.core.children import start_worker
 from pipeline.core.errors import UserError
-from pipeline.core.signals import follow_parent
 from pipeline.training.slices import Item, SliceDataset
 
 Batch = tuple[list[Tensor], list[Tensor], Tensor]  # images, labels, indices
@@ -52,7 +52,7 @@ class SliceLoader:
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             multiprocessing_context=start_method if workers else None,
-            worker_init_fn=follow_parent,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),  # else a number is drawn from the one that the model uses
         )
 

@@ -70,11 +70,74 @@ def test_a_device_is_held_until_the_children_of_a_killed_job_are_gone(tmp_path, 
     assert done.returncode == 0
 
 
-def test_a_schedulers_choice_is_used_as_it_is(tmp_path, monkeypatch):
+@pytest.fixture
+def listing(tmp_path, monkeypatch):
+    """Two cards, as nvidia-smi lists them; an empty folder for locks."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "nvidia-smi").write_text("#!/bin/sh\necho '0, GPU-aaaa-1'\necho '1, GPU-bbbb-2'\n")
+    (tools / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    return folder
+
+
+def waits(folder, devices: str) -> bool:
+    """Whether another process that may use these devices has to wait for one."""
+    with start(JOB, folder, devices) as job:
+        line = job.stderr.readline()
+        job.kill()
+    return line.startswith("waiting for 1 of ")
+
+
+def test_a_choice_of_as_many_as_are_needed_is_locked_too(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     assert gpu.lease(1, folder=tmp_path) == ["5"]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
-    assert list(tmp_path.iterdir()) == []
+    assert waits(tmp_path, "5")
+
+
+def test_index_and_uuid_of_a_card_are_one_lock(listing, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert gpu.lease(1, folder=listing) == ["1"]
+    assert waits(listing, "GPU-bbbb-2")
+    assert waits(listing, "GPU-bb")  # a beginning that is unique names it as well
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa-1")
+    assert gpu.lease(1, folder=listing) == ["GPU-aaaa-1"]
+    assert waits(listing, "0")
+    assert waits(listing, "1,0")
+
+
+def test_a_card_that_is_named_twice_counts_once(listing, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,GPU-aaaa-1")
+    with pytest.raises(UserError, match=r"2 GPUs are needed, 1 can be seen \(0\)"):
+        gpu.lease(2, folder=listing)
+
+
+def test_all_cards_that_are_listed_can_be_taken(listing, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpu.lease(2, folder=listing) == ["0", "1"]
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+def test_a_second_lease_of_one_process_does_not_wait_for_the_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert gpu.lease(1, folder=tmp_path) == ["3"]
+    assert gpu.lease(1, folder=tmp_path) == ["3"]
+
+
+def test_a_part_of_a_card_is_locked_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-GPU-aaaa-1/2/0")
+    assert gpu.lease(1, folder=tmp_path) == ["MIG-GPU-aaaa-1/2/0"]
+    assert waits(tmp_path, "MIG-GPU-aaaa-1/2/0")
+
+
+@pytest.mark.parametrize("none", ["", "-1", "NoDevFiles", "-1,0"])
+def test_a_scheduler_that_gives_no_device_gives_the_cpu(tmp_path, monkeypatch, none):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+    assert gpu.lease(1, folder=tmp_path) == []
 
 
 def test_no_gpu_wanted_or_there_means_the_cpu(tmp_path, monkeypatch):
