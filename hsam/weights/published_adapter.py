@@ -13,7 +13,7 @@ from torch import Tensor
 from hsam.backbones import BACKBONES
 from hsam.lora import lora_layers, unmerge_lora
 from hsam.two_stage import HSAM
-from hsam.weights.files import read_tensors
+from hsam.weights.files import listed, read_tensors
 from hsam.weights.sam_checkpoint import LoadReport
 
 _LORA = re.compile(r"^w_([ab])_(\d+)$")
@@ -82,7 +82,7 @@ def load_published_adapter(model: HSAM, path: str | Path) -> LoadReport:
         if values[name].shape != target[name].shape
     ]
     if problems:
-        raise ValueError(f"adapter {path} doesn't fit: " + "; ".join(problems))
+        raise ValueError(f"adapter {path} doesn't fit: {listed(problems, '; ')}")
     with torch.no_grad():
         for name in report.loaded:
             target[name].copy_(values[name])

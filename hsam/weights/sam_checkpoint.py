@@ -15,7 +15,7 @@ from torch import Tensor
 from hsam.backbones import BACKBONES
 from hsam.lora import unmerge_lora
 from hsam.model import SegmentationModel
-from hsam.weights.files import read_tensors, sha256
+from hsam.weights.files import listed, read_tensors, sha256
 
 # prefixes of names in the file -> in the model
 _PREFIXES = {
@@ -62,8 +62,8 @@ def load_sam_checkpoint(model: SegmentationModel, path: str | Path) -> LoadRepor
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no SAM checkpoint, one of another backbone, or one with missing, unexpected or
-            misshapen tensors; all are listed.
+        ValueError: no SAM checkpoint, one of another backbone, one with NaN, or one with missing,
+            unexpected or misshapen tensors; the first ones are named.
     """
     state = read_tensors(path)
     _check_backbone(model, state, path)
@@ -95,7 +95,7 @@ def load_sam_checkpoint(model: SegmentationModel, path: str | Path) -> LoadRepor
     report.new = [name for name in target if name not in values]
     problems += [f"missing {name}" for name in report.new if _must_load(name)]
     if problems:
-        raise ValueError(f"SAM checkpoint {path} doesn't fit: " + "; ".join(problems))
+        raise ValueError(f"SAM checkpoint {path} doesn't fit: {listed(problems, '; ')}")
     with torch.no_grad():
         for name, value in values.items():
             target[name].copy_(value)

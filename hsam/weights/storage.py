@@ -16,7 +16,7 @@ from hsam.lora import lora_layers
 from hsam.model import SegmentationModel
 from hsam.registry import build
 from hsam.version import __version__
-from hsam.weights.files import sha256
+from hsam.weights.files import check_finite, listed, sha256, text_instead
 
 FORMAT = 1
 JSON_NAME, TENSORS_NAME = "model.json", "model.safetensors"
@@ -93,7 +93,7 @@ def load(
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: a SAM file with another SHA-256, or tensors that don't fit the JSON.
+        ValueError: a SAM file with another SHA-256, tensors that don't fit the JSON, or NaN.
     """
     record = read_record(folder)
     needs_sam = record["needs_sam_checkpoint"]
@@ -111,7 +111,11 @@ def load(
         arguments["sam_checkpoint"] = sam_checkpoint
     model = build(arguments.pop("model"), **arguments)
     model.sam_sha256 = record["sam_sha256"]
-    tensors = safetensors.torch.load_file(Path(folder) / TENSORS_NAME)
+    path = Path(folder) / TENSORS_NAME
+    if (found := text_instead(path)) is not None:
+        raise ValueError(f"{path}: expected weights, found {found}")
+    tensors = safetensors.torch.load_file(path)
+    check_finite(tensors, path)
     expected = stored_tensors(model)
     problems = [f"missing {name}" for name in expected if name not in tensors]
     problems += [f"unexpected {name}" for name in tensors if name not in expected]
@@ -121,7 +125,7 @@ def load(
         if name in expected and tensor.shape != expected[name].shape
     ]
     if problems:
-        raise ValueError(f"{Path(folder) / TENSORS_NAME} doesn't fit: " + "; ".join(problems))
+        raise ValueError(f"{path} doesn't fit: {listed(problems, '; ')}")
     model.load_state_dict(tensors, strict=False)
     return model.to(device).eval()
 

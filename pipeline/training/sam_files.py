@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hsam.weights.files import text_instead
 from pipeline.core import files
 from pipeline.core.errors import UserError
 
@@ -53,8 +54,8 @@ def checked_sha256(path: Path, backbone: str) -> str:
         backbone: a key of SAM_FILES.
 
     Raises:
-        UserError: no such file, the file of another backbone, or a file with the published name
-            but another content (a download cut short).
+        UserError: no such file, a web page or a pointer of Git LFS, the file of another backbone,
+            or a file with the published name but another content (a download cut short).
     """
     expected = SAM_FILES[backbone]
     wanted = (
@@ -63,6 +64,8 @@ def checked_sha256(path: Path, backbone: str) -> str:
     )
     if not path.is_file():
         raise UserError(f"train.sam_checkpoint: there is no file {path}; {wanted}.")
+    if (text := text_instead(path)) is not None:
+        raise UserError(f"train.sam_checkpoint: {path} is {text}; {wanted}.")
     for other, known in SAM_FILES.items():
         if other != backbone and path.stat().st_size == known.size:
             raise UserError(f"train.sam_checkpoint: {path} is SAM's {other} file; {wanted}.")

@@ -1,5 +1,6 @@
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -144,6 +145,69 @@ def test_no_sam_checkpoint_is_refused(tmp_path):
         hsam.load_sam_checkpoint(hsam.build_hsam("toy", image_size=64), path)
 
 
+def prefixed(prefix):
+    return {prefix + name: tensor for name, tensor in sam_state().items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda: prefixed("module."),
+        lambda: prefixed("_orig_mod.module."),
+        lambda: {"model": sam_state(), "epoch": 3, "optimizer": {"state": {}}},
+        lambda: {"state_dict": prefixed("model."), "epoch": 3},
+        lambda: {"model": prefixed("module."), "loss": np.float64(0.5), "best": np.float32(1)},
+    ],
+    ids=["module", "compiled", "wrapped", "lightning", "numpy loss"],
+)
+def test_checkpoints_of_training_programs_are_read(tmp_path, content):
+    model = hsam.build_hsam("toy", image_size=64, num_classes=3)
+    report = hsam.load_sam_checkpoint(model, save_state(tmp_path, content()))
+    plain = hsam.build_hsam("toy", image_size=64, num_classes=3)
+    expected = hsam.load_sam_checkpoint(plain, save_state(tmp_path, sam_state()))
+    assert report == expected
+    for name in report.loaded:
+        assert torch.equal(model.state_dict()[name], plain.state_dict()[name])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    state = sam_state()
+    state["image_encoder.neck.0.weight"][0, 0] = value
+    model = hsam.build_hsam("toy", image_size=64, num_classes=3)
+    before = model.state_dict()["image_encoder.neck.0.weight"].clone()
+    with pytest.raises(
+        ValueError, match=r"found NaN or infinity in image_encoder\.neck\.0\.weight"
+    ):
+        hsam.load_sam_checkpoint(model, save_state(tmp_path, state))
+    assert torch.equal(model.state_dict()["image_encoder.neck.0.weight"], before)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("\n<!DOCTYPE html><html>quota exceeded</html>", "is a web page.*download the file again"),
+        ("<HTML><body>404</body></HTML>", "is a web page"),
+        ("", "is an empty file"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "git lfs pull"),
+    ],
+)
+def test_text_where_weights_should_be_is_named(tmp_path, text, found):
+    path = tmp_path / "sam.pth"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=found):
+        hsam.load_sam_checkpoint(hsam.build_hsam("toy", image_size=64), path)
+
+
+def test_a_message_names_the_first_problems_only(tmp_path):
+    path = save_state(
+        tmp_path, sam_state() | {f"other{index}": torch.zeros(1) for index in range(50)}
+    )
+    with pytest.raises(ValueError, match=r"unexpected other0; .*\(\d+ in all\)") as error:
+        hsam.load_sam_checkpoint(hsam.build_hsam("toy", image_size=64), path)
+    assert len(str(error.value)) < 1000
+
+
 class Trap:
     """Unpickling it would write a file."""
 
@@ -168,8 +232,13 @@ def test_code_is_refused_and_not_run(tmp_path, write):
 
 
 def test_anything_but_tensors_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="expected names and tensors"):
-        read_tensors(save_state(tmp_path, {"a": [1, 2]}))
+    for content, found in (
+        ({"a": [1, 2]}, "a list under 'a'"),
+        ({"b": torch.zeros(1), "loss": np.float64(1)}, "a float64 under 'loss'"),
+        ([torch.zeros(1)], "a list in"),
+    ):
+        with pytest.raises(ValueError, match=f"expected names and tensors, got {found}"):
+            read_tensors(save_state(tmp_path, content))
     with pytest.raises(FileNotFoundError, match="found none at"):
         read_tensors(tmp_path / "nothing.pth")
     (tmp_path / "text.pth").write_text("hello")

@@ -169,3 +169,21 @@ def test_trained_part_of_vit_b_is_megabytes():
     with torch.device("meta"):
         model = hsam.build_hsam("vit_b", image_size=224)
     assert model.count_trainable() * 4 < 60e6
+
+
+def test_weights_with_nan_are_refused(trained, toy_sam_file, tmp_path):
+    hsam.save(trained, tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    name = "coarse_decoder.mask_tokens.weight"
+    tensors[name][0, 0] = float("nan")
+    safetensors.torch.save_file(tensors, path)
+    with pytest.raises(ValueError, match=f"found NaN or infinity in {name}"):
+        hsam.load(tmp_path, sam_checkpoint=toy_sam_file)
+
+
+def test_a_pointer_of_git_lfs_is_named(trained, toy_sam_file, tmp_path):
+    hsam.save(trained, tmp_path)
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match="a pointer of Git LFS"):
+        hsam.load(tmp_path, sam_checkpoint=toy_sam_file)

@@ -248,6 +248,20 @@ def test_files_that_are_not_there_or_not_what_they_should_be(published, tmp_path
         import_checkpoint.run(adapter, sam, params(), tmp_path)
 
 
+def test_adapters_of_training_programs_are_read_and_nan_is_refused(published, tmp_path):
+    _, sam, adapter = published
+    state = torch.load(adapter)
+    torch.save({"model": {"module." + key: value for key, value in state.items()}}, adapter)
+    import_checkpoint.run(adapter, sam, params(), tmp_path / "out")
+    state["w_a_000"][0, 0] = float("nan")
+    torch.save(state, adapter)
+    with pytest.raises(UserError, match="--adapter: .* found NaN or infinity in w_a_000"):
+        import_checkpoint.run(adapter, sam, params(), tmp_path / "other")
+    adapter.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match="--adapter: .* is a pointer of Git LFS"):
+        import_checkpoint.run(adapter, sam, params(), tmp_path / "other")
+
+
 def test_parameter_files_are_laid_over_the_preset(published, tmp_path, monkeypatch):
     _, sam, adapter = published
     (tmp_path / "mine.yaml").write_text("train: {image_size: 64}")

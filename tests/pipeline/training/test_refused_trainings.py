@@ -83,6 +83,18 @@ def test_a_sam_file_that_was_cut_short(work, monkeypatch, capsys):
     assert "has 100 bytes, a download cut short?; expected SAM's vit_b" in said
 
 
+@pytest.mark.parametrize("name", ["sam_vit_b_01ec64.pth", "sam.pth"])
+def test_a_sam_file_that_is_a_pointer_or_a_page(work, monkeypatch, capsys, name):
+    Path(name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n")
+    said = refused(monkeypatch, capsys, **SAM, sam_checkpoint=name)
+    assert (
+        f"train.sam_checkpoint: {name} is a pointer of Git LFS" in said and "git lfs pull" in said
+    )
+    Path(name).write_text("<!DOCTYPE html><title>403</title>")
+    said = refused(monkeypatch, capsys, **SAM, sam_checkpoint=name)
+    assert f"{name} is a web page" in said
+
+
 def test_a_sam_file_of_another_name_that_was_cut_short(work, monkeypatch, capsys):
     Path("mine.pth").write_bytes(b"PK" * 50)
     said = refused(monkeypatch, capsys, **SAM, sam_checkpoint="mine.pth")
