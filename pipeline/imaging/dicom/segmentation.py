@@ -22,6 +22,7 @@ from pipeline.imaging.dicom.series import Series
 
 MAKER, MODEL_NAME, DESCRIPTION = "H-SAM", "hsam predict", "H-SAM segmentation"
 SERIES_NUMBER = 900
+SHARED_TAGS = ("ImageOrientationPatient", "PixelSpacing")
 # organ name in lower case, words separated by a space, to its SNOMED CT code
 ORGANS = {
     "spleen": codes.SCT.Spleen,
@@ -89,6 +90,12 @@ def _segmentation(
     """The Segmentation of a label map, as for `write_dicom_seg`."""
     paths = dict.fromkeys(image.path for image in series.images)
     sources = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in paths]
+    for source in sources[1:]:
+        for (
+            keyword
+        ) in SHARED_TAGS:  # equal but for rounding, which highdicom takes for another plane
+            if keyword in source:
+                source[keyword].value = sources[0][keyword].value
     shown = [label for label in range(1, len(names) + 1) if (labels == label).any()]
     # segment numbers of a file have no gaps
     numbers = np.zeros(256, np.uint8)

@@ -97,6 +97,14 @@ def test_a_segmentation_of_files_without_preamble(tmp_path, syntax):
     assert pydicom.dcmread(tmp_path / "out.seg.dcm").NumberOfFrames == 6
 
 
+def test_a_segmentation_of_rounded_orientations(tmp_path):
+    for index, path in enumerate(write_series(tmp_path, HU)):
+        changed(path, ImageOrientationPatient=[1, 1e-7 * index, 0, -1e-7 * index, 1, 0])
+    volume, used, _ = read_series(choose(find_series(tmp_path), None, tmp_path))
+    write_dicom_seg(tmp_path / "o.dcm", (volume.array > 0).astype(np.uint8), used, ["liver"])
+    assert pydicom.dcmread(tmp_path / "o.dcm").NumberOfFrames == 6
+
+
 @pytest.mark.parametrize(("kind", "name"), OBJECTS.items())
 def test_other_objects_are_passed_over_by_what_they_are(tmp_path, kind, name):
     write_series(tmp_path, HU)
