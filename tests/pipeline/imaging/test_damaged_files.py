@@ -6,12 +6,13 @@ from pathlib import Path
 import h5py
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
 from pipeline.core.errors import UserError
 from pipeline.imaging import scans, volumes
-from tests.pipeline.dicom_files import write_series
+from tests.pipeline.dicom_files import write_enhanced, write_series
 
 ARRAY = (np.arange(6 * 7 * 5).reshape(6, 7, 5) % 200 - 100).astype(np.int16)
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -66,11 +67,27 @@ def test_a_damaged_volume_is_read_or_refused(tmp_path, name):
     assert refused > 20
 
 
-def test_a_damaged_slice_is_read_or_refused(tmp_path):
-    path, chance = write_series(tmp_path, ARRAY)[2], random.Random(0)
+def write_dicom(folder: Path, kind: str) -> Path:
+    """A DICOM series of one kind; the file of it that is to be damaged."""
+    if kind == "frames":
+        return write_enhanced(folder / "ct.dcm", ARRAY)
+    path = write_series(folder, ARRAY)[2]
+    if kind == "packed":
+        image = pydicom.dcmread(path)
+        image.compress(pydicom.uid.RLELossless)
+        image.save_as(path)
+    elif kind == "bare":
+        path.write_bytes(path.read_bytes()[132:])
+        path = path.rename(path.with_suffix(""))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["slices", "frames", "packed", "bare"])
+def test_a_damaged_slice_is_read_or_refused(tmp_path, kind):
+    path, chance = write_dicom(tmp_path, kind), random.Random(0)
     content = path.read_bytes()
     refused = 0
-    for _ in range(150):
+    for _ in range(60):
         path.write_bytes(damaged(content, chance, len(content)))
         try:
             for source in scans.find([tmp_path]):
