@@ -7,18 +7,24 @@ import signal
 import sys
 
 from pipeline.cli.app import app
+from pipeline.core import files
 from pipeline.core.cpus import set_thread_defaults
 from pipeline.core.errors import Stopped, UserError
 
 
 def main() -> None:
-    """Run the command; a user's mistake is printed and ends with exit code 2."""
+    """Run the command; a user's mistake, and a file that the system refuses to read or write, is
+    printed and ends with exit code 2.
+    """
     set_thread_defaults()
     try:
         app()
     except UserError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {files.system_problem(error)}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
         name = signal.Signals(stopped.signal).name

@@ -22,7 +22,9 @@ from pipeline.cli.options import (
     JobsOption,
     LabelFormat,
     NamesOption,
+    PageOption,
     ParamsOption,
+    PublishedOption,
     ReportsOption,
     ResultsOption,
     RunOption,
@@ -32,6 +34,8 @@ from pipeline.cli.options import (
     ScoreOption,
     Stage,
     TrainedOption,
+    output_file,
+    output_folder,
 )
 from pipeline.core import cpus
 from pipeline.core.errors import UserError
@@ -163,7 +167,7 @@ def evaluate(
 @_command(STAGES, "report", "hsam report --reports reports")
 def report(
     params: ParamsOption = PARAMS,
-    results: ResultsOption = RESULTS,
+    results: PublishedOption = RESULTS,
     runs: RunsOption = RUNS,
     reports: ReportsOption = REPORTS,
     run: TrainedOption = None,
@@ -195,7 +199,7 @@ def predict(
         ),
     ],
     run: RunOption,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For label maps and records.")],
+    out: Annotated[Path, output_folder("For label maps and records.")],
     checkpoint: CheckpointOption = None,
     device: Annotated[
         Device, typer.Option(help="Where to compute; auto: a GPU where there is one.")
@@ -253,7 +257,7 @@ def import_checkpoint(
     preset: Annotated[
         str, typer.Option(metavar="NAME", help="Preset that describes it: synapse-10pct, ...")
     ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Run folder to make.")],
+    out: Annotated[Path, output_folder("Run folder to make.")],
     params: Annotated[
         list[Path] | None,
         typer.Option("--params", metavar="FILE", help="Parameters to lay over the preset."),
@@ -277,7 +281,7 @@ def import_checkpoint(
 @_command(SCANS, "export", "hsam export --run results/train --out exported --format onnx")
 def export(
     run: RunOption,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For the model and its record.")],
+    out: Annotated[Path, output_folder("For the model and its record.")],
     format: Annotated[ExportFormat, typer.Option(help="File format.")] = "onnx",
     stage: Annotated[Stage, typer.Option(help="Which decoder's logits it gives.")] = "mean",
     batch: Annotated[
@@ -309,7 +313,7 @@ def score(
             help="Organs' labels: params.yaml, model.json, dataset.json, or a mapping.",
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For tables and metrics.json.")],
+    out: Annotated[Path, output_folder("For tables and metrics.json.")],
     prediction_labels: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The same of the predictions, where they differ."),
@@ -354,8 +358,7 @@ def compare(
     runs: RunsArgument,
     name: NamesOption = None,
     score: ScoreOption = ScoreName("dice"),
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For table and plot.")] = REPORTS
-    / "comparison",
+    out: Annotated[Path, output_folder("For table and plot.")] = REPORTS / "comparison",
 ) -> None:
     """Compare runs with the first of them, case by case."""
     from pipeline.commands import compare as comparing
@@ -374,8 +377,7 @@ def figures(
         int, typer.Option(metavar="N", min=1, max=50, help="Slices in each figure.")
     ] = 4,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Chooses the slices.")] = 0,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For the figures.")] = REPORTS
-    / "figures",
+    out: Annotated[Path, output_folder("For the figures.")] = REPORTS / "figures",
 ) -> None:
     """Draw the paper's figures of evaluated runs: PNG, SVG."""
     from pipeline.commands import figures as paper_figures
@@ -384,7 +386,7 @@ def figures(
 
 
 @_command(SCORES, "summary", "hsam summary --results results")
-def summary(results: ResultsOption = RESULTS, reports: ReportsOption = REPORTS) -> None:
+def summary(results: PublishedOption = RESULTS, reports: PageOption = REPORTS) -> None:
     """Print the last run's Dice table and its report's path."""
     from pipeline.stages import report as stage
 
@@ -397,7 +399,7 @@ def check(
     jobs: JobsOption = 1,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also write all of it, as .csv or .json."),
+        output_file("Also write all of it, as .csv or .json."),
     ] = None,
 ) -> None:
     """Validate raw volumes; print each case's fingerprint."""
@@ -412,7 +414,7 @@ def show_params(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
     write: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write here, with comments, instead of printing."),
+        output_file("Write here, with comments, instead of printing."),
     ] = None,
 ) -> None:
     """Check parameters; print them with each key's meaning.
@@ -433,7 +435,7 @@ def show_params(
 
 @_command(HOUSE, "phantom", "hsam phantom --out data/raw/phantom --cases 20")
 def phantom(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="To fill, in the layout of Synapse.")],
+    out: Annotated[Path, output_folder("To fill, in the layout of Synapse.")],
     cases: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Volumes to make.")] = 20,
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, help="Seeds the anatomy and the noise.")

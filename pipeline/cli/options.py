@@ -2,15 +2,38 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from pipeline.core import files
 from pipeline.core.registry import CONVENTIONS
 from pipeline.scoring.scores import SCORES
 
 PARAMS = [Path("params.yaml")]
 RESULTS, RUNS, REPORTS = Path("results"), Path("runs"), Path("reports")
+
+
+def output_folder(help: str, *names: str) -> Any:
+    """An option of a folder that the command writes to: checked before anything is computed."""
+    return typer.Option(*names, metavar="FOLDER", help=help, callback=_writable_folder)
+
+
+def output_file(help: str) -> Any:
+    """The same of a file."""
+    return typer.Option(metavar="FILE", help=help, callback=_writable_file)
+
+
+def _writable_folder(path: Path | None) -> Path | None:
+    if path is not None:
+        files.check_folder(path)
+    return path
+
+
+def _writable_file(path: Path | None) -> Path | None:
+    if path is not None:
+        files.check_file(path)
+    return path
 
 
 ParamsOption = Annotated[
@@ -23,13 +46,14 @@ ParamsOption = Annotated[
         show_default="params.yaml",
     ),
 ]
-ResultsOption = Annotated[
+PublishedOption = Annotated[
     Path, typer.Option("--results", metavar="FOLDER", help="The stages' published outputs.")
 ]
-RunsOption = Annotated[
-    Path, typer.Option("--runs", metavar="FOLDER", help="The stages' working folders.")
-]
-ReportsOption = Annotated[Path, typer.Option("--reports", metavar="FOLDER", help="Of report.html.")]
+PageOption = Annotated[Path, typer.Option("--reports", metavar="FOLDER", help="Of report.html.")]
+# the same where the command writes there
+ResultsOption = Annotated[Path, output_folder("The stages' published outputs.", "--results")]
+RunsOption = Annotated[Path, output_folder("The stages' working folders.", "--runs")]
+ReportsOption = Annotated[Path, output_folder("Of report.html.", "--reports")]
 GpusOption = Annotated[
     int,
     typer.Option("--gpus", metavar="N", min=0, help="GPUs to use; 0, or none there: the CPU."),

@@ -67,13 +67,14 @@ class RunFolder:
 
     def publish(self, target: Path) -> None:
         """Put a copy of the outputs at `target` in one rename; what stood there goes away."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-new-", dir=target.parent))
-        try:
-            shutil.copytree(self.out, staging / target.name, copy_function=shutil.copyfile)
-            files.replace_folder(staging / target.name, target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        with files.naming_unwritable(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-new-", dir=target.parent))
+            try:
+                shutil.copytree(self.out, staging / target.name, copy_function=shutil.copyfile)
+                files.replace_folder(staging / target.name, target)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
@@ -110,13 +111,15 @@ def open_run(
     }
     key = record if named_by is None else record | {"params": dict(named_by)}
     path = Path(runs) / f"{data_set}-{stage}-{files.digest(key)[:12]}"
-    release = _locked(path)
+    with files.naming_unwritable(path):
+        release = _locked(path)
     if release is None:
         raise UserError(f"{path}: another process is working here; wait for it or stop it first.")
     try:
         _claim(path, key)
         try:
-            yield RunFolder(path, record)
+            with files.naming_unwritable(path):
+                yield RunFolder(path, record)
         except UserError:
             _forget_if_untouched(path)
             raise
