@@ -6,7 +6,7 @@ geometry is reported, since headers may hold names of patients.
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -22,11 +21,12 @@ from rich.table import Table
 from pipeline import datasets
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import Params
+from pipeline.core.params.blocks import Params, Percentile, Window
 from pipeline.core.pool import over_cases
-from pipeline.datasets.base import LabelMap, RawCase, few
+from pipeline.datasets.base import LabelMap, RawCase, together
 from pipeline.imaging import volumes
 from pipeline.imaging.grids import grid_difference
+from pipeline.imaging.label_values import distinct, fractional, shown
 from pipeline.imaging.volumes import Volume
 
 PERCENTILES = (0.5, 50.0, 99.5)  # of a case's intensities, in its fingerprint
@@ -39,10 +39,12 @@ class Inspection:
 
     Attributes:
         problems: one sentence each; none: the case can be prepared.
+        warnings: what had to be guessed or may be a mistake, one sentence each.
         image, label: (x, y, z) in source order, None where the file can't be read.
     """
 
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     image: Volume | None = None
     label: Volume | None = None
 
@@ -62,6 +64,11 @@ class Report:
     class_names: list[str]
     fingerprints: list[dict[str, Any]]
     problems: list[str]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Those of all cases, one sentence each; a sentence of many cases is there once."""
+        return together({found["case"]: found["warnings"] for found in self.fingerprints})
 
     def write(self, path: Path) -> None:
         """Write all of it: the fingerprints, a row a case, as .csv; problems too as .json."""
@@ -83,7 +90,10 @@ class Report:
         console = console if console.is_terminal else Console(width=LOG_COLUMNS)
         if self.fingerprints:
             console.print(self._cases(), "", self._organs(), "")
+        for warning in self.warnings:
+            console.print(f"warning: {warning}", highlight=False, markup=False)
         count = f"{len(self.fingerprints)} cases, {len(self.problems) or 'no'} problems"
+        count += f", {len(self.warnings)} warnings" if self.warnings else ""
         console.print(f"{self.name}: {count}", highlight=False)
 
     def _cases(self) -> Table:
@@ -133,8 +143,14 @@ def missing_files(raw: RawCase) -> list[str]:
     return problems
 
 
-def inspect(raw: RawCase, labels: LabelMap) -> Inspection:
-    """Read a case and collect everything that is wrong with it; raises no UserError."""
+def inspect(raw: RawCase, labels: LabelMap, rule: Window | Percentile) -> Inspection:
+    """Read a case and collect everything that is wrong or odd with it; raises no UserError.
+
+    Args:
+        raw: its files.
+        labels: which raw labels are organs.
+        rule: how intensities become [0, 1].
+    """
     found = Inspection(problems=missing_files(raw))
     if all(path.is_file() for path in raw.image_files):
         with _collecting(found, raw):
@@ -144,25 +160,39 @@ def inspect(raw: RawCase, labels: LabelMap) -> Inspection:
             found.label = volumes.read(raw.label, raw.label_key)
     if found.image is not None:
         found.problems += _image_problems(raw, found.image.array)
-    if found.label is not None:
-        found.problems += _label_problems(raw, found.label.array, labels)
+    values = None if found.label is None else distinct(found.label.array)
+    if values is not None:
+        found.problems += _label_problems(raw, values, labels)
     if found.image is not None and found.label is not None:
         found.problems += _grid_problems(raw, found.image, found.label)
+        found.warnings = _file_warnings(raw, found.image, found.label)
+    if found.image is not None and not found.problems:
+        found.warnings += _window_warnings(found.image.array, rule)
+    if values is not None and not np.isin(values, sum(labels.organs.values(), ())).any():
+        found.warnings.append("the label volume shows no organ of the map.")
     return found
 
 
-def check_case(raw: RawCase, labels: LabelMap) -> tuple[list[str], dict[str, Any] | None]:
+def check_case(
+    raw: RawCase, labels: LabelMap, rule: Window | Percentile
+) -> tuple[list[str], dict[str, Any] | None]:
     """Check one case.
+
+    Args:
+        raw, labels, rule: as for `inspect`.
 
     Returns:
         Problems, one sentence each, and the fingerprint, None where there are problems: case,
         shape (x, y, z), spacing_mm (x, y, z), orientation, type of the values, minimum, maximum
-        and percentiles of the intensity in source units (CT: HU), and voxels: organ to number.
+        and percentiles of the intensity in source units (CT: HU), voxels: organ to number, and
+        warnings, one sentence each.
     """
-    found = inspect(raw, labels)
+    found = inspect(raw, labels, rule)
     if found.problems or found.image is None or found.label is None:
         return found.problems, None
-    return [], fingerprint(raw.case, found.image, labels.apply(found.label.array), labels)
+    classes = labels.apply(found.label.array)
+    identity = fingerprint(raw.case, found.image, classes, labels)
+    return [], {**identity, "warnings": found.warnings}
 
 
 def fingerprint(
@@ -187,7 +217,7 @@ def fingerprint(
         "shape": [int(side) for side in image.geometry.shape],
         "spacing_mm": [round(side, 4) for side in image.spacing],
         "orientation": image.geometry.orientation,
-        "type": str(array.dtype.newbyteorder("=")),
+        "type": str(array.dtype),
         "minimum": round(float(array.min()), 3),
         "maximum": round(float(array.max()), 3),
         "percentiles": {
@@ -202,7 +232,7 @@ def run(params: Params, jobs: int = 1, out: Path | None = None) -> None:
     """Check a data set, print what was found and write it to a file.
 
     Args:
-        params: `dataset` is read.
+        params: `dataset` and `prepare` are read.
         jobs: processes.
         out: .csv or .json; None: no file.
 
@@ -223,7 +253,7 @@ def check_data_set(params: Params, jobs: int = 1) -> Report:
     """Check every case of a data set; the report holds all problems of all cases.
 
     Args:
-        params: `dataset` is read.
+        params: `dataset` and `prepare` are read.
         jobs: number of processes.
     """
     dataset = params.dataset
@@ -231,18 +261,19 @@ def check_data_set(params: Params, jobs: int = 1) -> Report:
     listed = entry.list_cases(dataset)
     try:
         labels = entry.labels(dataset)
+        rule = params.prepare.intensity or entry.intensity(dataset)
     except UserError as error:
         # a dataset.json that can't be read is a problem of the list already
         more = [problem for problem in error.problems if problem not in listed.problems]
         return Report(dataset.name, [], [], listed.problems + more)
-    cases = {case: (raw, labels) for case, raw in listed.cases.items()}
+    cases = {case: (raw, labels, rule) for case, raw in listed.cases.items()}
     results, problems = over_cases(_check, cases, jobs, "check")
     return Report(
         dataset.name, list(labels.names), list(results.values()), listed.problems + problems
     )
 
 
-def _check(arguments: tuple[RawCase, LabelMap]) -> dict[str, Any]:
+def _check(arguments: tuple[RawCase, LabelMap, Window | Percentile]) -> dict[str, Any]:
     """`check_case` in a worker process: the fingerprint, or its problems as a UserError."""
     problems, found = check_case(*arguments)
     if found is None:
@@ -267,18 +298,20 @@ def _image_problems(raw: RawCase, array: NDArray[Any]) -> list[str]:
             "infinite voxels; replace them."
         ]
     if array.min() == array.max():
-        return [f"{raw.case}: {raw.image}: the image is empty: every voxel is {array.flat[0]}."]
+        return [
+            f"{raw.case}: {raw.image}: the image is empty: every voxel is {array.flat[0]}; get it "
+            "again or remove the case."
+        ]
     return []
 
 
-def _label_problems(raw: RawCase, array: NDArray[Any], labels: LabelMap) -> list[str]:
-    # pandas hashes, while NumPy sorts the voxels, which takes many seconds on a whole CT
-    values = np.sort(pd.unique(array.ravel("K")))
-    odd = values[~np.isfinite(values) | (values != np.rint(values))]
+def _label_problems(raw: RawCase, values: NDArray[Any], labels: LabelMap) -> list[str]:
+    """Problems of a label volume with these values, each there once."""
+    odd = fractional(values)
     if odd.size:
         return [
             f"{raw.case}: {raw.label}: expected whole numbers as labels, found "
-            f"{_listed(odd)}; was the label volume resampled with interpolation?"
+            f"{shown(odd)}; was the label volume resampled with interpolation?"
         ]
     unknown = labels.unknown(values)
     if unknown:
@@ -286,7 +319,7 @@ def _label_problems(raw: RawCase, array: NDArray[Any], labels: LabelMap) -> list
             f"{name} {'/'.join(map(str, raws))}" for name, raws in labels.organs.items()
         )
         return [
-            f"{raw.case}: {raw.label}: labels {_listed(unknown)} are not in the map ({known}); "
+            f"{raw.case}: {raw.label}: labels {shown(unknown)} are not in the map ({known}); "
             "add them to dataset.labels or set dataset.other_labels to background."
         ]
     return []
@@ -302,8 +335,23 @@ def _grid_problems(raw: RawCase, image: Volume, label: Volume) -> list[str]:
     ]
 
 
-def _listed(values: Iterable[float]) -> str:
-    return few((f"{value:g}" for value in values), most=8)
+def _file_warnings(raw: RawCase, image: Volume, label: Volume) -> list[str]:
+    """What the files leave open, each sentence once, with the volume that it is about."""
+    if set(image.warnings) == set(label.warnings):
+        return [f"image and label: {warning}" for warning in image.warnings]
+    return [f"image: {warning}" for warning in image.warnings] + [
+        f"label: {warning}" for warning in label.warnings
+    ]
+
+
+def _window_warnings(array: NDArray[Any], rule: Window | Percentile) -> list[str]:
+    """A warning where a window leaves one value of an image."""
+    if rule.kind != "window" or (array.max() > rule.low and array.min() < rule.high):
+        return []
+    return [
+        f"image: every voxel is outside the window [{rule.low:g}, {rule.high:g}]: the prepared "
+        "image is constant."
+    ]
 
 
 def _flat(fingerprint: dict[str, Any]) -> dict[str, str]:
@@ -315,6 +363,8 @@ def _flat(fingerprint: dict[str, Any]) -> dict[str, str]:
                 name: f"{number:g}" if "%" in name else str(number)
                 for name, number in value.items()
             }
+        elif key == "warnings":
+            row[key] = " ".join(value)
         elif isinstance(value, list):
             row[key] = " x ".join(f"{number:g}" for number in value)
         else:

@@ -35,7 +35,13 @@ GRID_FIELDS = [
     "xyzt_units",
 ]
 # beginnings of the lines of an NRRD header that hold the geometry
-NRRD_LINES = ("space:", "space dimension:", "space directions:", "space origin:")
+NRRD_LINES = (
+    "space:",
+    "space dimension:",
+    "space directions:",
+    "space origin:",
+    "space units:",
+)
 # largest cosine between two axes of a grid that readers of MetaImage and NRRD accept
 ORTHOGONAL = 1e-4
 
@@ -122,7 +128,9 @@ def _itk_image(labels: NDArray[np.uint8], geometry: Geometry, like: Path | None)
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(like))
         reader.ReadImageInformation()
-        if reader.GetDimension() == 3:
+        # it is not in millimetres where the header names another unit
+        millimetres = np.allclose(reader.GetSpacing(), geometry.spacing, rtol=1e-4)
+        if reader.GetDimension() == 3 and millimetres:
             image.SetOrigin(reader.GetOrigin())
             image.SetSpacing(reader.GetSpacing())
             image.SetDirection(reader.GetDirection())

@@ -127,7 +127,7 @@ def read(source: Source, series: str | None = None) -> Scan:
         )
     key = HDF5_KEY if volumes.suffix(source.path) in HDF5 else None
     volume = volumes.read(source.path, key)
-    return Scan(volume, like=source.path)
+    return Scan(volume, volume.warnings, like=source.path)
 
 
 def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:

@@ -1,8 +1,11 @@
-"""Volumes on disk: NIfTI, HDF5, NRRD and MetaImage read as one type, NIfTI written."""
+"""Volumes on disk: NIfTI, HDF5, NRRD and MetaImage read as one type, NIfTI written.
+
+NIfTI is known by its bytes, compressed or not, whichever of its endings the file has.
+"""
 
 import gzip
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
@@ -16,25 +19,44 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_path
-from pipeline.imaging.geometry import LPS_TO_RAS, Geometry
+from pipeline.imaging import file_grids
+from pipeline.imaging.geometry import Geometry
 
 NIFTI = (".nii.gz", ".nii")
 HDF5 = (".h5", ".hdf5")
 # ending to ITK's reader of that format; any other one would read what the name doesn't say
 ITK = {".nrrd": "NrrdImageIO", ".mhd": "MetaImageIO", ".mha": "MetaImageIO"}
 SUFFIXES = (*NIFTI, *HDF5, *ITK)
-# HDF5 files store no geometry; this is the spacing of the left-atrium challenge's volumes
-HDF5_SPACING_MM = 0.625
+GZIP = b"\x1f\x8b"
+MOST_LAYERS = 4  # of gzip within gzip
+# first bytes of files that are no volume of the format that their ending says, and what to do
+FOREIGN = {
+    b"version https://git-lfs": "it is a Git LFS pointer; fetch the file with `git lfs pull`",
+    b"<!doctype": "it is a web page; get the file itself",
+    b"<html": "it is a web page; get the file itself",
+    b"\x89HDF": "it is HDF5; rename it to .h5",
+    b"NRRD": "it is NRRD; rename it to .nrrd",
+    b"ObjectType": "it is MetaImage; rename it to .mha, or .mhd with its voxels beside it",
+    b"PK\x03\x04": "it is a zip archive; unpack it",
+    GZIP: "it is compressed with gzip; unpack it, or name it .nii.gz if it is NIfTI",
+}
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """An array (x, y, z) in source order and its geometry."""
+    """An array (x, y, z) in source order and its geometry.
+
+    Attributes:
+        array: in the machine's byte order.
+        geometry: of the array.
+        warnings: what the file leaves open and how it was taken, one sentence each.
+    """
 
     array: NDArray[Any]
     geometry: Geometry
+    warnings: tuple[str, ...] = ()
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -74,17 +96,17 @@ def read(path: Path, key: str | None = None) -> Volume:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file.")
     if ending in NIFTI:
-        array, affine = _read_nifti(path)
+        array, (affine, warnings) = _read_nifti(path)
     elif ending in HDF5:
-        array, affine = _read_hdf5(path, key)
+        array, (affine, warnings) = _read_hdf5(path, key)
     else:
-        array, affine = _read_itk(path)
+        array, (affine, warnings) = _read_itk(path)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    array = array.view(np.uint8) if array.dtype == bool else array
     _check_array(path, array)
     _check_affine(path, affine)
-    return Volume(array, Geometry(array.shape, affine))
+    warnings += file_grids.of_any(affine)
+    return Volume(_native(array), Geometry(array.shape, affine), tuple(warnings))
 
 
 def write_label_nifti(path: Path, labels: NDArray[Any], geometry: Geometry) -> None:
@@ -156,16 +178,17 @@ def nifti_header(path: Path) -> nib.Nifti1Header:
         return _nifti_kind(file).header_class.from_fileobj(file)
 
 
-def _read_nifti(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def _read_nifti(path: Path) -> tuple[NDArray[Any], file_grids.Grid]:
     with _refusing_damage(path), _open(path) as file:
-        image = _nifti_kind(file).from_stream(file)
+        kind = _nifti_kind(file)
+        stored = kind.header_class.from_fileobj(file, check=False)
+        file.seek(0)
+        image = kind.from_stream(file)
         array = np.asanyarray(image.dataobj)
         # gzip compares its checksum at the end of the file
         while file.read(1 << 20):
             pass
-        unit = image.header.get_xyzt_units()[0]
-    scale = {"meter": 1000.0, "micron": 0.001}.get(unit, 1.0)
-    return array, np.diag([scale, scale, scale, 1.0]) @ image.affine
+        return array, file_grids.of_nifti(image.header, stored)
 
 
 def _nifti_kind(file: BufferedIOBase) -> type[nib.Nifti1Image]:
@@ -175,8 +198,18 @@ def _nifti_kind(file: BufferedIOBase) -> type[nib.Nifti1Image]:
     return nib.Nifti2Image if size in (540, 0x1C020000) else nib.Nifti1Image
 
 
-def _open(path: Path) -> BufferedIOBase:
-    return gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb")
+@contextmanager
+def _open(path: Path) -> Iterator[BufferedIOBase]:
+    """The file's bytes without any gzip around them."""
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(open(path, "rb"))
+        for _ in range(MOST_LAYERS):
+            compressed = file.read(len(GZIP)) == GZIP
+            file.seek(0)
+            if not compressed:
+                break
+            file = stack.enter_context(gzip.open(file))
+        yield file
 
 
 def _is_sheared(affine: NDArray[np.float64]) -> bool:
@@ -184,17 +217,15 @@ def _is_sheared(affine: NDArray[np.float64]) -> bool:
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4)
 
 
-def _read_hdf5(path: Path, key: str | None) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def _read_hdf5(path: Path, key: str | None) -> tuple[NDArray[Any], file_grids.Grid]:
     with _refusing_damage(path), h5py.File(path, "r") as file:
-        if key not in file:
+        if key is None or key not in file or not isinstance(file[key], h5py.Dataset):
             names = ", ".join(sorted(file)) or "none"
             raise UserError(f"{path}: expected an HDF5 data set {key!r}, found {names}.")
-        array = np.array(file[key])
-    side = HDF5_SPACING_MM
-    return array, np.diag([-side, -side, side, 1.0])
+        return np.array(file[key]), file_grids.of_hdf5(path, file, key)
 
 
-def _read_itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def _read_itk(path: Path) -> tuple[NDArray[Any], file_grids.Grid]:
     with _refusing_damage(path):
         image = sitk.ReadImage(str(path), imageIO=ITK[suffix(path) or ""])
     components = image.GetNumberOfComponentsPerPixel()
@@ -203,11 +234,17 @@ def _read_itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     # SimpleITK's arrays are (..., z, y, x)
     array = sitk.GetArrayFromImage(image).transpose()
     if image.GetDimension() != 3:
-        return array, np.eye(4)
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    return array, LPS_TO_RAS @ affine
+        return array, (np.eye(4), [])
+    return array, file_grids.of_itk(path, image)
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """The same values in the machine's byte order, in a type that every library takes."""
+    if array.dtype == bool:
+        return array.view(np.uint8)
+    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
+        return array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 @contextmanager
@@ -223,9 +260,29 @@ def _refusing_damage(path: Path) -> Iterator[None]:
         # ITK's errors begin with lines about its own source code
         reason = lines[-1] if isinstance(error, RuntimeError) else lines[0]
         reason = reason.replace(str(path), path.name).rstrip(".")
+        if foreign := _foreign(path):
+            raise UserError(f"{path}: can't be read as its ending says: {foreign}.") from None
         raise UserError(
             f"{path}: can't be read, damaged or truncated? ({reason}); get it again."
         ) from None
+
+
+def _foreign(path: Path) -> str | None:
+    """What a file is instead of a volume of its ending, by its first bytes; None: not known."""
+    ending = suffix(path)
+    own = {".nrrd": b"NRRD", ".mha": b"ObjectType", ".mhd": b"ObjectType"}.get(ending or "")
+    if ending in HDF5:
+        own = b"\x89HDF"
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64).lstrip()
+    except OSError:
+        return None
+    for beginning, what in FOREIGN.items():
+        damaged = beginning == own or (beginning == GZIP and ending in NIFTI)
+        if start.lower().startswith(beginning.lower()) and not damaged:
+            return what
+    return None
 
 
 def _check_array(path: Path, array: NDArray[Any]) -> None:
@@ -243,8 +300,6 @@ def _check_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def _check_affine(path: Path, affine: NDArray[np.float64]) -> None:
-    finite = bool(np.isfinite(affine).all())
-    # with an axis of no length, or two parallel ones, there is no canonical order
-    if not finite or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    if not file_grids.is_usable(affine):
         values = np.array2string(affine[:3].round(4)).replace("\n", "")
         raise UserError(f"{path}: the geometry is not usable, voxel-to-mm matrix {values}.")

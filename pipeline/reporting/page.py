@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from hsam.registry import MODELS
 from pipeline import datasets
+from pipeline.datasets.base import together
 from pipeline.imaging import colours
 from pipeline.imaging.geometry import BEGINS
 from pipeline.reporting import drawing
@@ -51,6 +52,7 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
         "sentences": [_data_sentence(inputs), _scoring_sentence(inputs)],
         "cautions": _cautions(inputs),
         "remark": datasets.named(inputs.manifest.name).remark,
+        "data_warnings": together({row.case: row.warnings for row in inputs.manifest}),
         "split_hash": scores["split"],
         "organs": _organs(inputs),
         "scores": list(SCORES.values()),

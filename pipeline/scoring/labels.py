@@ -5,19 +5,20 @@ that set of organs, and it counts for each of them: an organ is always scored on
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import Geometry
 from pipeline.imaging.grids import grid_difference
+from pipeline.imaging.label_values import distinct, fractional, shown
+from pipeline.imaging.volumes import Volume
 from pipeline.scoring.measures import Labels
 from pipeline.scoring.organs import LARGEST, Organs
 from pipeline.scoring.pairs import LabelPair, Source, place
@@ -81,12 +82,13 @@ def read_labels(source: Source, organs: Organs) -> Labelled:
     """
     if not isinstance(source, Path):
         return _from_masks(source, organs)
-    array, geometry = _read(source)
+    array, volume = _read(source)
     numbered = cast(Mapping[str, Labels], organs)  # as a label map's organs are
     known = {0}.union(*numbered.values())
     present = np.flatnonzero(np.bincount(array.ravel()))
     others = frozenset(int(value) for value in present) - known
-    return Labelled(array, geometry, dict(numbered), others)
+    notes = tuple(f"{source}: {warning}" for warning in volume.warnings)
+    return Labelled(array, volume.geometry, dict(numbered), others, notes)
 
 
 def words(name: str) -> frozenset[str]:
@@ -102,9 +104,12 @@ def _from_masks(masks: Mapping[str, Path], organs: Organs) -> Labelled:
     array: NDArray[np.uint16] | None = None
     geometry: Geometry | None = None
     overlaps: Counter[tuple[str, ...]] = Counter()
+    warnings: list[str] = []
     for organ, paths in chosen.items():
         for path in paths:
-            mask, grid = _read_mask(path)
+            mask, volume = _read_mask(path)
+            grid = volume.geometry
+            warnings += volume.warnings
             if array is None or geometry is None:
                 array, geometry = np.zeros(mask.shape, np.uint16), grid
             elif difference := grid_difference(geometry, grid):
@@ -118,7 +123,9 @@ def _from_masks(masks: Mapping[str, Path], organs: Organs) -> Labelled:
         organ: tuple(label for label, inside in enumerate(members) if organ in inside)
         for organ in organs
     }
-    notes = tuple(
+    # the masks of a case mostly come from one program, with one flaw
+    notes = tuple(f"{place(masks)}: {warning}" for warning in dict.fromkeys(warnings))
+    notes += tuple(
         f"{place(masks)}: {first} and {second} share {count} voxels; each is scored with them."
         for (first, second), count in overlaps.items()
     )
@@ -190,23 +197,23 @@ def _mask_files(masks: Mapping[str, Path], organs: Organs) -> dict[str, list[Pat
     return chosen
 
 
-def _read_mask(path: Path) -> tuple[NDArray[np.bool_], Geometry]:
-    """(z, y, x) of one organ and its geometry."""
-    array, geometry = _read(path)
+def _read_mask(path: Path) -> tuple[NDArray[np.bool_], Volume]:
+    """(z, y, x) of one organ, and the volume that it is of."""
+    array, volume = _read(path)
     values = np.flatnonzero(np.bincount(array.ravel()))
     if len(values[values > 0]) > 1:
         raise UserError(
-            f"{path}: expected the mask of one organ, 0 and 1, found {_some(values)}; is it a "
+            f"{path}: expected the mask of one organ, 0 and 1, found {shown(values, 4)}; is it a "
             "label map of several organs?"
         )
-    return array > 0, geometry
+    return array > 0, volume
 
 
-def _read(path: Path) -> tuple[NDArray[np.unsignedinteger], Geometry]:
-    """Labels (z, y, x) and their geometry."""
+def _read(path: Path) -> tuple[NDArray[np.unsignedinteger], Volume]:
+    """Labels (z, y, x), and the volume that they are of."""
     volume = volumes.read(path)
     # files store x fastest, so this order is contiguous
-    return _as_labels(path, volume.array.transpose()), volume.geometry
+    return _as_labels(path, volume.array.transpose()), volume
 
 
 def _as_labels(path: Path, array: NDArray) -> NDArray:
@@ -215,22 +222,16 @@ def _as_labels(path: Path, array: NDArray) -> NDArray:
     Raises:
         UserError: values that are not whole numbers from 0 to LARGEST.
     """
-    # pandas' unique hashes; NumPy's sorts, which takes many seconds on a whole CT
-    values = np.sort(pd.unique(array.ravel("K")))
-    odd = values[~np.isfinite(values) | (values != np.rint(values))]
+    values = distinct(array)
+    odd = fractional(values)
     if odd.size:
         raise UserError(
-            f"{path}: expected whole numbers as labels, found {_some(odd)}; probabilities must be "
-            "turned into labels first."
+            f"{path}: expected whole numbers as labels, found {shown(odd, 4)}; probabilities must "
+            "be turned into labels first."
         )
     if values[0] < 0 or values[-1] > LARGEST:
         raise UserError(
-            f"{path}: expected labels from 0 to {LARGEST}, found {values[0]:g} to {values[-1]:g}."
+            f"{path}: expected labels from 0 to {LARGEST}, found {shown(values[:1])} to "
+            f"{shown(values[-1:])}."
         )
     return np.ascontiguousarray(array, np.uint8 if values[-1] <= 255 else np.uint16)
-
-
-def _some(values: Iterable[float], most: int = 4) -> str:
-    """The first few values, for messages."""
-    values = list(values)
-    return ", ".join(f"{v:g}" for v in values[:most]) + (", ..." if len(values) > most else "")

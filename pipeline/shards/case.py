@@ -67,6 +67,7 @@ class Prepared:
         low, high: source units that become 0 and 1.
         class_names: organs; `class_names[k - 1]` is class k.
         source: the raw files that it was made from.
+        warnings: what the raw files leave open or may be a mistake, one sentence each.
     """
 
     case: str
@@ -77,6 +78,7 @@ class Prepared:
     high: float
     class_names: list[str]
     source: Source
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +126,7 @@ def write_shard(path: Path, prepared: Prepared) -> None:
         "label_sha256": prepared.source.label_sha256,
         "source_shape": list(prepared.source.geometry.shape),
         "source_affine": prepared.source.geometry.affine.ravel().tolist(),
+        "warnings": list(prepared.warnings),
     }
     schema = with_metadata(_SHARD_FIELDS, metadata)
     classes = len(prepared.class_names) + 1
@@ -194,6 +197,11 @@ class ShardReader:
             affine = np.reshape(metadata["source_affine"], (4, 4))
             geometry = Geometry(tuple(metadata["source_shape"]), affine)
             return Source(metadata["image_sha256"], metadata["label_sha256"], geometry)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the raw files leave open or may be a mistake, one sentence each."""
+        return tuple(self._metadata.get("warnings", ()))
 
     @property
     def shape(self) -> tuple[int, int, int]:

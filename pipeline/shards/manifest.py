@@ -51,6 +51,7 @@ class ManifestRow:
         slices: number of slices in the shard.
         counts: voxels of each class in the shard, the background first.
         role: part of the split used in the literature, None where that names none.
+        warnings: what the raw files leave open or may be a mistake, one sentence each.
     """
 
     case: str
@@ -68,6 +69,7 @@ class ManifestRow:
     slices: int
     counts: tuple[int, ...]
     role: Literal["train", "test"] | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def geometry(self) -> Geometry:
@@ -122,6 +124,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         "class_names": list(manifest.class_names),
         "intensity": dict(manifest.intensity),
         "preparation": dict(manifest.preparation),
+        "warnings": {row.case: list(row.warnings) for row in manifest if row.warnings},
     }
     schema = with_metadata(_MANIFEST_FIELDS, metadata)
     table = pa.Table.from_pylist([asdict(row) for row in manifest.rows], schema)
@@ -137,8 +140,12 @@ def read_manifest(path: Path) -> Manifest:
     """
     file, metadata = open_file(Path(path), "manifest", _MANIFEST_FIELDS)
     with reading(path):
+        warnings = metadata.get("warnings", {})
         rows = [
-            ManifestRow(**{key: _tuple(value) for key, value in row.items()})
+            ManifestRow(
+                **{key: _tuple(value) for key, value in row.items()},
+                warnings=tuple(warnings.get(row["case"], ())),
+            )
             for row in file.read().to_pylist()
         ]
         return Manifest(

@@ -25,7 +25,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Percentile, Window, stage_params
 from pipeline.core.pool import over_cases
 from pipeline.datasets import check
-from pipeline.datasets.base import CanonicalSplit, RawCase
+from pipeline.datasets.base import CanonicalSplit, RawCase, together
 from pipeline.imaging import intensity
 from pipeline.imaging.geometry import (
     preparation,
@@ -63,7 +63,7 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
     Raises:
         UserError: everything that is wrong with the case, one sentence each.
     """
-    found = check.inspect(raw, recipe.labels)
+    found = check.inspect(raw, recipe.labels, recipe.intensity)
     if found.problems:
         raise UserError(found.problems)
     assert found.image is not None and found.label is not None, "or it was a problem"
@@ -93,6 +93,7 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
         high=high,
         class_names=list(recipe.labels.names),
         source=Source(file_hash(raw.image_files), file_hash(raw.label_files), geometry),
+        warnings=tuple(found.warnings),
     )
 
 
@@ -148,6 +149,8 @@ def run(params: Params, out: Path, runs: Path, *, case: str | None = None, jobs:
     shards, problems = over_cases(keep_shard, work, jobs, "prepare")
     if problems:
         raise UserError(problems)
+    for warning in together({name: ShardReader(path).warnings for name, path in shards.items()}):
+        say(f"warning: {warning}")
     targets = {out / "shards" / f"{name}.parquet": path for name, path in shards.items()}
     stale = [] if case is not None else _stray(out / "shards", set(targets))
     differ = [target for target, path in targets.items() if not _same(path, target)]
@@ -201,6 +204,7 @@ def manifest_row(case: str, shard: Path, canonical: CanonicalSplit) -> ManifestR
         slices=len(reader),
         counts=tuple(reader.counts.sum(0).tolist()),
         role=canonical.role(case),
+        warnings=reader.warnings,
     )
 
 

@@ -6,7 +6,7 @@ Inputs: manifest and shards of prepare (their pixel counts, no image). Outputs: 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,15 @@ def run(params: Params, prepared: Path, out: Path, runs: Path) -> None:
             write_split(work.out / SPLIT, split)
             work.finish()
         work.publish(out)
-    _tell(files.read_json(out / SUMMARY), out)
+    about = files.read_json(out / SUMMARY)
+    _tell(about, out)
+    for case in cases_without_organ(manifest, about["roles"]["test"]["cases"]):
+        say(f"warning: test case {case} shows no organ; only organs invented there can be scored.")
+
+
+def cases_without_organ(manifest: Manifest, cases: Iterable[str]) -> list[str]:
+    """Those of the cases whose label volumes show no organ."""
+    return [case for case in cases if not any(manifest.case(case).counts[1:])]
 
 
 def summary(split: SplitFile, unseen: Sequence[str]) -> dict[str, Any]:

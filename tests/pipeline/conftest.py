@@ -1,5 +1,6 @@
 """Tiny data that the tests of the pipeline share."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Pa
     """Write an array (x, y, z) with nibabel, as others would."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+def save_nifti_header(path: Path, array: np.ndarray, **fields: object) -> Path:
+    """Write an array (x, y, z) in AFFINE's places, the header's fields as given, uncompressed."""
+    content = nib.Nifti1Image(array, AFFINE).to_bytes()
+    header = nib.Nifti1Header.from_fileobj(io.BytesIO(content))
+    for name, value in fields.items():
+        header[name] = value
+    size = len(header.binaryblock)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header.binaryblock + content[size:])
     return path
 
 

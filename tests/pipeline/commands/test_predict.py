@@ -6,6 +6,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import h5py
 import highdicom as hd
 import nibabel as nib
 import numpy as np
@@ -30,7 +31,7 @@ from pipeline.inference.resizing import LINEAR
 from pipeline.inference.trained import Ready
 from pipeline.shards.manifest import read_manifest
 from pipeline.stages import evaluate, split
-from tests.pipeline.conftest import AFFINE, save_nifti, tiny_image
+from tests.pipeline.conftest import AFFINE, save_nifti, save_nifti_header, tiny_image
 from tests.pipeline.dicom_files import PATIENT, changed, write_enhanced, write_series
 from tests.pipeline.grids import ENDINGS, random_grid, write_scan
 
@@ -329,6 +330,24 @@ def test_headers_that_allow_no_segmentation_are_warned_of(tmp_path, tags, reason
     assert any(reason in warning for warning in record["warnings"])
     assert (tmp_path / "out" / "series.nii.gz").is_file()
     assert not (tmp_path / "out" / "series.seg.dcm").exists()
+
+
+def test_the_record_says_what_was_guessed(tmp_path, capsys):
+    unplaced = {"qform_code": 0, "sform_code": 0}
+    path = save_nifti_header(tmp_path / "a.nii", tiny_image(), **unplaced)
+    record = predict(path, tmp_path / "out")
+    assert record["warnings"][0].startswith("qform and sform codes are 0")
+    assert f"warning: a: {record['warnings'][0]}" in " ".join(capsys.readouterr().err.split())
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["image"] = tiny_image().astype(">i2")
+    record = predict(tmp_path / "b.h5", tmp_path / "out")
+    assert record["spacing_mm"] == [0.625] * 3
+    assert "0.625 mm along each axis is a guess" in record["warnings"][0]
+    with h5py.File(tmp_path / "b.h5", "a") as file:
+        file["image"].attrs["affine"] = AFFINE
+    record = predict(tmp_path / "b.h5", tmp_path / "out")
+    assert record["spacing_mm"] == pytest.approx([0.8, 0.7, 3.0])
+    assert not any("HDF5" in warning for warning in record["warnings"])
 
 
 def test_a_segmentation_needs_dicom(tmp_path):

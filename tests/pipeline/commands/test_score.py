@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pipeline.core.errors import UserError
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.measures import measure
 from tests.pipeline.commands.scored import problems, scored
-from tests.pipeline.conftest import AFFINE, save_nifti
+from tests.pipeline.conftest import AFFINE, save_nifti, save_nifti_header
 from tests.pipeline.masks import blob
 from tests.pipeline.test_cli import hsam, refused
 
@@ -53,6 +54,26 @@ def test_scores_are_those_of_the_masks(folders):
             difference = expected.predicted_voxels - expected.truth_voxels
             assert row["volume_difference_ml"] == pytest.approx(difference * 0.8 * 0.7 * 3 / 1000)
     assert table.xs("spleen", level="organ")["dice"].isna().all()  # in neither: left out
+
+
+def test_labels_without_a_place_and_in_any_byte_order(folders, capsys):
+    expected = scored(folders)
+    for case in ("a", "b"):
+        for side, seed in (("truth", 0), ("prediction", 50)):
+            path = folders[side] / f"{case}.nii.gz"
+            stored = labels(seed + (case == "b")).astype(np.int16)
+            image = nib.Nifti1Image(
+                stored, AFFINE, nib.Nifti1Header(endianness=">"), dtype=np.int16
+            )
+            path.write_bytes(gzip.compress(image.to_bytes()))
+    pd.testing.assert_frame_equal(scored(folders), expected)
+    assert "warning: " not in capsys.readouterr().err
+    for side, seed in (("truth", 0), ("prediction", 50)):
+        save_nifti_header(folders[side] / "a.nii.gz", labels(seed), qform_code=0, sform_code=0)
+    scored(folders)
+    printed = " ".join(capsys.readouterr().err.split())
+    for side in ("truth", "prediction"):
+        assert f"{folders[side] / 'a.nii.gz'}: qform and sform codes are 0" in printed
 
 
 def test_what_is_written(folders, capsys):

@@ -1,4 +1,5 @@
 import csv
+import gzip
 import re
 from pathlib import Path
 
@@ -12,7 +13,14 @@ from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.datasets import check
 from pipeline.datasets.synapse import image_path, label_path
-from tests.pipeline.conftest import AFFINE, make_params, save_nifti, tiny_image, tiny_label
+from tests.pipeline.conftest import (
+    AFFINE,
+    make_params,
+    save_nifti,
+    save_nifti_header,
+    tiny_image,
+    tiny_label,
+)
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -20,7 +28,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 def of_parts(params):
     dataset = params.dataset
     entry = datasets.get(dataset)
-    return entry.find(dataset), entry.labels(dataset)
+    return entry.find(dataset), (entry.labels(dataset), entry.intensity(dataset))
 
 
 def with_value(array, value):
@@ -56,6 +64,7 @@ def shifted(millimetres):
         (label_path, tiny_label(), shifted(0.2), "voxels up to 0.2 mm from their place"),
         (label_path, tiny_label()[::-1], AFFINE @ np.diag([-1, 1, 1, 1]), "RAS instead of LAS"),
         (label_path, with_value(tiny_label(), 2.5), AFFINE, "expected whole numbers .* 2.5"),
+        (label_path, tiny_label() * np.float32(0.99999994), AFFINE, "found 0.99999994, 1.9999999,"),
         (label_path, with_value(tiny_label(), np.nan), AFFINE, "expected whole numbers .* nan"),
         (label_path, with_value(tiny_label(), 14), AFFINE, "labels 14 are not in the map"),
         (label_path, with_value(tiny_label(), -1), AFFINE, "labels -1 are not in the map"),
@@ -63,25 +72,25 @@ def shifted(millimetres):
 )
 def test_one_bad_volume(synapse_params, synapse_root, which, array, affine, message):
     path = save_nifti(which(synapse_root, "img0005"), array, affine)
-    cases, labels = of_parts(synapse_params())
-    problems, fingerprint = check.check_case(cases["img0005"], labels)
+    cases, rules = of_parts(synapse_params())
+    problems, fingerprint = check.check_case(cases["img0005"], *rules)
     assert fingerprint is None
     (problem,) = problems
     assert problem.startswith(f"img0005: {path}: ")
     assert "\n" not in problem
     assert re.search(message, problem)
-    assert check.check_case(cases["img0006"], labels)[0] == []
+    assert check.check_case(cases["img0006"], *rules)[0] == []
 
 
 def test_small_differences_of_geometry_are_allowed(synapse_params, synapse_root):
     save_nifti(label_path(synapse_root, "img0005"), tiny_label(), shifted(0.05))
-    cases, labels = of_parts(synapse_params())
-    assert check.check_case(cases["img0005"], labels)[0] == []
+    cases, rules = of_parts(synapse_params())
+    assert check.check_case(cases["img0005"], *rules)[0] == []
 
 
 def test_fingerprint(synapse_params):
-    cases, labels = of_parts(synapse_params())
-    problems, found = check.check_case(cases["img0001"], labels)
+    cases, rules = of_parts(synapse_params())
+    problems, found = check.check_case(cases["img0001"], *rules)
     assert not problems
     assert found["shape"] == [10, 20, 30]
     assert found["spacing_mm"] == [0.8, 0.7, 3.0]
@@ -90,7 +99,8 @@ def test_fingerprint(synapse_params):
     assert (found["minimum"], found["maximum"]) == (tiny_image().min(), tiny_image().max())
     assert found["percentiles"]["50%"] == np.median(tiny_image())
     assert found["voxels"]["liver"] == (tiny_label() == 6).sum()
-    assert list(found["voxels"]) == list(labels.names)
+    assert list(found["voxels"]) == list(rules[0].names)
+    assert found["warnings"] == []
 
 
 def test_all_problems_of_all_cases_at_once(synapse_params, synapse_root):
@@ -184,3 +194,52 @@ def test_jobs_do_not_change_the_report(synapse_params, synapse_root):
     save_nifti(label_path(synapse_root, "img0005"), with_value(tiny_label(), 99))
     one = check.check_data_set(synapse_params(), jobs=1)
     assert check.check_data_set(synapse_params(), jobs=2) == one
+
+
+def test_warnings_of_many_cases_are_one_sentence(synapse_params, synapse_root, tmp_path, capsys):
+    for case in ("img0001", "img0006"):
+        for path, array in (
+            (image_path(synapse_root, case), tiny_image()),
+            (label_path(synapse_root, case), tiny_label()),
+        ):
+            save_nifti_header(path, array, qform_code=0, sform_code=0)
+    for ending in ("csv", "json"):
+        check.run(synapse_params(), out=tmp_path / f"report.{ending}")
+    printed = " ".join(capsys.readouterr().out.split())
+    sentence = "image and label: qform and sform codes are 0: orientation and place are a guess"
+    assert f"warning: img0001, img0006: {sentence} (LAS)" in printed
+    assert "3 cases, no problems, 1 warnings" in printed
+    found = files.read_json(tmp_path / "report.json")["cases"]
+    assert [len(case["warnings"]) for case in found] == [1, 0, 1]
+    rows = list(csv.DictReader((tmp_path / "report.csv").open()))
+    assert rows[0]["warnings"].startswith(sentence) and rows[1]["warnings"] == ""
+
+
+def test_a_label_without_any_organ_is_a_warning(synapse_params, synapse_root):
+    save_nifti(label_path(synapse_root, "img0005"), tiny_label() * 0)
+    report = check.check_data_set(synapse_params())
+    assert report.warnings == ["img0005: the label volume shows no organ of the map."]
+    assert report.problems == []
+
+
+def test_an_image_outside_its_window_is_a_warning(synapse_params, synapse_root):
+    save_nifti(image_path(synapse_root, "img0005"), np.minimum(tiny_image(), -200))
+    (warning,) = check.check_data_set(synapse_params()).warnings
+    assert warning.startswith("img0005: image: every voxel is outside the window [-125, 275]")
+    other = {"prepare": {"intensity": {"kind": "window", "low": -900.0, "high": 275.0}}}
+    assert check.check_data_set(synapse_params(**other)).warnings == []
+
+
+@pytest.mark.parametrize("kind", ["i2", "u2", "f4", "f8"])
+def test_big_endian_files_give_the_report_of_little_endian_ones(synapse_params, synapse_root, kind):
+    expected = check.check_data_set(synapse_params())
+    for path, array in (
+        (image_path(synapse_root, "img0005"), tiny_image()),
+        (label_path(synapse_root, "img0005"), tiny_label()),
+    ):
+        stored = array.astype("i2" if array.min() < 0 else kind)
+        header = nib.Nifti1Header(endianness=">")
+        image = nib.Nifti1Image(stored, AFFINE, header, dtype=stored.dtype)
+        path.write_bytes(gzip.compress(image.to_bytes()))
+        assert nib.load(path).header.endianness == ">"
+    assert check.check_data_set(synapse_params()) == expected

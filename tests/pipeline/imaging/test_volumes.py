@@ -1,4 +1,5 @@
 import gzip
+import re
 
 import h5py
 import nibabel as nib
@@ -12,7 +13,7 @@ from pipeline.imaging.geometry import (
     Geometry,
 )
 from pipeline.imaging.grids import largest_distance
-from tests.pipeline.conftest import AFFINE, save_nifti, tiny_image, tiny_label
+from tests.pipeline.conftest import AFFINE, save_nifti, save_nifti_header, tiny_image, tiny_label
 
 OBLIQUE = np.array(
     [[0.55, -0.1, 0.4, -30], [0.15, 0.72, -0.3, 12], [-0.1, 0.2, 3.1, -200], [0, 0, 0, 1.0]]
@@ -61,14 +62,133 @@ def test_nifti_slope_and_unit_are_applied(tmp_path):
     np.testing.assert_allclose(volume.spacing, (1, 1, 2), rtol=1e-5)
 
 
-def test_hdf5_has_the_default_geometry(tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["image"] = tiny_image().astype(np.float32)
-    volume = volumes.read(tmp_path / "a.h5", "image")
+def write_hdf5(path, **attributes):
+    with h5py.File(path, "w") as file:
+        file["image"] = tiny_image().astype(">f4")
+        for name, value in attributes.items():
+            (file if name == "affine" else file["image"]).attrs[name] = value
+    return path
+
+
+def test_hdf5_without_geometry_gets_the_left_atriums_and_a_warning(tmp_path):
+    volume = volumes.read(write_hdf5(tmp_path / "a.h5"), "image")
     assert volume.geometry.orientation == "LPS"
     assert volume.spacing == (0.625, 0.625, 0.625)
+    assert volume.array.dtype == np.float32 and volume.array.dtype.isnative
+    (warning,) = volume.warnings
+    assert "0.625 mm along each axis is a guess" in warning
     with pytest.raises(UserError, match="expected an HDF5 data set 'label', found image"):
         volumes.read(tmp_path / "a.h5", "label")
+
+
+def test_hdf5_says_its_spacing_and_its_affine(tmp_path):
+    volume = volumes.read(write_hdf5(tmp_path / "a.h5", spacing=[0.5, 0.75, 3]), "image")
+    assert (volume.spacing, volume.geometry.orientation) == ((0.5, 0.75, 3.0), "LPS")
+    (warning,) = volume.warnings
+    assert warning.startswith("an HDF5 file without orientation")
+    volume = volumes.read(write_hdf5(tmp_path / "a.h5", affine=OBLIQUE.ravel()), "image")
+    assert np.array_equal(volume.affine, OBLIQUE)
+    assert not any("HDF5" in warning for warning in volume.warnings)
+
+
+@pytest.mark.parametrize("spacing", [[1, 2], [1, 2, 0], [1, 2, np.nan], "one"])
+def test_a_spacing_that_is_none_is_refused(tmp_path, spacing):
+    path = write_hdf5(tmp_path / "a.h5", spacing=spacing)
+    with pytest.raises(UserError, match="attribute spacing: expected 3 numbers above 0"):
+        volumes.read(path, "image")
+
+
+UNPLACED = {"qform_code": 0, "sform_code": 0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "warnings"),
+    [
+        ({}, []),
+        ({"xyzt_units": 2}, []),
+        ({"sform_code": 0, "qform_code": 1}, []),
+        (UNPLACED, [r"orientation and place are a guess \(LAS\)"]),
+        ({**UNPLACED, "pixdim": [1, 0, 1, 1, 0, 0, 0, 0]}, ["hold 0; 1 mm", "are a guess"]),
+        ({**UNPLACED, "pixdim": [1, -2, 1, 1, 0, 0, 0, 0]}, ["their sign was", "are a guess"]),
+        ({"xyzt_units": 1}, ["unit of length is meter", "unlike a patient's scan"]),
+        ({"xyzt_units": 3}, ["unit of length is micron", "unlike a patient's scan"]),
+        ({"xyzt_units": 5}, ["has code 5, none of NIfTI's"]),
+        ({"srow_y": [0.3, 0.7, 0, -110]}, ["the grid is sheared"]),
+    ],
+)
+def test_what_a_nifti_header_leaves_open_is_a_warning(tmp_path, fields, warnings):
+    found = volumes.read(save_nifti_header(tmp_path / "a.nii", tiny_image(), **fields)).warnings
+    assert len(found) == len(warnings)
+    for sentence, expected in zip(found, warnings, strict=True):
+        assert re.search(expected, sentence)
+
+
+def text_volume(path, header):
+    path.write_bytes("\n".join(header).encode() + tiny_label().astype(">i2").tobytes("F"))
+    return path
+
+
+NRRD = ["NRRD0004", "type: short", "dimension: 3", "sizes: 10 20 30", "endian: big"]
+NRRD += ["encoding: raw"]
+PLACED = ["space: right-anterior-superior", "space origin: (0,0,0)"]
+PLACED += ["space directions: (1,0,0) (0,1,0) (0,0,2)"]
+META = ["ObjectType = Image", "NDims = 3", "DimSize = 10 20 30", "ElementType = MET_SHORT"]
+META += ["BinaryDataByteOrderMSB = True"]
+META_GRID = ["ElementSpacing = 1 1 2", "TransformMatrix = 1 0 0 0 1 0 0 0 1"]
+LOCAL = ["ElementDataFile = LOCAL", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "spacing", "warnings"),
+    [
+        ("a.nrrd", [*NRRD, *PLACED, "", ""], (1, 1, 2), []),
+        ("a.nrrd", [*NRRD, "", ""], (1, 1, 1), ["without orientation: .* voxel sides of 1 mm"]),
+        ("a.nrrd", [*NRRD, "spacings: 1 1 2", "", ""], (1, 1, 2), ["without orientation"]),
+        (
+            "a.nrrd",
+            [*NRRD, *PLACED, 'space units: "cm" "cm" "cm"', "", ""],
+            (10, 10, 20),
+            ["unit of length is cm; voxel sides were converted"],
+        ),
+        (
+            "a.nrrd",
+            [*NRRD, *PLACED, 'space units: "ell" "ell" "ell"', "", ""],
+            (1, 1, 2),
+            ["ell, which is not known"],
+        ),
+        ("a.mha", [*META, *META_GRID, *LOCAL], (1, 1, 2), []),
+        ("a.mha", [*META, *LOCAL], (1, 1, 1), ["without ElementSpacing", "without TransformM"]),
+    ],
+)
+def test_what_a_text_header_leaves_open_is_a_warning(tmp_path, name, header, spacing, warnings):
+    volume = volumes.read(text_volume(tmp_path / name, header))
+    assert np.array_equal(volume.array, tiny_label()) and volume.array.dtype.isnative
+    assert volume.spacing == pytest.approx(spacing)
+    assert len(volume.warnings) == len(warnings)
+    for sentence, expected in zip(volume.warnings, warnings, strict=True):
+        assert re.search(expected, sentence)
+
+
+@pytest.mark.parametrize("kind", [">i2", ">f4", "<f2", ">f8", "g", "?"])
+def test_values_are_in_a_type_that_every_library_takes(tmp_path, kind):
+    array = (tiny_label() % 2).astype(kind)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["image"] = array
+    volume = volumes.read(tmp_path / "a.h5", "image")
+    assert volume.array.dtype.isnative and volume.array.dtype.str[1:] in ("i2", "f4", "f8", "u1")
+    assert np.array_equal(volume.array, array)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_nifti_is_known_by_its_bytes(tmp_path, name, layers):
+    content = save_nifti_header(tmp_path / "plain.nii", tiny_image()).read_bytes()
+    for _ in range(layers):
+        content = gzip.compress(content)
+    (tmp_path / name).write_bytes(content)
+    volume = volumes.read(tmp_path / name)
+    assert np.array_equal(volume.array, tiny_image())
+    assert volumes.nifti_header(tmp_path / name)["sform_code"] == 2
 
 
 def test_label_file_lies_on_the_source_grid(tmp_path):
@@ -120,6 +240,9 @@ def no_voxels_file(path):
     path.with_suffix(".raw").unlink()
 
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
 def flat_axis(path):
     image = nib.Nifti1Image(tiny_label(), None)
     affine = AFFINE.copy()
@@ -139,6 +262,10 @@ def flat_axis(path):
         ("a.nrrd", lambda p: p.write_text("not a volume"), "can't be read"),
         ("a.h5", lambda p: p.write_text("not a volume"), "can't be read"),
         ("a.mhd", no_voxels_file, "can't be read"),
+        ("a.nii.gz", lambda p: p.write_text(LFS), "a Git LFS pointer; fetch the file"),
+        ("a.nrrd", lambda p: p.write_text("<!DOCTYPE html>"), "it is a web page"),
+        ("a.nii.gz", lambda p: write_hdf5(p), "it is HDF5; rename it to .h5"),
+        ("a.h5", lambda p: save_nifti(p.with_name("b.nii.gz"), tiny_image()).rename(p), "gzip"),
         ("a.png", lambda p: p.write_text(""), "unknown format; expected one of .nii.gz"),
         ("a.nii", lambda p: None, "there is no such file"),
         ("a.nii.gz", rgb_nifti, r"expected one value a voxel, found 3 \(RGB"),

@@ -12,7 +12,7 @@ from pipeline.imaging.geometry import restore_labels
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import read_manifest
 from pipeline.stages import prepare
-from tests.pipeline.conftest import AFFINE, save_nifti, tiny_image, tiny_label
+from tests.pipeline.conftest import AFFINE, save_nifti, save_nifti_header, tiny_image, tiny_label
 
 
 @pytest.fixture
@@ -52,6 +52,33 @@ def test_what_comes_out(synapse_params, synapse_root, folders):
     provenance = files.read_json(out / "provenance.json")
     assert provenance["inputs"]["img0005"] == [row.image_sha256, row.label_sha256]
     assert provenance["stage"] == "prepare"
+
+
+def test_warnings_go_into_shard_and_manifest_and_are_printed(
+    synapse_params, synapse_root, folders, capsys
+):
+    out, runs = folders
+    prepare.run(synapse_params(), out, runs)
+    plain = files.sha256(out / "shards" / "img0005.parquet")
+    assert "warning: " not in capsys.readouterr().err
+    image = image_path(synapse_root, "img0005")
+    save_nifti_header(image, tiny_image(), qform_code=0, sform_code=0)
+    save_nifti(label_path(synapse_root, "img0001"), tiny_label() * 0)
+    label = label_path(synapse_root, "img0005")
+    save_nifti_header(label, tiny_label(), qform_code=0, sform_code=0)
+    prepare.run(synapse_params(), out, runs)
+    first = capsys.readouterr().err
+    prepare.run(synapse_params(), out, runs)  # everything is there already
+    assert capsys.readouterr().err == first
+    printed = " ".join(first.split())
+    guess = "image and label: qform and sform codes are 0"
+    assert f"warning: img0005: {guess}" in printed
+    assert "warning: img0001: the label volume shows no organ of the map." in printed
+    manifest = read_manifest(out / "manifest.parquet")
+    assert manifest.case("img0005").warnings[0].startswith(guess)
+    assert manifest.case("img0006").warnings == ()
+    assert ShardReader(out / "shards" / "img0005.parquet").warnings[0].startswith(guess)
+    assert files.sha256(out / "shards" / "img0005.parquet") != plain
 
 
 def test_window_keeps_whole_hounsfield_units(synapse_params, folders):

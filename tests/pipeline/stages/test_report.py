@@ -247,6 +247,15 @@ def test_failed_trials_are_shown_with_their_reason(written, results, tmp_path):
     assert "1 failed – " in text and "train: the loss is nan." in text
 
 
+def test_warnings_about_the_data_are_listed(inputs):
+    assert "Warnings about the data" not in report.render(page(inputs) | {"pictures": []})
+    rows = [replace(row, warnings=("axes are a <guess>.",)) for row in inputs.manifest]
+    manifest = replace(inputs.manifest, rows=tuple(rows))
+    html = report.render(page(replace(inputs, manifest=manifest)) | {"pictures": []})
+    cases = ", ".join(row.case for row in rows)
+    assert f"<li>{cases}: axes are a &lt;guess&gt;.</li>" in html
+
+
 def test_pictures_are_of_test_slices(written):
     html = written(slices=3)
     assert html.count("<img") == 9

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import overlay, validate
+from pipeline.datasets.synapse import label_path
 from pipeline.shards import roles as roles_module
 from pipeline.shards.manifest import read_manifest
 from pipeline.shards.roles import SplitFile, read_split, write_split
-from pipeline.stages import split
-from tests.pipeline.conftest import make_params
+from pipeline.stages import prepare, split
+from tests.pipeline.conftest import make_params, save_nifti, tiny_label
 
 # slices of Synapse's training volumes in the lists that circulate: 2211 in all
 SYNAPSE = dict(
@@ -330,6 +331,21 @@ def test_the_stage_with_a_list(phantom_params, prepared_phantoms, tmp_path):
     assert made.slices["train"] == (("img0001", 3),)
     provenance = files.read_json(tmp_path / "split" / "provenance.json")
     assert provenance["inputs"]["list"] == files.sha256(path)
+
+
+def test_a_test_case_without_any_organ_is_named(synapse_params, synapse_root, tmp_path, capsys):
+    save_nifti(label_path(synapse_root, "img0006"), tiny_label() * 0)
+    params = synapse_params(
+        split={**NONE, "test": ["img0001", "img0006"]},
+        search={"trials": 0},
+        train={"validate_every": 0},
+    )
+    prepare.run(params, tmp_path / "prepare", tmp_path / "runs")
+    capsys.readouterr()
+    split.run(params, tmp_path / "prepare", tmp_path / "split", tmp_path / "runs")
+    printed = capsys.readouterr().err
+    assert "warning: test case img0006 shows no organ" in printed
+    assert "test case img0001" not in printed
 
 
 def test_the_stage_without_prepared_data(phantom_params, tmp_path):
