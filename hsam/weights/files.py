@@ -60,8 +60,8 @@ def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise ValueError(
-            f"{path}: expected finite weights, found NaN or infinity in {listed(bad)}; take another "
-            "checkpoint"
+            f"{path}: expected finite weights, found NaN or infinity in {listed(bad)}; "
+            "take another checkpoint"
         )
 
 

@@ -112,8 +112,8 @@ def load(
     model = build(arguments.pop("model"), **arguments)
     model.sam_sha256 = record["sam_sha256"]
     path = Path(folder) / TENSORS_NAME
-    if (found := text_instead(path)) is not None:
-        raise ValueError(f"{path}: expected weights, found {found}")
+    if (other := text_instead(path)) is not None:
+        raise ValueError(f"{path}: expected weights, found {other}")
     tensors = safetensors.torch.load_file(path)
     check_finite(tensors, path)
     expected = stored_tensors(model)
