@@ -36,6 +36,7 @@ from pipeline.imaging.label_tables import write_label_files
 from pipeline.imaging.scan_intensity import Bounds, find_bounds
 from pipeline.imaging.scans import Scan, Source
 from pipeline.inference import trained
+from pipeline.inference.identity import identify, sentence
 from pipeline.inference.probabilities import open_probabilities
 from pipeline.inference.trained import Ready
 from pipeline.inference.tta import averaged
@@ -83,6 +84,7 @@ class Predictor:
         spacing_mm: in-plane spacing that slices are resampled to; None: they aren't.
         device: "cpu" or "cuda".
         stages: that the model has: "mean", "coarse", "fine", or one of them.
+        identity: which model it is, from `inference.identity`.
     """
 
     ready: Ready
@@ -92,6 +94,7 @@ class Predictor:
     spacing_mm: float | None
     device: str
     stages: tuple[str, ...]
+    identity: dict[str, Any]
 
     @classmethod
     def load(cls, run: Path, checkpoint: Path | None, device: str) -> "Predictor":
@@ -118,8 +121,9 @@ class Predictor:
                 "preparation, found none; the run can't be applied to a scan. Train it again."
             ) from None
         ready = trained.load_for_inference(folder, checkpoint, device)
-        known = model_stages(ready.model, device)
-        return cls(ready, names, rule, axes, spacing_mm, device, known)
+        known = model_stages(ready.model)
+        identity = identify(folder, record)
+        return cls(ready, names, rule, axes, spacing_mm, device, known, identity)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +198,7 @@ def run(
     if wanted.stage not in predictor.stages:
         known = " or ".join(predictor.stages)
         raise UserError(f"--stage: this model has no {wanted.stage} stage; choose {known}.")
+    say(f"predict: {sentence(predictor.identity)}")
     failed: dict[str, str] = {}
     for source in sources:
         try:
@@ -398,6 +403,7 @@ def _record(
         "high": bounds.high,
         "stage": wanted.stage,
         "tta": wanted.tta,
+        "model": predictor.identity,
         "precision": predictor.ready.precision.record(),
         "labels": {name: index for index, name in enumerate(predictor.names, 1)},
         "voxels": dict(zip(predictor.names, counts[1:], strict=True)),

@@ -65,6 +65,18 @@ class RunFolder:
         files.write_json(self.out / PROVENANCE, provenance(self.key) | facts)
         files.write_json(self.path / DONE, {"outputs": _hashes(self.out)})
 
+    def other_at(self, target: Path) -> str | None:
+        """How the run published at a folder differs from this one, in words.
+
+        Returns:
+            Names of parameters and inputs; None where the folder holds this run, or none at all.
+        """
+        found = read_provenance(target)
+        mine = json.loads(json.dumps(self.key))
+        if not found or all(found.get(name) == value for name, value in mine.items()):
+            return None
+        return _differences(found, mine)
+
     def publish(self, target: Path) -> None:
         """Put a copy of the outputs at `target` in one rename; what stood there goes away."""
         with files.naming_unwritable(target):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsam.model import SegmentationModel
+from hsam.registry import MODELS
 from pipeline.inference.resizing import LINEAR, Resizing
 
 # model, images (B, 1, S, S) and names of stages -> stage to logits (B, C, S, S)
@@ -178,14 +179,6 @@ def winner(logits: Tensor) -> Tensor:
     return logits.max(0).indices
 
 
-@torch.inference_mode()
-def model_stages(model: SegmentationModel, device: str = "cpu") -> tuple[str, ...]:
+def model_stages(model: SegmentationModel) -> tuple[str, ...]:
     """Names of the stages that a model has: "mean", then "coarse" and "fine" where it has them."""
-    was_training = model.training
-    model.eval()
-    try:
-        output = model(torch.zeros(1, 1, model.image_size, model.image_size, device=device))
-    finally:
-        model.train(was_training)
-    stages = [name for name in ("coarse", "fine") if getattr(output, f"{name}_logits") is not None]
-    return ("mean", *stages)
+    return ("mean", *MODELS[model.config["model"]].stages)

@@ -104,7 +104,7 @@ def run(
             scoring = Scoring(params.evaluate, manifest, prepared / "shards", finished)
             if pending := [case for case in cases if not scoring.is_done(case)]:
                 network = _load(model, params.train.sam_checkpoint, device)
-                stages = _stages(network.model, params.evaluate.stage, device)
+                stages = _stages(network.model, params.evaluate.stage)
                 with steps("evaluate", len(cases), len(cases) - len(pending)) as bar:
                     for case in pending:
                         bar.advance(_note(case, scoring.score(case, network, stages, device)))
@@ -243,13 +243,13 @@ def _load(folder: Path, sam_checkpoint: str | None, device: str) -> Ready:
     return trained.load_for_inference(folder, chosen, device, "train.sam_checkpoint")
 
 
-def _stages(network: SegmentationModel, wanted: str, device: str) -> tuple[str, ...]:
+def _stages(network: SegmentationModel, wanted: str) -> tuple[str, ...]:
     """What to predict: both stages and their mean, or the scored stage if the model has one.
 
     Raises:
         UserError: the model lacks the stage that is to be scored.
     """
-    available = model_stages(network, device)
+    available = model_stages(network)
     if wanted not in available:
         raise UserError(
             f"evaluate.stage: this model has no {wanted} stage; set it to {' or '.join(available)}."

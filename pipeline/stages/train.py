@@ -62,6 +62,11 @@ def run(
         inputs["sam_checkpoint"] = checked_sha256(sam, settings.backbone)
     key, code = stage_params(params, "train"), sources.chosen("train", params)
     with run_folder.open_run(runs, data.name, "train", key, inputs, code) as run:
+        if (other := run.other_at(out)) is not None:
+            say(
+                f"train: {out} holds another run, with other {other}; this one takes its place "
+                f"there when it is done, and the other stays in {runs} unless it was removed"
+            )
         if run.is_done():
             say(f"train: already done in {run.path}")
         else:

@@ -60,6 +60,7 @@ def threshold(**changes) -> Predictor:
         "spacing_mm": None,
         "device": "cpu",
         "stages": ("mean", "coarse", "fine"),
+        "identity": {},
     }
     return Predictor(**found | changes)
 
@@ -140,6 +141,18 @@ def test_a_raw_scan_gets_the_labels_that_evaluate_gave_it(trained, phantom_param
         one, other = volumes.read(case), volumes.read(tmp_path / case.name)
         assert np.array_equal(one.array, other.array)
         assert largest_distance(one.geometry, other.geometry) < 1e-4
+
+
+def test_the_model_is_named_with_its_test_score(trained, phantom_params, tmp_path, capsys):
+    image = sorted((Path(phantom_params.dataset.root) / "Training" / "img").iterdir())[0]
+    assert predict_command.run([image], trained, tmp_path, Wanted(), None, "cpu")
+    metrics = json.loads((trained / "evaluate" / "metrics.json").read_text())
+    score = f"test Dice {metrics['mean_dice']:.4f} (mean, 2 cases"
+    said = capsys.readouterr().err
+    assert "predict: model hsam vit_tiny at 32 px, trained on" in said and score in said
+    record = json.loads((tmp_path / image.name.replace(".nii.gz", ".json")).read_text())
+    assert record["model"]["test"]["mean_dice"] == metrics["mean_dice"]
+    assert record["model"]["folder"] == str(trained / "train")
 
 
 def test_what_is_written_beside_the_label_map(trained, phantom_params, tmp_path):

@@ -98,4 +98,12 @@ def test_the_stages_that_a_model_has():
     assert model_stages(hsam.build("hsam", "vit_tiny", image_size=32)) == ("mean", "coarse", "fine")
     model = hsam.build("samed", "vit_tiny", image_size=32)
     assert model_stages(model) == ("mean", "coarse")
-    assert model.training
+    for name, entry in hsam.MODELS.items():
+        model = hsam.build(name, image_size=32, **{"backbone": "vit_tiny"} if entry.takes else {})
+        with torch.no_grad():
+            answer = model.eval()(torch.zeros(1, 1, 32, 32))
+        for stage in model_stages(model):
+            assert answer.logits(stage).shape == (1, model.classes, 32, 32)
+        assert len(model_stages(model)) == 1 + sum(
+            logits is not None for logits in (answer.coarse_logits, answer.fine_logits)
+        )

@@ -105,6 +105,17 @@ def test_a_second_run_trains_nothing(work, trained, tmp_path, monkeypatch):
     run(work, tmp_path)
 
 
+def test_another_training_says_that_it_replaces_the_first(work, trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    run(work, tmp_path)
+    assert "holds another run" not in capsys.readouterr().err
+    params = work[0]
+    run(work, tmp_path, train=params.train.model_copy(update={"epochs": 1}))
+    said = capsys.readouterr().err
+    assert f"train: {tmp_path / 'train'} holds another run, with other train.epochs; " in said
+    assert len(list((tmp_path / "runs").glob("*-train-*"))) == 2
+
+
 def test_the_overlay_of_the_search_is_laid_over_the_parameters(work, tmp_path):
     path = tmp_path / "best.yaml"
     path.write_text('{"train": {"lora_rank": 8}}')

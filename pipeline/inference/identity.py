@@ -1,0 +1,82 @@
+"""Which model a prediction is made with: its architecture, data, date and test scores."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.core import files
+from pipeline.core.run_folder import IMPORT, read_provenance
+from pipeline.inference.trained import MODEL_FILES
+
+METRICS = "metrics.json"  # of an evaluation
+
+
+def identify(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What identifies a model, as the records of predictions hold it.
+
+    Args:
+        folder: of the model's files.
+        record: the content of its model.json.
+
+    Returns:
+        folder; model, backbone and image_size; data_set, None where it isn't recorded; imported:
+        whether it is a published checkpoint; written: when its file was written here, local time;
+        sha256: file to SHA-256; test: mean_dice, cases, stage and convention of its evaluation,
+        None where none is found.
+    """
+    config, weights = record["config"], folder / MODEL_FILES[1]
+    hashes = {name: files.sha256(folder / name) for name in MODEL_FILES}
+    written = time.localtime(weights.stat().st_mtime)
+    return {
+        "folder": str(folder),
+        "model": config["model"],
+        "backbone": config.get("backbone"),
+        "image_size": config["image_size"],
+        "data_set": record.get("data_set"),
+        "imported": read_provenance(folder).get("stage") == IMPORT,
+        "written": time.strftime("%Y-%m-%d %H:%M", written),
+        "sha256": hashes,
+        "test": _test_scores(folder, hashes),
+    }
+
+
+def sentence(identity: Mapping[str, Any]) -> str:
+    """The identity in one line for people."""
+    name = " ".join(filter(None, (identity["model"], identity["backbone"])))
+    verb = "imported, of" if identity["imported"] else "trained on"
+    data = identity["data_set"] or "data that its record doesn't name"
+    test = identity["test"]
+    if test is None:
+        scored = "no evaluation of it found"
+    else:
+        dice = "undefined" if test["mean_dice"] is None else f"{test['mean_dice']:.4f}"
+        cases = f"{test['cases']} case" + "s" * (test["cases"] != 1)
+        scored = f"test Dice {dice} ({test['stage']}, {cases}, {test['convention']})"
+    return (
+        f"model {name} at {identity['image_size']} px, {verb} {data}, written "
+        f"{identity['written']}, {scored}: {identity['folder']}, "
+        f"{identity['sha256'][MODEL_FILES[1]][:12]}"
+    )
+
+
+def _test_scores(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any] | None:
+    """Scores of the newest evaluation of exactly these files that lies near the model."""
+    for evaluation in _evaluations(folder):
+        inputs = read_provenance(evaluation).get("inputs", {})
+        try:
+            if all(inputs.get(name) == value for name, value in hashes.items()):
+                metrics = files.read_json(evaluation / METRICS)
+                keys = ("mean_dice", "cases", "stage", "convention")
+                return {key: metrics[key] for key in keys}
+        except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
+            continue  # a half-written or foreign folder says nothing
+    return None
+
+
+def _evaluations(folder: Path) -> Iterator[Path]:
+    """Folders of evaluations beside a model's: of the same results, or among the run folders."""
+    place = folder.absolute()
+    yield place.parent / "evaluate"
+    runs = [path.parent for path in place.parents[1].glob(f"*-evaluate-*/out/{METRICS}")]
+    yield from sorted(runs, key=lambda path: (path / METRICS).stat().st_mtime, reverse=True)
