@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself when it is missing or older than the pins.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup hooks demo test lint format params schema losses bench clean
+.PHONY: help setup hooks demo test lint format params schema losses bench soak clean
 
 # the first Python between 3.11 and 3.13 on the PATH; override with make PYTHON=...
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -23,6 +23,7 @@ help:
 	@echo "make schema  write workflow/schemas/params.schema.json again"
 	@echo "make losses  compare the losses of a small training with tests/golden/losses.csv"
 	@echo "make bench   measure this machine (benchmarks/)"
+	@echo "make soak    kills, damaged files, full disks: the table of docs/reliability.md"
 	@echo "make clean   remove results, logs and the workflow's memory; keeps .venv, data and runs"
 
 setup: $(READY)
@@ -72,6 +73,9 @@ bench: $(READY)
 	python benchmarks/predict.py
 	python benchmarks/score.py
 	python benchmarks/load.py
+
+soak: $(READY)
+	python -m tests.soak --write
 
 clean:
 	rm -rf results reports logs .snakemake

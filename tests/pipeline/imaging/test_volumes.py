@@ -288,3 +288,10 @@ def test_empty_volume(tmp_path):
         file["image"] = np.zeros((3, 0, 4), np.float32)
     with pytest.raises(UserError, match=r"the volume is empty \(3 x 0 x 4 voxels\)"):
         volumes.read(tmp_path / "a.h5", "image")
+
+
+@pytest.mark.parametrize("name", ["empty.nii", "empty.nii.gz", "empty.nrrd", "empty.mha"])
+def test_an_empty_file_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UserError, match="can't be read, damaged or truncated"):
+        volumes.read(tmp_path / name)

@@ -1,0 +1,76 @@
+"""SIGKILL at random moments: nothing outlives it, and the same command again ends alike."""
+
+import random
+import time
+from pathlib import Path
+
+from tests.soak.outcome import Outcome
+from tests.soak.processes import kill_after
+from tests.soak.stages import STAGES, Workspace
+
+IN_A_ROW = 3  # kills before a run is let to its end
+
+
+def kill_stage(space: Workspace, stage: str, kills: int, seed: int = 0) -> Outcome:
+    """Kill a stage again and again, and compare what it publishes in the end.
+
+    Args:
+        space: where the stages before it have run.
+        stage: its name.
+        kills: how often; up to IN_A_ROW in a row before it may finish.
+        seed: of the moments, each between the start and the usual end.
+    """
+    chance = random.Random(f"{stage} {seed}")
+    wanted, seconds = undisturbed(space, stage)
+    done, failures = 0, []
+    while done < kills:
+        space.forget(stage)
+        moments, survivors = [], []
+        for _ in range(min(IN_A_ROW, kills - done)):
+            moments.append(chance.uniform(0, seconds))
+            survivors += kill_after(space.start(stage), moments[-1])
+            done += 1
+        ended = space.start(stage).wait()
+        found = space.published(stage)
+        differing = sorted(name for name in wanted if found.get(name) != wanted[name])
+        reasons = []
+        if survivors:
+            reasons.append(f"survived by {survivors}")
+        if ended != 0:
+            reasons.append(space.log(stage).strip()[-300:])
+        elif differing:
+            reasons.append(f"other bytes in {', '.join(differing)}")
+        if reasons:
+            when = ", ".join(f"{moment:.2f} s" for moment in moments)
+            failures.append(f"{stage}, killed after {when}: {'; '.join(reasons)}")
+    detail = f"{len(wanted)} files compared, undisturbed {seconds:.1f} s"
+    return Outcome(f"SIGKILL of hsam {stage}, outputs equal", kills, tuple(failures), detail)
+
+
+def undisturbed(space: Workspace, stage: str) -> tuple[dict[str, str], float]:
+    """Hashes of the files that two undisturbed runs have in common, and the seconds of one."""
+    hashes = []
+    seconds = 0.0
+    for _ in range(2):
+        space.forget(stage)
+        start = time.monotonic()
+        space.finish(stage)
+        seconds = time.monotonic() - start
+        hashes.append(space.published(stage))
+    first, second = hashes
+    same = {name: value for name, value in first.items() if second.get(name) == value}
+    assert same, f"{stage}: no file is the same in two runs"
+    return same, seconds
+
+
+def kill_stages(folder: Path, kills: int, stages: tuple[str, ...] = STAGES) -> list[Outcome]:
+    """`kill_stage` for each stage in the order of a run, with `kills` shared among them."""
+    space = Workspace(folder)
+    outcomes = []
+    for place, stage in enumerate(STAGES):
+        if stage in stages:
+            share = kills // len(stages) + (STAGES.index(stage) < kills % len(stages))
+            outcomes.append(kill_stage(space, stage, share, seed=place))
+        else:
+            space.finish(stage)
+    return outcomes
