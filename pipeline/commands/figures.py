@@ -82,7 +82,10 @@ def draw_all(data: FigureData, slices: int, random: np.random.Generator) -> dict
     cases = data.runs[0].case_ids
     shown = {case: (data.counts(case) > 0).sum(axis=1) for case in cases}
     chosen = sorted(choose_slices(shown, slices, random))
-    figures = {"slices": slice_grid(data, chosen), "zoom": zoom(data, slices, random)}
+    figures = {"slices": slice_grid(data, chosen)}
+    # cases without any organ have nothing to enlarge
+    if places := zoom_slices(data, slices, random):
+        figures["zoom"] = zoom(data, places)
     for run, name in zip(data.runs, _file_names(data.runs), strict=True):
         if data.has_stages(run):
             figures[f"stages-{name}"] = stages(data, run, chosen)
@@ -145,10 +148,14 @@ def worst_slices(run: ScoredRun, number: int) -> list[tuple[str, int, str, float
     return list(review[columns].itertuples(index=False, name=None))
 
 
-def zoom(data: FigureData, number: int, random: np.random.Generator) -> Figure:
-    """A slice with a box on a small organ, and the box enlarged: truth and each run."""
+def zoom(data: FigureData, places: Sequence[tuple[str, int, int]]) -> Figure:
+    """A slice with a box on a small organ, and the box enlarged: truth and each run.
+
+    Args:
+        places: case, slice and organ (index from 0) of each row.
+    """
     rows = []
-    for case, index, organ in zoom_slices(data, number, random):
+    for case, index, organ in places:
         item = data.slice(case, index)
         box = zoom_box(item.label == organ + 1, item.spacing_mm)
         whole = framed(_panel(data, item, item.label), box, item.image.shape)
@@ -175,9 +182,10 @@ def zoom_slices(
     cases = data.runs[0].case_ids
     counts = {case: data.counts(case) for case in cases}
     sizes = np.stack([counts[case].sum(0) for case in cases]).astype(float)
-    present = np.where(sizes > 0, sizes, np.nan)
-    order = np.argsort(np.nan_to_num(np.nanmedian(present, 0), nan=np.inf))
-    small = [int(organ) for organ in order[: max(1, len(order) // 2)] if sizes[:, organ].any()]
+    shown = [column[column > 0] for column in sizes.T]
+    usual = [float(np.median(found)) if len(found) else np.inf for found in shown]
+    order = np.argsort(usual, kind="stable")
+    small = [int(organ) for organ in order[: max(1, len(order) // 2)] if len(shown[organ])]
     shuffled = [str(case) for case in random.permutation(cases)]
     found = []
     for turn in range(number * len(small)):

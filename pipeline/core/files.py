@@ -1,5 +1,6 @@
 """Files written whole or not at all, and their hashes."""
 
+import codecs
 import errno
 import hashlib
 import json
@@ -26,6 +27,15 @@ REFUSALS = (
     errno.ENAMETOOLONG,
 )
 PROBE = bytes(2**16)
+
+# byte order marks, which editors on Windows write, to encodings; the longest first
+MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @contextmanager
@@ -193,4 +203,20 @@ def replace_folder(new: Path, target: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """The value in a JSON file; FileNotFoundError or ValueError when there is none."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        return json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, or of one in the encoding that its byte order mark names.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it isn't text.
+    """
+    content = Path(path).read_bytes()
+    for mark, encoding in MARKS.items():
+        if content.startswith(mark):
+            return content.decode(encoding)
+    return content.decode("utf-8")

@@ -20,6 +20,9 @@ CT_WINDOW = Window(kind="window", low=-125.0, high=275.0)
 MR_PERCENTILES = Percentile(kind="percentile", low=0.5, high=99.5)
 MOST_ORGANS = 255  # class indices are stored as uint8
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+# characters of a case id: file systems take names of 255 bytes, and files are named after cases
+# with endings, hashes and the suffixes of temporary names
+LONGEST_ID = 200
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,11 @@ class CaseList:
             self.problems.append(
                 f"{raw.image}: case id {raw.case!r} must be letters, digits, '_', '.' and '-', "
                 "the first a letter or digit; rename the files."
+            )
+        elif len(raw.case) > LONGEST_ID:
+            self.problems.append(
+                f"{raw.image.parent}: case id {raw.case[:20]}... has {len(raw.case)} characters; "
+                f"expected at most {LONGEST_ID}, for files are named after it; rename the files."
             )
         elif same is not None:
             self.problems.append(

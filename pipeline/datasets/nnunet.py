@@ -5,6 +5,7 @@ has `modality` and labels as number to name, the second `channel_names` and name
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pipeline.datasets.base import (
     DataSet,
     LabelMap,
     RawCase,
+    few,
     file_cases,
     pair,
 )
@@ -26,6 +28,7 @@ from pipeline.datasets.base import (
 JSON = "dataset.json"
 # formats that keep header and voxels in one file
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+CHANNEL = "_0000"  # of the first channel, at the end of an image's name
 
 
 class NnUNet(DataSet):
@@ -50,7 +53,10 @@ class NnUNet(DataSet):
             case: [path for path in paths if path.name == f"{case}_0000{ending}"]
             for case, paths in channels.items()
         }
+        misnamed = _without_number(images, ending, channels, labels)
+        misnamed += _with_number(root / "labelsTr", ending, channels, labels)
         found = pair(first, labels, lambda case: images / f"{case}_0000{ending}")
+        found.problems += misnamed
         found.problems += [
             f"{images}: case {case} has {len(paths)} channels "
             f"({', '.join(path.name for path in paths)}); H-SAM takes one: keep _0000 only."
@@ -66,12 +72,55 @@ class NnUNet(DataSet):
     def _known(self, dataset: Dataset) -> frozenset[int]:
         values = _read_description(Path(dataset.root)).labels.values()
         lists = (value if isinstance(value, list) else [value] for value in values)
-        return frozenset(raw for raws in lists for raw in raws if isinstance(raw, int))
+        return frozenset(raw for raws in lists for raw in raws if _is_label(raw))
 
     def intensity(self, dataset: Dataset) -> Window | Percentile:
         """The window for CT where dataset.json has a channel CT, else the percentiles for MR."""
         channel = _read_description(Path(dataset.root)).channel
         return CT_WINDOW if channel.strip().upper() == "CT" else MR_PERCENTILES
+
+
+def _without_number(
+    folder: Path, ending: str, channels: Mapping[str, Any], labels: dict[str, list[Path]]
+) -> list[str]:
+    """A problem if images lack the number of their channel; their labels are taken out."""
+    images = file_cases(folder, rf"(?P<case>.+){re.escape(ending)}")
+    misnamed = [
+        case for case in images if case not in channels and not re.fullmatch(r".+_\d{4}", case)
+    ]
+    for case in misnamed:
+        labels.pop(case, None)
+    if not misnamed:
+        return []
+    case = misnamed[0]
+    return [
+        f"{folder}: {len(misnamed)} images lack the number of their channel "
+        f"({few(case + ending for case in misnamed)}); rename {case}{ending} to "
+        f"{case}{CHANNEL}{ending}, and so on."
+    ]
+
+
+def _with_number(
+    folder: Path, ending: str, channels: Mapping[str, Any], labels: dict[str, list[Path]]
+) -> list[str]:
+    """A problem if labels have the number of a channel; they are taken as those of their case."""
+    misnamed = [
+        case
+        for case in labels
+        if case.endswith(CHANNEL)
+        and case not in channels
+        and case.removesuffix(CHANNEL) in channels.keys() - labels.keys()
+    ]
+    for case in misnamed:
+        labels[case.removesuffix(CHANNEL)] = labels.pop(case)
+    if not misnamed:
+        return []
+    case = misnamed[0]
+    return [
+        f"{folder}: {len(misnamed)} labels have the number of a channel "
+        f"({few(case + ending for case in misnamed)}); rename {case}{ending} to "
+        f"{case.removesuffix(CHANNEL)}{ending}, and so on."
+    ]
 
 
 @dataclass(frozen=True)
@@ -101,7 +150,8 @@ def _read_description(root: Path) -> Description:
         raise UserError(f"{path}: there is no such file; nnU-Net's raw format needs it.") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not valid JSON ({error}).") from None
-    value = value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a mapping, found {type(value).__name__}.")
     problems = []
     channels: Any = value.get("channel_names", value.get("modality"))
     if not isinstance(channels, dict) or not channels:
@@ -120,6 +170,8 @@ def _read_description(root: Path) -> Description:
         known = ", ".join(ENDINGS)
         problems.append(f"{path}: file_ending {ending!r} can't be read; expected one of {known}.")
     listed = value.get("dataset")
+    if isinstance(channels, dict) and not all(isinstance(n, str) for n in channels.values()):
+        problems.append(f"{path}: channel_names: expected names such as 'CT', found {channels}.")
     if listed is not None and not isinstance(listed, dict):
         problems.append(f"{path}: expected dataset to map case ids to their files.")
     if problems:
@@ -129,9 +181,21 @@ def _read_description(root: Path) -> Description:
 
 def _by_name(labels: dict[str, Any]) -> dict[str, Any]:
     """Labels as name to raw label, without the background; version 1 has number to name."""
-    if labels and all(name.isdigit() and isinstance(value, str) for name, value in labels.items()):
+    if labels and all(
+        name.isdecimal() and isinstance(value, str) for name, value in labels.items()
+    ):
         labels = {name: int(number) for number, name in labels.items()}
-    return {name: value for name, value in labels.items() if value not in (0, [0])}
+    return {name: value for name, value in labels.items() if not _is_background(value)}
+
+
+def _is_label(value: Any) -> bool:
+    # JSON's true and false are ints to Python
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_background(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return len(values) == 1 and values[0] == 0 and not isinstance(values[0], bool)
 
 
 def _organs(path: Path, labels: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -151,7 +215,7 @@ def _organs(path: Path, labels: dict[str, Any]) -> dict[str, tuple[int, ...]]:
                 "Name the organs in dataset.labels and set dataset.other_labels to background."
             )
             continue
-        if not raws or any(not isinstance(raw, int) or raw <= 0 for raw in raws):
+        if not raws or not all(map(_is_label, raws)):
             problems.append(
                 f"{path}: labels.{name}: expected a number above 0 or a list of them, "
                 f"found {value!r}."
@@ -178,10 +242,20 @@ def _listed_cases(root: Path, listed: dict[str, Any]) -> CaseList:
     for case, entry in listed.items():
         images = entry.get("images") if isinstance(entry, dict) else None
         label = entry.get("label") if isinstance(entry, dict) else None
-        if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], str):
+        if not (
+            isinstance(images, list)
+            and len(images) == 1
+            and isinstance(images[0], str)
+            and images[0]
+        ):
             found.problems.append(
                 f"{root / JSON}: dataset.{case}: expected one image, found {images!r}."
             )
             continue
-        found.add(RawCase(case, root / images[0], root / label if label else None))
+        if label is not None and not (isinstance(label, str) and label):
+            found.problems.append(
+                f"{root / JSON}: dataset.{case}: expected the path of its label, found {label!r}."
+            )
+            continue
+        found.add(RawCase(case, root / images[0], None if label is None else root / label))
     return found

@@ -1,5 +1,6 @@
 """A user's own scans: which ones a path holds, and reading one of any format."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,8 @@ from pipeline.imaging.dicom.series import (
 from pipeline.imaging.dicom.stack import read_series
 from pipeline.imaging.volumes import HDF5, Volume
 
+# file systems take names of 255 bytes, and files are named after scans with longer endings
+LONGEST_NAME = 200
 HDF5_KEY = "image"  # name of the volume inside an HDF5 file
 
 
@@ -185,5 +188,12 @@ def _stem(path: Path) -> str:
 
 
 def _name(text: str) -> str:
-    """The text as a plain file name: letters, digits, '_', '.', '-', the first no punctuation."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", text).lstrip("_.-") or "scan"
+    """The text as a plain file name: letters, digits, '_', '.', '-', the first no punctuation.
+
+    Of a long text, of folders within folders, a digest takes the place of what is too much.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", text).lstrip("_.-") or "scan"
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - len(digest) - 1]}-{digest}"

@@ -6,6 +6,7 @@ Inputs: manifest and shards of prepare (their pixel counts, no image). Outputs: 
 """
 
 import hashlib
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,8 @@ def read_list(path: Path) -> pd.DataFrame:
             table = pd.read_parquet(path)
         else:
             # as text: ids such as 007 must stay what they are
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            text = io.StringIO(files.read_text(path))
+            table = pd.read_csv(text, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"split.list: {path}: can't be read ({reason}).") from None

@@ -17,6 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from hsam.backbones import BACKBONES
 from hsam.registry import MODELS
+from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params
 
@@ -74,7 +75,7 @@ def layers(path: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML 1.2 mapping; UserError when the file is missing or not one."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = files.read_text(path)
     except FileNotFoundError:
         there = ", ".join(sorted(other.name for other in Path(path).parent.glob("*.yaml")))
         hint = f"; in its folder are {there}" if there else ""

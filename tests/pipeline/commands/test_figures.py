@@ -1,6 +1,7 @@
 import shutil
 from xml.etree import ElementTree
 
+import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -8,10 +9,12 @@ from matplotlib.image import imread
 from pipeline.commands import figures as figures_command
 from pipeline.core import files
 from pipeline.core.errors import UserError
+from pipeline.datasets.synapse import label_path
 from pipeline.reporting.pictures import read_figure_data
 from pipeline.scoring.runs import read_runs
 from pipeline.shards.manifest import read_manifest
-from pipeline.stages import split
+from pipeline.stages import prepare, split
+from tests.pipeline.conftest import save_nifti
 from tests.pipeline.runs import measured, write_run
 from tests.pipeline.stages.test_evaluate import evaluate_into, save_model
 from tests.pipeline.test_cli import hsam as command
@@ -50,6 +53,25 @@ def test_every_figure_is_there_in_both_forms(drawn):
         text = path.read_text()
         ElementTree.fromstring(text)
         assert "<dc:date>" not in text and "liver" in text
+
+
+def test_test_cases_without_any_organ(phantom_params, tmp_path):
+    shutil.copytree(phantom_params.dataset.root, tmp_path / "raw")
+    dataset = phantom_params.dataset.model_copy(update={"root": str(tmp_path / "raw")})
+    params = phantom_params.model_copy(update={"dataset": dataset})
+    for case in ("img0004", "img0005"):
+        path = label_path(tmp_path / "raw", case)
+        label = nib.load(path)
+        save_nifti(path, np.zeros(label.shape, np.uint8), label.affine)
+    folders = {"prepared": tmp_path / "prepare", "split": tmp_path / "split"}
+    prepare.run(params, folders["prepared"], tmp_path / "runs")
+    split.run(params, *folders.values(), tmp_path / "runs")
+    manifest = read_manifest(folders["prepared"] / "manifest.parquet")
+    save_model(tmp_path / "model", manifest, "hsam")
+    evaluate_into(tmp_path / "run", params, model=tmp_path / "model", **folders)
+    figures_command.run([tmp_path / "run" / "out"], folders["prepared"], tmp_path / "out")
+    drawn = {path.stem for path in (tmp_path / "out").iterdir()}
+    assert "slices" in drawn and "boxes-dice" in drawn and "zoom" not in drawn
 
 
 def test_the_seed_chooses_the_slices(runs, prepared_phantoms, drawn, tmp_path):

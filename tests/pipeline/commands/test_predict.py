@@ -363,6 +363,15 @@ def test_the_record_says_what_was_guessed(tmp_path, capsys):
     assert not any("HDF5" in warning for warning in record["warnings"])
 
 
+def test_a_scan_of_the_longest_name(tmp_path):
+    path = save_nifti(tmp_path / f"{'x' * 247}.nii", tiny_image())
+    other = save_nifti(tmp_path / f"{'x' * 246}y.nii", tiny_image())
+    names = [source.name for source in scans.find([path, other])]
+    assert len(set(names)) == 2 and {len(name) for name in names} == {scans.LONGEST_NAME}
+    predict(path, tmp_path / "out", probabilities=True, overlay=True)
+    assert (tmp_path / "out" / f"{names[0]}.nii").is_file()
+
+
 def test_a_segmentation_needs_dicom(tmp_path):
     path = save_nifti(tmp_path / "a.nii.gz", tiny_image())
     with pytest.raises(UserError, match="--dicom-seg needs a DICOM series"):

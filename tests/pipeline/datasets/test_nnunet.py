@@ -53,6 +53,19 @@ def test_first_version_of_the_format(tmp_path):
         ({"labels": {"background": 0}}, "names no organ besides the background"),
         ({"dataset": {"a/../b": {"images": ["x.nii"], "label": "y.nii"}}}, "case id 'a/../b'"),
         ({"dataset": {"a": {"images": ["x.nii", "z.nii"]}}}, "dataset.a: expected one image"),
+        ({"dataset": {"a": {"images": [7], "label": "y.nii"}}}, "dataset.a: expected one image"),
+        ({"dataset": {"a": {"images": ["x.nii"], "label": 7}}}, "path of its label, found 7"),
+        ({"dataset": {"a": {"images": ["x.nii"], "label": ["y"]}}}, "path of its label, found"),
+        ({"dataset": [1]}, "expected dataset to map case ids"),
+        ({"dataset": {"a": 7}}, "dataset.a: expected one image, found None"),
+        ({"channel_names": "CT"}, "expected channel_names, a mapping"),
+        ({"channel_names": {"0": 7}}, "channel_names: expected names such as 'CT'"),
+        ({"labels": {"liver": True}}, "labels.liver: expected a number above 0"),
+        ({"labels": {"liver": False}}, "labels.liver: expected a number above 0"),
+        ({"labels": {"liver": {"a": 1}}}, "labels.liver: expected a number above 0"),
+        ({"labels": {"liver": [1, None]}}, "labels.liver: expected a number above 0"),
+        ({"labels": {"²": "liver"}}, "labels.²: expected a number above 0"),
+        ({"file_ending": [".nii"]}, "can't be read; expected one of"),
     ],
 )
 def test_what_is_refused_and_why(tmp_path, change, message):
@@ -81,4 +94,51 @@ def test_no_description(tmp_path):
     dataset = write(tmp_path, DESCRIPTION)
     (tmp_path / "dataset.json").unlink()
     with pytest.raises(UserError, match=r"dataset\.json: there is no such file"):
+        datasets.get(dataset).find(dataset)
+
+
+@pytest.mark.parametrize("content", ["7", "[]", "null", "[" * 100_000, "{"])
+def test_a_description_that_is_no_mapping(tmp_path, content):
+    dataset = write(tmp_path, DESCRIPTION)
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(UserError, match="expected a mapping|not valid JSON"):
+        datasets.get(dataset).find(dataset)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_description_from_an_editor_on_windows(tmp_path, encoding):
+    dataset = write(tmp_path, DESCRIPTION)
+    expected = datasets.get(dataset).labels(dataset)
+    (tmp_path / "dataset.json").write_text(json.dumps(DESCRIPTION), encoding=encoding)
+    assert datasets.get(dataset).labels(dataset) == expected
+    assert list(datasets.get(dataset).find(dataset)) == ["a", "b_02"]
+
+
+def test_images_without_the_number_of_their_channel(tmp_path):
+    dataset = write(tmp_path, DESCRIPTION)
+    for case in ("a", "b_02"):
+        (tmp_path / "imagesTr" / f"{case}_0000.nii").rename(tmp_path / "imagesTr" / f"{case}.nii")
+    with pytest.raises(UserError) as caught:
+        datasets.get(dataset).find(dataset)
+    (problem,) = caught.value.problems
+    assert "2 images lack the number of their channel (a.nii, b_02.nii)" in problem
+    assert "rename a.nii to a_0000.nii" in problem
+
+
+def test_labels_with_the_number_of_a_channel(tmp_path):
+    dataset = write(tmp_path, DESCRIPTION)
+    for case in ("a", "b_02"):
+        (tmp_path / "labelsTr" / f"{case}.nii").rename(tmp_path / "labelsTr" / f"{case}_0000.nii")
+    with pytest.raises(UserError) as caught:
+        datasets.get(dataset).find(dataset)
+    (problem,) = caught.value.problems
+    assert "2 labels have the number of a channel (a_0000.nii, b_02_0000.nii)" in problem
+    assert "rename a_0000.nii to a.nii" in problem
+
+
+def test_a_case_id_that_is_too_long_for_the_names_of_files(tmp_path):
+    dataset = write(tmp_path, DESCRIPTION, cases=("a", "x" * 200))
+    assert list(datasets.get(dataset).find(dataset)) == ["a", "x" * 200]
+    dataset = write(tmp_path, DESCRIPTION, cases=("x" * 238,))
+    with pytest.raises(UserError, match="x... has 238 characters; expected at most 200"):
         datasets.get(dataset).find(dataset)

@@ -321,9 +321,11 @@ def test_the_stage(phantom_params, prepared_phantoms, tmp_path):
     assert (out / "split.parquet").read_bytes() == first
 
 
-def test_the_stage_with_a_list(phantom_params, prepared_phantoms, tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_stage_with_a_list(phantom_params, prepared_phantoms, tmp_path, encoding):
     path = tmp_path / "roles.csv"
-    path.write_text("case,slice,role\nimg0001,3,train\nimg0005,0,test\n")
+    text = "case,slice,role\nimg0001,3,train\nimg0005,0,test\n"
+    path.write_text(text, encoding=encoding)
     about = {**NONE, "list": str(path)}
     params = phantom_params.model_copy(update={"split": make_params(split=about).split})
     split.run(params, prepared_phantoms, tmp_path / "split", tmp_path / "runs")
