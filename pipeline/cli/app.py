@@ -455,8 +455,17 @@ def _load(paths: list[Path]) -> "Params":
     from pipeline.core.params.render import restore_comments
 
     # DVC composes params.yaml without its comments; only then is it ours to mend
-    if os.environ.get("DVC_EXP_NAME") and paths == PARAMS:
-        restore_comments(PARAMS[0])
+    if os.environ.get("DVC_EXP_NAME") and PARAMS[0] in paths:
+        try:
+            restore_comments(PARAMS[0])
+        except UserError as error:
+            raise UserError(
+                [
+                    *error.problems,
+                    "params.yaml: `dvc exp run` has written these values into it, without the "
+                    "comments; `git checkout params.yaml` brings back what was committed.",
+                ]
+            ) from None
     if paths == PARAMS and not PARAMS[0].exists():
         raise UserError(
             "params.yaml: there is no such file in this folder; `hsam params --write params.yaml` "

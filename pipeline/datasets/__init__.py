@@ -5,7 +5,8 @@ Nothing here knows how a volume is read or what is done with it.
 
 from importlib import import_module
 
-from pipeline.core.params.blocks import Dataset
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Dataset, Params
 from pipeline.core.registry import DATASETS
 from pipeline.datasets.base import (
     CanonicalSplit,
@@ -21,9 +22,11 @@ __all__ = [
     "LabelMap",
     "RawCase",
     "CaseList",
+    "check_split",
     "expected_files",
     "get",
     "named",
+    "split_problem",
 ]
 
 
@@ -45,3 +48,27 @@ def expected_files(dataset: Dataset) -> dict[str, RawCase]:
         UserError: files are missing, of any data set but the phantom, which a stage makes.
     """
     return get(dataset).expected_files(dataset)
+
+
+def check_split(params: Params) -> None:
+    """Refuse a split by the literature's test subjects where the parameters show that it has none.
+
+    Raises:
+        UserError: as `split_problem` says.
+    """
+    if problem := split_problem(params):
+        raise UserError(problem)
+
+
+def split_problem(params: Params) -> str | None:
+    """Why the stage split will refuse the parameters whatever the data are; None: it won't."""
+    if params.split.test is not None or params.split.list is not None:
+        return None
+    data, test = params.dataset, get(params.dataset).canonical(params.dataset).test
+    if test and (data.cases is None or set(test) & set(data.cases)):
+        return None
+    lacks = "dataset.cases names none of them" if test else f"{data.name} has none"
+    return (
+        f"split.test: null takes the test subjects of the literature, and {lacks}; set a share "
+        "such as 0.3, or name the test cases."
+    )

@@ -145,6 +145,9 @@ def run(params: Params, out: Path, runs: Path, *, case: str | None = None, jobs:
                 f"{params.dataset.root}: case {case} is not there; found {', '.join(cases)}."
             )
         cases = {case: cases[case]}
+    elif problem := datasets.split_problem(params):
+        # said before the hours that preparing may take; the shards are the same for any split
+        say(f"prepare: warning: the next stage will refuse this: {problem}")
     work = {name: Work(raw, recipe, folder) for name, raw in cases.items()}
     shards, problems = over_cases(keep_shard, work, jobs, "prepare")
     if problems:

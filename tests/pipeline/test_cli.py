@@ -97,6 +97,16 @@ def test_comments_come_back_only_under_dvc_exp_run(folder, monkeypatch):
     assert (folder / "params.yaml").read_text() == text
 
 
+def test_bad_values_that_dvc_wrote_are_taken_back_with_git(folder, monkeypatch):
+    bad = (folder / "params.yaml").read_text().replace("epochs: 64", "epochs: 0")
+    (folder / "params.yaml").write_text(bad)
+    assert "git checkout" not in refused(hsam("split", cwd=folder))
+    monkeypatch.setenv("DVC_EXP_NAME", "a-run")
+    first, second = refused(hsam("split", "--params", "params.yaml", cwd=folder)).splitlines()
+    assert first.startswith("error: params.yaml: train.epochs: 0")
+    assert "`git checkout params.yaml` brings back" in second
+
+
 def test_help_lists_every_command_in_its_group_with_a_whole_sentence(tmp_path):
     done = hsam("-h", cwd=tmp_path)
     assert done.returncode == 0

@@ -13,6 +13,7 @@ import pytest
 from dvc.utils.hydra import compose_and_dump
 from snakemake.api import SnakemakeApi
 from snakemake.cli import parse_config
+from snakemake.exceptions import WorkflowError
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
@@ -149,6 +150,25 @@ def test_values_on_snakemakes_command_line_have_the_types_of_yaml(folder):
     found = by_snakemake(folder, "later", config=[inner, "search={trials: 0}"]).train
     assert (found.epochs, found.tf32, found.lora_rank) == (3, False, 9)
     assert found.augment.crop_side == [0.5, 1]
+
+
+def test_json_on_snakemakes_command_line_is_yaml_too(folder):
+    config = ['train={"epochs": 9, "keep": "last"}', 'split={"test": ["img0004"], "slices": null}']
+    found = by_snakemake(folder, "later", config=config)
+    assert (found.train.epochs, found.split.test, found.split.slices) == (9, ["img0004"], None)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "why"),
+    [
+        ({"name": "nnunet", "root": "nowhere"}, "nnunet has none"),
+        ({"name": "phantom", "cases": ["img0001"]}, "dataset.cases names none of them"),
+    ],
+)
+def test_a_split_that_cannot_be_is_known_from_the_parameters(folder, dataset, why, capsys):
+    config = [f"dataset={json.dumps(dataset)}", "split={test: null}"]
+    with pytest.raises(WorkflowError, match=f"split.test: null takes .*{why}"):
+        by_snakemake(folder, "later", config=config)
 
 
 def test_one_preset_follows_another_under_both_engines(folder):

@@ -84,6 +84,7 @@ def code(stage):
 
 PARAMS = checked(parameters)
 PARAMS_FILE = written_params()
+checked(datasets.check_split, PARAMS)
 CASES = checked(datasets.expected_files, PARAMS.dataset)
 PHANTOM = "data/raw/phantom"
 PHANTOM_FILES = [str(path) for path in phantom.paths(PHANTOM, PARAMS.dataset.phantom)]

@@ -5,8 +5,9 @@ bottom, from the packaged defaults (`defaults.yaml`). A file may itself stand on
 has it: `defaults: [paper, _self_]` lays it over `paper.yaml` in its folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -159,15 +160,17 @@ def _has(values: Any, path: Sequence[str]) -> bool:
 def _field_problems(error: ValidationError) -> list[Problem]:
     """One sentence a key; the refusals of a union's members are joined into one."""
     reasons: dict[tuple[str, str], list[str]] = {}
-    for item in error.errors():
-        path = ".".join(_key_path(item["loc"]))
+    items = [(".".join(_key_path(item["loc"])), item) for item in error.errors()]
+    for path, item in items:
+        if isinstance(item["input"], list) and any(key.startswith(f"{path}.") for key, _ in items):
+            continue  # the list is right, one of its items isn't
         if item["type"] == "missing":
             found, reason = "missing", "add it (`hsam params` explains it)"
         elif item["type"] == "extra_forbidden":
             found, reason = f"unknown key (value {item['input']!r})", "remove it or mend its name"
         else:
             found = f"{item['input']!r} is not allowed"
-            reason = item["msg"][0].lower() + item["msg"][1:] + _number_hint(item["input"])
+            reason = item["msg"][0].lower() + item["msg"][1:] + _quotes_hint(item)
         known = reasons.setdefault((path, found), [])
         if reason not in known:
             known.append(reason)
@@ -177,8 +180,13 @@ def _field_problems(error: ValidationError) -> list[Problem]:
     ]
 
 
-def _number_hint(value: Any) -> str:
-    """How to write a number that stands in quotes."""
+def _quotes_hint(item: Mapping[str, Any]) -> str:
+    """How to write a number that stands in quotes, or a text that YAML takes for something else."""
+    value = item["input"]
+    if item["type"] == "string_type" and isinstance(value, int | float | date):
+        kind = "true or false" if isinstance(value, bool) else "a number"
+        kind = "a date" if isinstance(value, date) else kind
+        return f' (YAML reads {kind} there; write it in quotes, such as "002")'
     try:
         number = float(value) if isinstance(value, str) else None
         return "" if number is None else f" (write {number:.12g}, without quotes)"

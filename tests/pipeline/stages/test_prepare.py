@@ -12,7 +12,14 @@ from pipeline.imaging.geometry import restore_labels
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import read_manifest
 from pipeline.stages import prepare
-from tests.pipeline.conftest import AFFINE, save_nifti, save_nifti_header, tiny_image, tiny_label
+from tests.pipeline.conftest import (
+    AFFINE,
+    make_params,
+    save_nifti,
+    save_nifti_header,
+    tiny_image,
+    tiny_label,
+)
 
 
 @pytest.fixture
@@ -327,3 +334,17 @@ def test_changed_code_works_in_another_folder(synapse_params, folders, monkeypat
     monkeypatch.setattr("pipeline.core.sources.stage_digest", lambda *_: "changed")
     prepare.run(synapse_params(), out, runs)
     assert len(list(runs.iterdir())) == 2
+
+
+def test_a_split_that_cannot_be_is_said_before_anything_is_prepared(
+    phantom_params, tmp_path, capsys
+):
+    dataset = phantom_params.dataset.model_dump() | {"cases": ["img0001"]}
+    prepare.run(make_params(dataset=dataset), tmp_path / "prepare", tmp_path / "runs")
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("prepare: warning: ")
+    assert "split.test: null takes" in first and "dataset.cases names none of them" in first
+    assert last == f"prepare: 1 cases of phantom in {tmp_path / 'prepare'}; next: hsam split"
+    shared = make_params(dataset=dataset, split={"test": 0.3})
+    prepare.run(shared, tmp_path / "prepare", tmp_path / "runs")
+    assert "warning" not in capsys.readouterr().err

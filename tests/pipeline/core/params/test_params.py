@@ -156,6 +156,21 @@ def test_a_quoted_number_is_shown_without_quotes(values, key, value, hint):
     assert line.endswith(f"(write {hint}, without quotes).")
 
 
+def test_a_case_id_that_yaml_takes_for_a_number_is_to_be_quoted(tmp_path):
+    (mine,) = write(tmp_path, mine="split: {test: [002, '003', true]}\ndataset: {cases: [1.5]}")
+    with pytest.raises(UserError) as caught:
+        load([mine])
+    hint = 'there; write it in quotes, such as "002").'
+    expected = {
+        "dataset.cases.0: 1.5": f"a number {hint}",
+        "split.test.0: 2": f"a number {hint}",
+        "split.test.2: True": f"true or false {hint}",
+    }
+    assert len(caught.value.problems) == len(expected)
+    for problem, (start, end) in zip(caught.value.problems, expected.items(), strict=True):
+        assert problem.startswith(f"{mine}: {start} is not allowed: ") and problem.endswith(end)
+
+
 def test_a_refused_union_gives_one_sentence(values):
     values["split"]["test"] = "img0001"
     (line,) = problems(values)
