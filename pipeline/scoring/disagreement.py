@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 TWO_STAGES = ("coarse", "fine")  # of a model whose stages can disagree
 
@@ -159,6 +158,8 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float |
     """
     if len(first) < 3 or len(set(first)) < 2 or len(set(second)) < 2:
         return None
+    from scipy import stats  # takes longer to import than a scan to predict; prediction needs none
+
     return float(stats.spearmanr(first, second).statistic)
 
 

@@ -155,6 +155,13 @@ def test_the_model_is_named_with_its_test_score(trained, phantom_params, tmp_pat
     assert record["model"]["folder"] == str(trained / "train")
 
 
+def test_predicting_imports_nothing_that_only_other_commands_need():
+    slow = ("scipy.stats", "matplotlib", "pandas", "highdicom", "lightning_fabric", "optuna")
+    code = f"import sys, pipeline.commands.predict; print([m for m in {slow} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_what_is_written_beside_the_label_map(trained, phantom_params, tmp_path):
     image = sorted((Path(phantom_params.dataset.root) / "Training" / "img").iterdir())[0]
     wanted = Wanted(overlay=True, probabilities=True)
