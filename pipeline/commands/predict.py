@@ -26,13 +26,13 @@ from pipeline.imaging.dicom.series import Series
 from pipeline.imaging.geometry import (
     BEGINS,
     PLANES,
-    resample_images,
     resampled_size,
     restore_labels,
     slices_view,
     source_slice,
 )
 from pipeline.imaging.label_tables import write_label_files
+from pipeline.imaging.resize import resample_images
 from pipeline.imaging.scan_intensity import Bounds, find_bounds
 from pipeline.imaging.scans import Scan, Source
 from pipeline.inference import trained

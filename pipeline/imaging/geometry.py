@@ -4,8 +4,8 @@ Source order is (x, y, z) as the file stores it. Slices are (slice, row, column)
 run, three letters for the directions in which the three grow: R or L, A or P, S or I, as in
 nibabel's axis codes. The canonical ones are SPL: slices go from the feet to the head, rows from
 front to back, columns from the patient's right to the left. Axes are permuted and flipped to the
-nearest such order; only `resample_images` and `resample_labels` interpolate, and only within
-slices.
+nearest such order; nothing here interpolates: `resample_labels` takes the nearest label, within
+slices, and images are resampled by `pipeline.imaging.resize`.
 """
 
 from collections.abc import Mapping
@@ -127,28 +127,10 @@ def resampled_size(geometry: Geometry, axes: str, spacing_mm: float | None) -> t
     return rows, columns
 
 
-def resample_images(images: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-    """(slices, rows, columns) -> (slices, *size) float32, linear.
-
-    The field of view stays: the outer edges of the first and last pixel keep their places.
-    """
-    images = images.astype(np.float32, copy=False)
-    for axis, new in zip((1, 2), size, strict=True):
-        old = images.shape[axis]
-        if new != old:
-            place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-            low = np.minimum(place.astype(np.intp), max(old - 2, 0))
-            high = np.minimum(low + 1, old - 1)
-            shape = (1, new, 1) if axis == 1 else (1, 1, new)
-            weight = (place - low).astype(np.float32).reshape(shape)
-            images = images.take(low, axis) * (1 - weight) + images.take(high, axis) * weight
-    return images
-
-
 def resample_labels(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """(slices, rows, columns) -> (slices, *size), the label at the nearest pixel centre.
 
-    The field of view stays, as for `resample_images`.
+    The field of view stays, as for `resize.resample_images`.
     """
     for axis, new in zip((1, 2), size, strict=True):
         old = labels.shape[axis]

@@ -1,5 +1,10 @@
-"""Batches of slices resized to the side of the model and back, in training and prediction alike."""
+"""Slices resized in plane, to another spacing or the side of a model and back: one rule for all."""
 
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -9,6 +14,20 @@ def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
     if images.shape[-2:] == size:
         return images
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def resample_images(images: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    """(slices, rows, columns) -> (slices, *size) float32, as `resize_images`.
+
+    The field of view stays: the outer edges of the first and last pixel keep their places.
+    """
+    resized = np.empty((len(images), *size), np.float32)
+    # slice by slice: the filter's own copies are of one slice, whatever the volume
+    for index, image in enumerate(images):
+        # a copy: torch takes no array with flipped axes
+        batch = torch.from_numpy(np.array(image, np.float32, order="C"))[None, None]
+        resized[index] = resize_images(batch, size)[0, 0].numpy()
+    return resized
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:

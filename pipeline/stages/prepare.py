@@ -29,7 +29,6 @@ from pipeline.datasets.base import CanonicalSplit, RawCase, together
 from pipeline.imaging import intensity
 from pipeline.imaging.geometry import (
     preparation,
-    resample_images,
     resample_labels,
     resampled_size,
     to_slices,
@@ -82,6 +81,9 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
             mm * old / new for mm, old, new in zip(spacing[1:], images.shape[1:], size, strict=True)
         ]
         spacing = (spacing[0], *plane)
+        # torch takes longer to import than a case takes to prepare
+        from pipeline.imaging.resize import resample_images
+
         images = resample_images(images, size)
         labels = resample_labels(labels, size)
     return Prepared(

@@ -93,6 +93,7 @@ CODE = r"\Z", "\nEXTRA = 1\n"
         # the rest
         ("pipeline/datasets/phantom.py", CODE, {"prepare", "report"}),
         ("pipeline/stages/prepare.py", CODE, {"prepare"}),
+        ("pipeline/imaging/resize.py", CODE, {"prepare", *PREDICT}),
         ("pipeline/stages/split.py", CODE, {"split"}),
         ("pipeline/stages/search.py", CODE, {"search"}),
         ("pipeline/training/augment.py", CODE, LEARN),
