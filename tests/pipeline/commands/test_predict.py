@@ -143,6 +143,23 @@ def test_a_raw_scan_gets_the_labels_that_evaluate_gave_it(trained, phantom_param
         assert largest_distance(one.geometry, other.geometry) < 1e-4
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_a_raw_scan_the_labels_that_evaluate_gave_it(
+    trained, phantom_params, prepared_phantoms, tmp_path
+):
+    folders = (prepared_phantoms, trained / "split", trained / "train")
+    evaluate.run(phantom_params, *folders, tmp_path / "evaluate", tmp_path / "runs", device="cuda")
+    images = Path(phantom_params.dataset.root) / "Training" / "img"
+    assert predict_command.run([images], trained, tmp_path / "out", Wanted(batch=16), None, "cuda")
+    provenance = json.loads((tmp_path / "evaluate" / "provenance.json").read_text())
+    for case in (tmp_path / "evaluate" / "predictions").glob("*.nii.gz"):
+        one, other = volumes.read(case), volumes.read(tmp_path / "out" / case.name)
+        assert np.array_equal(one.array, other.array)
+        name = case.name.replace(".nii.gz", ".json")
+        record = json.loads((tmp_path / "out" / name).read_text())
+        assert record["precision"] == provenance["inference"]
+
+
 def test_the_model_is_named_with_its_test_score(trained, phantom_params, tmp_path, capsys):
     image = sorted((Path(phantom_params.dataset.root) / "Training" / "img").iterdir())[0]
     assert predict_command.run([image], trained, tmp_path, Wanted(), None, "cpu")
