@@ -80,7 +80,8 @@ def _frames(folder: Path) -> Path:
 def _packed(folder: Path) -> Path:
     path = _dicom(folder)
     image = pydicom.dcmread(path)
-    image.compress(pydicom.uid.RLELossless)
+    # GDCM refuses whole images in RLE that are as small as these
+    image.compress(pydicom.uid.JPEGLSLossless)
     image.save_as(path)
     return path
 

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import apply_modality_lut
-from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 from pipeline.core.errors import UserError
 
@@ -112,30 +118,48 @@ def _decode(file: Dataset, frame: int) -> NDArray[Any]:
     for keyword in FORM:
         setattr(single, keyword, file.get(keyword))
     single.file_meta = FileMetaDataset()
-    content = file.PixelData
     if file["PixelData"].is_undefined_length:
-        offsets = None
-        if "ExtendedOffsetTable" in file:
-            offsets = (file.ExtendedOffsetTable, file.ExtendedOffsetTableLengths)
-        number = int(file.get("NumberOfFrames") or 1)
-        content = get_frame(content, frame, extended_offsets=offsets, number_of_frames=number)
         single.file_meta.TransferSyntaxUID = file.file_meta.TransferSyntaxUID
-        single.PixelData = encapsulate([content])
+        single.PixelData = encapsulate([_packed(file, frame)])
         single["PixelData"].VR = "OB"
     else:
-        size = file.Rows * file.Columns * file.BitsAllocated // 8
-        content = content[frame * size : (frame + 1) * size]
-        if len(content) < size:  # which GDCM would fill up
-            raise ValueError(f"expected {size} bytes of voxels, found {len(content)}")
-        little = file.original_encoding[1]
-        single.file_meta.TransferSyntaxUID = (
-            ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        )
-        single.PixelData = content
-        single["PixelData"].VR = "OW"
+        single.file_meta.TransferSyntaxUID = _byte_order(file)
+        single.PixelData = _plain(file, frame)
+        single["PixelData"].VR = "OB" if file.BitsAllocated == 8 else "OW"
     with tempfile.NamedTemporaryFile(suffix=".dcm") as temporary:
         single.save_as(temporary.name, enforce_file_format=True)
         return sitk.GetArrayFromImage(sitk.ReadImage(temporary.name, imageIO="GDCMImageIO"))[0]
+
+
+def _packed(file: Dataset, frame: int) -> bytes:
+    """Compressed bytes of a frame."""
+    offsets = None
+    if "ExtendedOffsetTable" in file:
+        offsets = (file.ExtendedOffsetTable, file.ExtendedOffsetTableLengths)
+    number = int(file.get("NumberOfFrames") or 1)
+    return get_frame(file.PixelData, frame, extended_offsets=offsets, number_of_frames=number)
+
+
+def _plain(file: Dataset, frame: int) -> bytes:
+    """Bytes of a frame that isn't compressed.
+
+    Raises:
+        ValueError: they are cut short, which GDCM would fill up.
+    """
+    content = file.PixelData
+    if file.BitsAllocated == 8 and file["PixelData"].VR == "OW" and not file.original_encoding[1]:
+        # two pixels of a word stand in the other order, across frames too
+        content = np.frombuffer(content, ">u2").astype("<u2").tobytes()
+    size = file.Rows * file.Columns * file.BitsAllocated // 8
+    content = content[frame * size : (frame + 1) * size]
+    if len(content) < size:
+        raise ValueError(f"expected {size} bytes of voxels, found {len(content)}")
+    return content
+
+
+def _byte_order(file: Dataset) -> UID:
+    """The uncompressed transfer syntax in the byte order of a file, which need not say it."""
+    return ExplicitVRLittleEndian if file.original_encoding[1] else ExplicitVRBigEndian
 
 
 def _inverted(stored: NDArray[Any], file: Dataset) -> NDArray[Any]:
@@ -169,7 +193,6 @@ def _looked_up(stored: NDArray[Any], header: Dataset, file: Dataset) -> NDArray[
         raise ValueError(f"there is a slope of {slope} and an intercept of {intercept} as well")
     table = Dataset()
     table.ModalityLUTSequence, table.file_meta = header.ModalityLUTSequence, FileMetaDataset()
-    little = file.original_encoding[1]
-    table.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    table.file_meta.TransferSyntaxUID = _byte_order(file)
     # the differences to the table's first value don't fit into the stored type
     return apply_modality_lut(stored.astype(np.int64), table)

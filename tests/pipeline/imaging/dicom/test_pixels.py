@@ -4,7 +4,13 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
@@ -193,3 +199,22 @@ def test_dicom_under_the_name_of_another_format_is_refused(tmp_path, ending):
     (path,) = write_series(tmp_path, HU[:1], PhotometricInterpretation="MONOCHROME1")
     with pytest.raises(UserError, match="can't be read"):
         volumes.read(path.rename(path.with_suffix(ending)))
+
+
+@pytest.mark.parametrize("kind", ["OB", "OW"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_bytes_as_values(tmp_path, kind, syntax):
+    bytes_ = HU[:, :7, :5].astype(np.uint8)
+    for path, pixels in zip(write_series(tmp_path, HU[:, :7, :5]), bytes_, strict=True):
+        image = Dataset()
+        image.update(pydicom.dcmread(path))
+        image.file_meta = pydicom.dcmread(path).file_meta
+        image.file_meta.TransferSyntaxUID = syntax
+        image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
+        content = pixels.tobytes() + b"\0"
+        if kind == "OW" and syntax == ExplicitVRBigEndian:
+            content = np.frombuffer(content, "<u2").astype(">u2").tobytes()
+        image.PixelData = content
+        image["PixelData"].VR = kind
+        image.save_as(path, enforce_file_format=True)
+    assert np.array_equal(read(tmp_path)[0], bytes_.astype(int) - 1024)
