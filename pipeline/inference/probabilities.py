@@ -1,16 +1,19 @@
 """Class probabilities of a volume as NIfTI on the grid of the source, collected on disk."""
 
 import gzip
+import math
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.files import atomic_path
+from pipeline.core.files import atomic_path, naming_unwritable
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import Geometry, restore_labels
 from pipeline.inference.volume import STEPS, Batch
@@ -72,7 +75,17 @@ def open_probabilities(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent) as store:
-        array = np.memmap(store, np.uint8, "w+", shape=(classes, *shape))
+        with naming_unwritable(path):
+            _reserve(store, classes * math.prod(shape))
+        array = np.memmap(store, np.uint8, "r+", shape=(classes, *shape))
         collected = Probabilities(array, geometry, axes)
         yield collected
         collected.write(path)
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Take up the file's room: a mapped page without any kills the process instead of an error."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(size)

@@ -4,9 +4,13 @@ import resource
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline import cli
+from pipeline.core.errors import UserError
+from pipeline.imaging.geometry import Geometry
+from pipeline.inference.probabilities import open_probabilities
 
 # each command with an option for what it writes; what it would read isn't there
 FOLDERS = {
@@ -69,3 +73,17 @@ def test_a_refusal_of_the_system_is_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     said = refused(monkeypatch, capsys, "summary", "--results", "results")
     assert "metrics.json" in said
+
+
+def test_probabilities_without_room_are_refused_before_they_are_mapped(tmp_path):
+    geometry = Geometry((64, 64, 64), np.eye(4))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    refused = pytest.raises(UserError, match=r"a.nii.gz: can't be written \(file too large\)")
+    wanted = open_probabilities(tmp_path / "a.nii.gz", 3, (64, 64, 64), geometry, "IPL")
+    try:
+        with refused, wanted:
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
