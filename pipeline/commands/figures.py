@@ -91,8 +91,8 @@ def draw_all(data: FigureData, slices: int, random: np.random.Generator) -> dict
             figures[f"stages-{name}"] = stages(data, run, chosen)
             if worst := worst_slices(run, slices):
                 notes = [f"{organ}, disagreement {value:.2f}" for *_, organ, value in worst]
-                places = [(case, index) for case, index, *_ in worst]
-                figures[f"disagreement-{name}"] = stages(data, run, places, notes)
+                shown_worst = [(case, index) for case, index, *_ in worst]
+                figures[f"disagreement-{name}"] = stages(data, run, shown_worst, notes)
     for score in in_view("boxes"):
         figures[f"boxes-{score.name}"] = plots.box_plot(data.runs, score)
     return figures

@@ -25,6 +25,7 @@ from pipeline.core.params.load import Layer, layers, load, resolve
 from pipeline.datasets import synapse
 from pipeline.imaging import volumes
 from pipeline.inference import trained
+from pipeline.reporting.inputs import ReportFolders
 from pipeline.shards.case import ShardReader
 from pipeline.stages import evaluate, report, split
 from tests.hsam.seeded import seeded_image
@@ -316,15 +317,10 @@ def test_an_imported_run_is_evaluated_as_its_model_predicts(evaluated, published
 
 def test_the_report_of_an_imported_run_claims_no_training(evaluated, phantom_params, tmp_path):
     results, run = evaluated
-    stages = (results / "prepare", results / "split", trained.model_folder(run))
-    report.run(
-        phantom_params,
-        *stages,
-        results / "search",
-        results / "evaluate",
-        tmp_path / "reports",
-        tmp_path / "runs",
-    )
+    names = ("prepare", "split", "search", "evaluate")
+    folders = {name: results / name for name in names} | {"train": trained.model_folder(run)}
+    where = tmp_path / "reports", tmp_path / "runs"
+    report.run(phantom_params, ReportFolders(**folders), *where, other_run=True)
     html = (tmp_path / "reports" / "report.html").read_text()
     assert "A published checkpoint, scored on 2 cases" in html
     assert "nothing is recorded of the training" in html
