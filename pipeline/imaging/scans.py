@@ -140,7 +140,8 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
         The scans; and, of folders without an image, the DICOM files and what they are.
     """
     found, others = [], []
-    for place in _folders(folder, set()):
+    # a link to a folder that holds this one is a loop
+    for place in _folders(folder, set(folder.resolve().parents)):
         inner = place.relative_to(folder).parts
         if has_images(place):
             # a link's own name, not that of what it leads to

@@ -169,6 +169,7 @@ def test_linked_folders_are_searched_and_loops_end(tmp_path):
     (tmp_path / "scans" / "p2").mkdir(parents=True)
     (tmp_path / "scans" / "p1").symlink_to(tmp_path / "store" / "x")
     (tmp_path / "scans" / "p2" / "up").symlink_to(tmp_path / "scans")
+    (tmp_path / "scans" / "p2" / "above").symlink_to(tmp_path)
     (tmp_path / "scans" / "p3").symlink_to(tmp_path / "store" / "x" / "ct")
     write_series(tmp_path / "scans" / "p2" / "mr", HU)
     found = scans.find([tmp_path / "scans"])

@@ -194,6 +194,7 @@ def test_compressed_values(tmp_path, syntax, signed):
     assert np.array_equal(read(tmp_path)[0], HU)
 
 
+@pytest.mark.filterwarnings("ignore")  # nibabel's, of a header that is none
 @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mhd", ".nii", ".nii.gz"])
 def test_dicom_under_the_name_of_another_format_is_refused(tmp_path, ending):
     (path,) = write_series(tmp_path, HU[:1], PhotometricInterpretation="MONOCHROME1")
