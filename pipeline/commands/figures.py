@@ -84,8 +84,8 @@ def draw_all(data: FigureData, slices: int, random: np.random.Generator) -> dict
     chosen = sorted(choose_slices(shown, slices, random))
     figures = {"slices": slice_grid(data, chosen)}
     # cases without any organ have nothing to enlarge
-    if places := zoom_slices(data, slices, random):
-        figures["zoom"] = zoom(data, places)
+    if small := zoom_slices(data, slices, random):
+        figures["zoom"] = zoom(data, small)
     for run, name in zip(data.runs, _file_names(data.runs), strict=True):
         if data.has_stages(run):
             figures[f"stages-{name}"] = stages(data, run, chosen)
