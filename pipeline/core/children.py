@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -27,7 +28,8 @@ def bind() -> None:
     It does so before it imports what it will run, which may take seconds. Forked processes hold the
     locks as they are; they call `start_worker`.
     """
-    ForkingPickler.register(SpawnProcess, _bound)
+    for kind in (SpawnProcess, multiprocessing.Process):  # the latter where spawning is the default
+        ForkingPickler.register(kind, _bound)
 
 
 def follow(parent: int) -> None:
@@ -62,12 +64,12 @@ def start_worker(worker: int = 0) -> None:
     follow(parent.pid)
 
 
-def _bound(process: SpawnProcess) -> tuple[Any, ...]:
+def _bound(process: BaseProcess) -> tuple[Any, ...]:
     """How a process is pickled for the interpreter that will run it: `_begin` comes first."""
     return _begin, (type(process), os.getpid(), locks.handed()), vars(process)
 
 
-def _begin(kind: type[SpawnProcess], parent: int, held: tuple[Any, ...]) -> SpawnProcess:
+def _begin(kind: type[BaseProcess], parent: int, held: tuple[Any, ...]) -> BaseProcess:
     """In a spawned process, before anything else of it is unpickled."""
     bind()  # a rank's data workers are spawned as well
     locks.take_over(held)

@@ -20,8 +20,9 @@ class Stopped(Exception):
 
     Attributes:
         signal: the signal's number; the command ends with 128 more than it.
+        alone: whether the other processes of the work don't know of it.
     """
 
-    def __init__(self, where: str, signal: int) -> None:
-        self.signal = signal
+    def __init__(self, where: str, signal: int, *, alone: bool = False) -> None:
+        self.signal, self.alone = signal, alone
         super().__init__(where)

@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 ASKING = (signal.SIGTERM, signal.SIGINT)
+GRACE = 5.0  # seconds that a wait may still last after the signal
+
+
+class WaitEnded(Exception):
+    """What was waited for didn't come, and a signal asked the process to stop."""
 
 
 class Stop:
@@ -16,12 +21,34 @@ class Stop:
     """
 
     signal: int | None = None
+    _waiting = False
 
     def ask(self, number: int, frame: object = None) -> None:
         """A signal handler; a second Ctrl-C doesn't wait for the step."""
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+        if self._waiting:
+            _alarm(GRACE)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Inside the block, a signal ends the wait after GRACE seconds.
+
+        Raises:
+            WaitEnded: it did; where the system has no alarms (Windows), never.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._waiting = True
+        if self.signal is not None:
+            _alarm(GRACE)
+        try:
+            yield
+        finally:
+            self._waiting = False
+            _alarm(0)
 
 
 @contextmanager
@@ -31,9 +58,22 @@ def listening() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop.ask) for number in ASKING}
+    handlers = dict.fromkeys(ASKING, stop.ask)
+    if hasattr(signal, "SIGALRM"):
+        handlers[signal.SIGALRM] = _end_wait
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _alarm(seconds: float) -> None:
+    """Send this process SIGALRM after some seconds; 0: don't."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _end_wait(number: int, frame: object) -> None:
+    raise WaitEnded

@@ -113,18 +113,19 @@ def _train(
 ) -> None:
     """Train on one of fabric's devices; the first one writes the models and tables."""
     model = build_model(settings, len(data.class_names), seed)
-    progress = fit(
-        fabric,
-        model,
-        data.slices("train", settings.cache_mib),
-        settings,
-        seed=seed,
-        validate=Validation.of(data, settings) if settings.validate_every else None,
-        folder=folder,
-        facts=_facts(data),
-    )
-    if fabric.is_global_zero:
-        _write(model, progress, data, folder)
+    with files.naming_unwritable(folder):
+        progress = fit(
+            fabric,
+            model,
+            data.slices("train", settings.cache_mib),
+            settings,
+            seed=seed,
+            validate=Validation.of(data, settings) if settings.validate_every else None,
+            folder=folder,
+            facts=_facts(data),
+        )
+        if fabric.is_global_zero:
+            _write(model, progress, data, folder)
 
 
 def _facts(data: TrainingData) -> dict[str, str]:

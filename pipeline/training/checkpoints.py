@@ -36,9 +36,17 @@ class Checkpoints:
         Args:
             step: larger than at the last save.
             state: tensors, numbers and strings, in dictionaries and lists.
+
+        Raises:
+            UserError: there is no room; the checkpoints before it are kept.
         """
         temporary = self.folder / PART
-        torch.save(state, temporary)
+        try:
+            with files.naming_unwritable(self.folder, temporary), open(temporary, "wb") as file:
+                torch.save(state, file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         temporary.replace(self.folder / f"checkpoint-{step:08}-{files.sha256(temporary)}.pt")
         for path in self._newest_first()[KEPT:]:
             path.unlink()

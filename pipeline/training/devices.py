@@ -155,6 +155,8 @@ def _in_process(
         os._exit(2)
     except Stopped as stopped:
         _write_message(message, {"where": str(stopped), "signal": stopped.signal})
+        if stopped.alone:
+            os._exit(3)  # the others may be waiting for this one
 
 
 def _write_message(message: Path, content: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from pipeline.core import files
 from pipeline.core.console import show_table, steps
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
-from pipeline.core.signals import Stop, listening
+from pipeline.core.signals import Stop, WaitEnded, listening
 from pipeline.inference.precision import set_tf32
 from pipeline.training import preflight
 from pipeline.training.batches import Batches, Step
@@ -94,13 +94,20 @@ def fit(
     """
     set_tf32(settings.tf32)
     store = None if folder is None else Checkpoints(folder)
-    saved = None if store is None else store.load(fabric.device)
+    saved = None if store is None else store.load()
     batches = _batches(fabric, model, slices, settings, seed, saved)
     if folder is not None and fabric.is_global_zero:
         show_table(title, preflight.derived(fabric, model, settings, batches, facts or {}))
     trainer = Trainer.make(fabric, model, settings, seed)
     progress = Progress() if saved is None else _resume(trainer, saved)
-    loader = SliceLoader(slices, batches.micro_batch, settings.workers, _on_gpu(fabric))
+    del saved  # its weights and moments would live as long as the training
+    loader = SliceLoader(
+        slices,
+        batches.micro_batch,
+        settings.workers,
+        _on_gpu(fabric),
+        devices=fabric.world_size,
+    )
     log = None
     if folder is not None and fabric.is_global_zero:
         log = LiveLog(folder / LOG, settings.model_dump())
@@ -108,21 +115,31 @@ def fit(
     shown = steps(
         title, batches.total_steps, progress.step, LINE_SECONDS, shown=fabric.is_global_zero
     )
+    begun = progress.step
     with explaining_killed_workers(), listening() as stop, shown as bar:
         read = loader.batches(
-            part.indices for step in batches.steps(progress.step) for part in step.passes
+            (part.indices for step in batches.steps(begun) for part in step.passes), stop
         )
         for step in batches.steps(progress.step):
             if progress.stale == settings.early_stopping:
                 break
             rate, weight = schedules(settings, batches, step)
-            pending.add(step, training_step(trainer, step, read, rate, weight), rate, weight)
+            try:
+                losses = training_step(trainer, step, read, rate, weight)
+            except WaitEnded:
+                done = _read_losses(pending, progress.history, slices, fabric, folder)
+                if store is not None and done and fabric.world_size == 1:
+                    store.save(progress.step, _state(trainer, progress, batches))
+                where = f"{title}: stopped after step {progress.step:,}, waiting for slices"
+                raise Stopped(where, stop.signal or 0, alone=True) from None
+            pending.add(step, losses, rate, weight)
             progress.step = step.iteration + 1
             validates = validate is not None and _validates(settings, step)
             last = progress.step == batches.total_steps
             # clock and signals may differ between devices, which must read losses at the same steps
             due = fabric.world_size == 1 and (clock.due() or stop.signal is not None)
-            if not (validates or last or due or progress.step % settings.log_every == 0):
+            first = progress.step == begun + 1
+            if not (first or validates or last or due or progress.step % settings.log_every == 0):
                 continue
             done = _read_losses(pending, progress.history, slices, fabric, folder)
             clock.stop(done)

@@ -1,19 +1,29 @@
 """Batches of training slices, read in this process or ahead of time by worker processes."""
 
+import shutil
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pipeline.core.children import start_worker
+from pipeline.core.console import say
 from pipeline.core.errors import UserError
+from pipeline.core.signals import Stop
 from pipeline.training.slices import Item, SliceDataset
 
 Batch = tuple[list[Tensor], list[Tensor], Tensor]  # images, labels, indices
+
+AHEAD = 2  # batches that each worker reads ahead
+SHARED_MEMORY = Path("/dev/shm")  # where batches of workers lie, on Linux
+WAIT_SECONDS = 600  # longest time for a batch from workers
+MIB = 2**20
 
 
 class SliceLoader:
@@ -28,6 +38,7 @@ class SliceLoader:
         workers: processes that read ahead; 0: this process reads.
         pin_memory: put batches into pinned memory, which a GPU copies without waiting.
         start_method: of the workers, "fork" or "spawn"; None: the platform's default.
+        devices: training processes of this machine, which share its memory.
     """
 
     def __init__(
@@ -37,11 +48,15 @@ class SliceLoader:
         workers: int = 0,
         pin_memory: bool = False,
         start_method: str | None = None,
+        devices: int = 1,
     ) -> None:
         self.dataset = dataset
         dataset.fill_cache()
         if dataset.cached == len(dataset):
             workers = 0
+        if workers and not _fits_shared_memory(dataset, batch_size, workers, devices):
+            workers = 0
+        self.workers = workers
         self.batch_size = batch_size
         self._indices = _GivenBatches()
         self._loader = DataLoader(
@@ -49,6 +64,8 @@ class SliceLoader:
             batch_sampler=self._indices,
             collate_fn=_joined if workers or pin_memory else _listed,
             num_workers=workers,
+            prefetch_factor=AHEAD if workers else None,
+            timeout=WAIT_SECONDS if workers else 0,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             multiprocessing_context=start_method if workers else None,
@@ -61,24 +78,34 @@ class SliceLoader:
         step = self.batch_size
         return self.batches(order[first : first + step] for first in range(0, len(order), step))
 
-    def batches(self, chosen: Iterable[Sequence[int] | Tensor]) -> Iterator[Batch]:
+    def batches(
+        self, chosen: Iterable[Sequence[int] | Tensor], stop: Stop | None = None
+    ) -> Iterator[Batch]:
         """Read the given batches.
 
         Args:
             chosen: dataset indices of each batch; workers take them a few batches ahead.
+            stop: ends the waiting for a worker.
 
         Yields:
             B images (H, W) float32 in [0, 1], B labels (H, W) uint8, and their indices (B,) int64.
 
         Raises:
-            UserError: a shard is missing or damaged.
+            UserError: a shard is missing or damaged, or workers give nothing for WAIT_SECONDS.
+            WaitEnded: a signal came while this waited.
         """
         self._indices.batches = chosen
-        for batch in self._loader:
+        stream = iter(self._loader)
+        while True:
+            with nullcontext() if stop is None else stop.waiting():
+                batch = next(stream, None)
+            if batch is None:
+                return
             if isinstance(batch, UserError):
                 raise batch
             images, labels, indices, sizes = batch
             if sizes is not None:
+                images, labels, indices = map(torch.as_tensor, (images, labels, indices))
                 images, labels = _split(images, sizes), _split(labels, sizes)
             yield images, labels, indices
 
@@ -93,6 +120,11 @@ def explaining_killed_workers() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader timed out"):
+            raise UserError(
+                f"no slices came for {WAIT_SECONDS} seconds from the processes that read them; "
+                "look at the disk of the shards, or set train.workers to 0 to read without them."
+            ) from None
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
         # else PyTorch's handler would raise again for every other worker that ends
@@ -101,6 +133,31 @@ def explaining_killed_workers() -> Iterator[None]:
             "a process that reads slices was killed, most likely for want of memory (shared "
             "memory included); lower train.workers or train.batch_size."
         ) from None
+
+
+def _fits_shared_memory(dataset: SliceDataset, batch_size: int, workers: int, devices: int) -> bool:
+    """Whether the batches that workers read ahead fit; says so where they don't."""
+    free = free_shared_memory()
+    if free is None:
+        return True
+    batches = AHEAD * workers + 2  # those read ahead, and those on their way and in use
+    needed = devices * (batches * batch_size * dataset.largest_bytes() + MIB)  # and semaphores
+    if needed <= free:
+        return True
+    say(
+        f"{SHARED_MEMORY} has {free / MIB:.0f} MiB free, {workers} processes that read slices need "
+        f"{needed / MIB:.0f} MiB: slices are read without them; make it larger (docker run "
+        "--shm-size 8g) or lower train.workers."
+    )
+    return False
+
+
+def free_shared_memory() -> int | None:
+    """Free bytes for batches of workers; None where the system sets no bound of its own."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return None
 
 
 class _GivenBatches:
@@ -136,7 +193,7 @@ def _listed(
     return images, labels, torch.tensor(indices), None
 
 
-def _joined(items: list[Item] | UserError) -> tuple[Tensor, Tensor, Tensor, list] | UserError:
+def _joined(items: list[Item] | UserError) -> tuple[Any, Any, Tensor, list] | UserError:
     """A batch for another process or a GPU: pixels of all images in one tensor, of all labels in
     another, indices, and the sizes (H, W).
 
@@ -147,7 +204,14 @@ def _joined(items: list[Item] | UserError) -> tuple[Tensor, Tensor, Tensor, list
         return listed
     images, labels, indices, _ = listed
     values, classes = (torch.cat([each.reshape(-1) for each in kind]) for kind in (images, labels))
-    return values, classes, indices, [tuple(image.shape) for image in images]
+    sizes = [tuple(image.shape) for image in images]
+    if get_worker_info() is not None:
+        try:
+            values, classes = values.share_memory_(), classes.share_memory_()
+        except RuntimeError:
+            # shared memory is full: arrays go through a pipe, slower
+            return values.numpy(), classes.numpy(), indices.tolist(), sizes
+    return values, classes, indices, sizes
 
 
 def _split(pixels: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:

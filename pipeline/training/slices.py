@@ -8,6 +8,7 @@ its pages, spawned ones get it as one shared tensor.
 Slices keep the size of their shards, which may differ from case to case.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,12 @@ class SliceDataset(Dataset):
         """Decode the first slices, as many as fit into the cache; does nothing the second time."""
         if self._cache is None and self.cache_mib:
             self._cache = SliceCache(self.names, self._readers.open, self.cache_mib * MIB)
+
+    def largest_bytes(self) -> int:
+        """Bytes of the largest slice, as an item of this dataset."""
+        cases = dict.fromkeys(case for case, _ in self.names)
+        pixels = (math.prod(self._readers.open(case).shape[1:]) for case in cases)
+        return 5 * max(pixels, default=0)  # float32 and uint8
 
     def class_counts(self) -> NDArray[np.int64]:
         """(N, classes): pixels of each class in each slice, the background first.

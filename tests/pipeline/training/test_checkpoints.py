@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from pipeline.training.checkpoints import Checkpoints
+from pipeline.core.errors import UserError
+from pipeline.training.checkpoints import PART, Checkpoints
 
 
 def state(number: int) -> dict:
@@ -71,3 +74,13 @@ def test_a_checkpoint_that_carries_code_is_never_run(checkpoints):
     checkpoints.mend()
     with pytest.raises(Exception, match="[Ww]eights"):
         checkpoints.load()
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs Linux's full disk")
+def test_a_full_disk_is_one_sentence_and_the_last_good_ones_stay(checkpoints):
+    before = names(checkpoints)
+    (checkpoints.folder / PART).symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"can't be written \(no space left on device\); make room"):
+        checkpoints.save(200, state(200))
+    assert names(checkpoints) == before
+    assert checkpoints.load()["number"] == 123

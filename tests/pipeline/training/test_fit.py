@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import weakref
 
 import numpy as np
 import pytest
@@ -266,3 +267,29 @@ def test_a_signal_ends_the_step_and_keeps_it(slices, tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
     assert Checkpoints(tmp_path).load()["step"] == 2
     assert_same(trained(slices, settings(), tmp_path, steady), trained(slices, settings()))
+
+
+def test_a_resumed_training_does_not_keep_the_checkpoint_in_memory(slices, tmp_path, monkeypatch):
+    loaded, load = [], Checkpoints.load
+
+    def remembering(self):
+        state = load(self)
+        if state is not None:
+            loaded.extend(map(weakref.ref, [*state["model"].values(), *state["average"]]))
+        return state
+
+    def validate(model, fabric) -> dict[str, float]:
+        assert not [tensor for tensor in loaded if tensor() is not None]
+        return steady(model, fabric)
+
+    chosen = settings(ema_decay=0.9)
+    with pytest.raises(KeyboardInterrupt):
+        run(slices, chosen, tmp_path, stop_at(2))
+    monkeypatch.setattr(Checkpoints, "load", remembering)
+    run(slices, chosen, tmp_path, validate)
+    assert loaded
+
+
+def test_the_first_step_is_said_at_once(slices, capsys):
+    run(slices, settings(log_every=100, validate_every=0))
+    assert capsys.readouterr().err.startswith("train 1/6  epoch 0  loss ")

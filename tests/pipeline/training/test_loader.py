@@ -1,12 +1,20 @@
 import itertools
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
+from functools import partial
 
 import pytest
 import torch
 
+from pipeline.core import signals
 from pipeline.core.errors import UserError
-from pipeline.training.loader import SliceLoader
+from pipeline.training import loader as loading
+from pipeline.training.loader import SliceLoader, explaining_killed_workers
 from pipeline.training.slices import SliceDataset
 from tests.pipeline.training.conftest import dataset, mib_of
 
@@ -66,9 +74,8 @@ def test_random_numbers_of_the_training_are_left_alone(slice_shards):
 def test_a_damaged_shard_is_named(slice_shards, tmp_path, workers):
     whole = (slice_shards / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole[: len(whole) // 2])
-    loader = SliceLoader(SliceDataset(tmp_path, [("a", 0)]), 1, workers)
     with pytest.raises(UserError, match=r"a\.parquet: damaged") as caught:
-        list(loader.epoch([0]))
+        list(SliceLoader(SliceDataset(tmp_path, [("a", 0)]), 1, workers).epoch([0]))
     assert "\n" not in str(caught.value)  # no traceback of a worker
 
 
@@ -101,3 +108,79 @@ def test_a_killed_worker_is_reported(slice_shards):
         timeout=120,
     )
     assert done.stdout.startswith("a process that reads slices was killed"), done.stderr
+
+
+def test_too_little_shared_memory_is_said_and_done_without(slice_shards, monkeypatch, capsys):
+    monkeypatch.setattr(loading, "free_shared_memory", lambda: 2**20 + 6000)
+    # 20 x 24 pixels of 5 bytes: 2,400 a slice, of which a worker has 4 under way
+    starved = SliceLoader(dataset(slice_shards), 1, workers=1)
+    assert starved.workers == 0
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("/dev/shm has 1 MiB free, 1 processes that read slices need 1 MiB")
+    assert "slices are read without them; make it larger (docker run --shm-size" in said
+    assert [indices.tolist() for *_, indices in starved.epoch([2, 0])] == [[2], [0]]
+    monkeypatch.setattr(loading, "free_shared_memory", lambda: 2**20 + 9600)
+    assert SliceLoader(dataset(slice_shards), 1, workers=1).workers == 1
+    assert SliceLoader(dataset(slice_shards), 1, workers=1, devices=2).workers == 0
+    assert capsys.readouterr().err.count("slices are read without them") == 1
+
+
+# the first loader sees what is free; the second finds out when it is too late
+SMALL = """
+import sys
+from pathlib import Path
+import torch
+from pipeline.training import loader
+from tests.pipeline.training.conftest import dataset
+
+whole = [dataset(Path(sys.argv[1]))[index] for index in range(7)]
+assert loader.SliceLoader(dataset(Path(sys.argv[1])), 7, workers=1).workers == 0
+loader.free_shared_memory = lambda: 2**40
+late = loader.SliceLoader(dataset(Path(sys.argv[1])), 70, workers=1)
+assert late.workers == 1
+for images, labels, indices in late.epoch(list(range(7)) * 30):
+    for image, label, index in zip(images, labels, indices.tolist(), strict=True):
+        assert torch.equal(image, whole[index][0]) and torch.equal(label, whole[index][1])
+print("read")
+"""
+MOUNT = 'mount -t tmpfs -o size=100k tmpfs /dev/shm && exec "$@"'
+
+
+def test_a_really_small_shared_memory_loses_nothing(slice_shards):
+    unshared = ["unshare", "--mount", "--map-root-user", "sh", "-c", MOUNT, "sh"]
+    if not shutil.which("unshare") or subprocess.run([*unshared, "true"], check=False).returncode:
+        pytest.skip("needs to mount a file system of its own")
+    command = [*unshared, sys.executable, "-c", SMALL, str(slice_shards)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "read\n", done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+class Stuck(SliceDataset):
+    """Gives one slice, and then nothing."""
+
+    def __getitem__(self, index):
+        if index:
+            time.sleep(3600)
+        return super().__getitem__(index)
+
+
+def test_workers_that_give_nothing_are_a_sentence(slice_shards, monkeypatch):
+    monkeypatch.setattr(loading, "WAIT_SECONDS", 0.5)
+    stuck = SliceLoader(Stuck(slice_shards, [("a", 0)] * 3), 1, workers=1)
+    said = pytest.raises(UserError, match=r"no slices came for 0\.5 seconds")
+    with said, explaining_killed_workers():
+        list(stuck.epoch(range(3)))
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before the wait", "during the wait"])
+def test_a_signal_ends_a_wait_that_lasts(slice_shards, monkeypatch, first):
+    monkeypatch.setattr(signals, "GRACE", 0.2)
+    stuck = SliceLoader(Stuck(slice_shards, [("a", 0)] * 3), 1, workers=1)
+    with signals.listening() as stop, pytest.raises(signals.WaitEnded):
+        batches = stuck.batches([[0], [1]], stop)
+        next(batches)
+        ask = partial(os.kill, os.getpid(), signal.SIGTERM)
+        ask() if first else threading.Timer(0.2, ask).start()
+        next(batches)
+    assert stop.signal == signal.SIGTERM
