@@ -2,8 +2,9 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 ASKING = (signal.SIGTERM, signal.SIGINT)
 GRACE = 5.0  # seconds that a wait may still last after the signal
@@ -58,7 +59,7 @@ def listening() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    handlers = dict.fromkeys(ASKING, stop.ask)
+    handlers: dict[signal.Signals, Callable[[int, Any], None]] = dict.fromkeys(ASKING, stop.ask)
     if hasattr(signal, "SIGALRM"):
         handlers[signal.SIGALRM] = _end_wait
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
