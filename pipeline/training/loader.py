@@ -193,7 +193,7 @@ def _listed(
     return images, labels, torch.tensor(indices), None
 
 
-def _joined(items: list[Item] | UserError) -> tuple[Any, Any, Tensor, list] | UserError:
+def _joined(items: list[Item] | UserError) -> tuple[Any, Any, Any, list] | UserError:
     """A batch for another process or a GPU: pixels of all images in one tensor, of all labels in
     another, indices, and the sizes (H, W).
 
