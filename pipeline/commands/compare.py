@@ -21,11 +21,13 @@ from pipeline.core import files
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.reporting import plots
-from pipeline.scoring.bootstrap import mean_intervals, nanmean
+from pipeline.scoring.bootstrap import FEWEST, mean_intervals, nanmean
 from pipeline.scoring.dice import none_if_nan
 from pipeline.scoring.runs import ScoredRun, read_runs
 from pipeline.scoring.scores import SCORES, in_view
 from pipeline.scoring.tables import OVERALL
+
+SIGNIFICANT = 0.05  # p at which papers of the field call a difference shown
 
 
 def run(
@@ -56,6 +58,8 @@ def run(
             key = (compared.name, printed.name)
             selected = [row for row in rows if (row["run"], row["score"]) == key]
             _print(selected, f"{printed.label}: {compared.name} minus {runs[0].name}")
+    sentence = _what_cases_can_show(len(runs[0].case_ids), len(runs[0].organs))
+    Console().print(Text(sentence), soft_wrap=True)
     say(f"compare: {out / 'comparison.csv'}, comparison-{score}.png and .svg")
 
 
@@ -65,8 +69,9 @@ def comparison(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
     Returns:
         run, baseline, score, organ, `difference` (run - baseline, mean over cases) with its 95%
         bootstrap interval `low` and `high`, `p` (Wilcoxon's signed-rank test, two-sided), `p_holm`
-        (Holm's correction over the organs; of the mean over organs, p itself), `cases` that count
-        in both. None where nothing counts.
+        (Holm's correction over the organs; of the mean over organs, p itself), `p_smallest` (what
+        p can be at best with so many cases), `cases` that count in both, `values` (each case's
+        difference where they are too few for an interval). None where nothing counts.
     """
     baseline, rows = runs[0], []
     cases, organs = baseline.case_ids, baseline.organs
@@ -78,6 +83,7 @@ def comparison(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
             p = [signed_rank(values) for values in by_organ]
             corrected = [*holm(p[:-1]), p[-1]]
             for row, organ in enumerate([*organs, OVERALL]):
+                cases_counted = int((~np.isnan(by_organ[row])).sum())
                 rows.append(
                     {
                         "run": run.name,
@@ -89,7 +95,9 @@ def comparison(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
                         "high": none_if_nan(high[row, column]),
                         "p": none_if_nan(p[row]),
                         "p_holm": none_if_nan(corrected[row]),
-                        "cases": int((~np.isnan(by_organ[row])).sum()),
+                        "p_smallest": none_if_nan(smallest_p(cases_counted)),
+                        "cases": cases_counted,
+                        "values": "" if cases_counted >= FEWEST else _listed(by_organ[row]),
                     }
                 )
     return rows
@@ -112,6 +120,34 @@ def signed_rank(differences: NDArray[np.float64]) -> float:
     return float(stats.wilcoxon(defined).pvalue) if defined.any() else 1.0
 
 
+def smallest_p(cases: int) -> float:
+    """The least p that the signed-rank test can give; NaN for no case.
+
+    With n cases there are 2^n ways to give signs to the ranks, and two of them are the extremes.
+    """
+    return min(1.0, 2.0 ** (1 - cases)) if cases else math.nan
+
+
+def _listed(differences: NDArray[np.float64]) -> str:
+    """The differences that count, from the least on."""
+    return ", ".join(f"{value:+.3f}" for value in sorted(differences[~np.isnan(differences)]))
+
+
+def _what_cases_can_show(cases: int, organs: int) -> str:
+    """What so many cases can show at best, in a sentence."""
+    best = smallest_p(cases)
+    corrected = min(1.0, best * organs)
+    text = (
+        f"With {cases} case{'' if cases == 1 else 's'} p can't be below {best:.3g}, nor after "
+        f"Holm's correction for {organs} organ{'' if organs == 1 else 's'} below {corrected:.3g}"
+    )
+    if best > SIGNIFICANT:
+        text += f": so few can't show a difference at p <= {SIGNIFICANT:g}, however large it is"
+    elif corrected > SIGNIFICANT:
+        text += f": no single organ's difference can be shown at p <= {SIGNIFICANT:g}"
+    return f"{text}."
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's step-down correction of p values for as many tests; NaN stays and counts for none."""
     ascending = sorted((value, index) for index, value in enumerate(p) if not math.isnan(value))
@@ -127,10 +163,12 @@ def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     # Text, since names may look like markup
     table = Table(title=Text(title), title_justify="left")
     table.add_column("organ")
-    for name in ("difference", "95% interval", "p", "p, Holm", "cases"):
+    for name in ("difference", "95% interval or values", "p", "p, Holm", "cases"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        interval = "–" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
+        interval = row["values"] or "–"
+        if row["low"] is not None:
+            interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
         overall = row["organ"] == OVERALL
         if overall:
             table.add_section()

@@ -205,7 +205,7 @@ def _panel(
     *,
     box: Box | None = None,
 ) -> Panel:
-    return panel(item.image, labels, item.spacing_mm, len(data.organs), box=box, note=note)
+    return panel(item.image, labels, item.spacing_mm, data.organs, box=box, note=note)
 
 
 def _dice(truth: NDArray[np.uint8], labels: NDArray[np.uint8]) -> str:

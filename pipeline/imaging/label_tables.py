@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.core.files import write_text
-from pipeline.imaging.colours import organ_colour, rgb
+from pipeline.imaging.colours import organ_colours, rgb
 
 ITK_SNAP, SLICER = "labels_itksnap.txt", "labels_slicer.ctbl"
 HEAD = """################################################
@@ -44,5 +44,5 @@ def slicer(names: Sequence[str]) -> str:
 
 def _coloured(names: Sequence[str]) -> Iterator[tuple[int, str, tuple[int, int, int]]]:
     """Label, name and (red, green, blue) of each organ."""
-    for index, name in enumerate(names):
-        yield index + 1, name, rgb(organ_colour(index))
+    for label, (name, colour) in enumerate(zip(names, organ_colours(names), strict=True), 1):
+        yield label, name, rgb(colour)

@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import read_yaml
+from pipeline.inference.trained import MODEL_FILES
 from pipeline.scoring.scores import SCORES
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split
@@ -66,7 +67,7 @@ class ReportFolders:
             "manifest": self.prepare / "manifest.parquet",
             "split": self.split / "split.parquet",
             "history": self.train / "history.csv",
-            "model": self.train / "model.json",
+            **{name: self.train / name for name in MODEL_FILES},
             "metrics": self.evaluate / "metrics.json",
             "cases": self.evaluate / "cases.parquet",
             "organs": self.evaluate / "organs.parquet",
@@ -160,7 +161,7 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
         stages=_read(pd.read_parquet, named["stages"]),
         review=_read(pd.read_parquet, named["review"]),
         history=_read(pd.read_csv, named["history"]),
-        model=_read(files.read_json, named["model"]),
+        model=_read(files.read_json, named["model.json"]),
         trials=_read(pd.read_csv, named["trials"]) if searched else pd.DataFrame(),
         best=read_yaml(named["best"]) if searched else {},
         provenance={
@@ -203,10 +204,15 @@ def _check(folders: ReportFolders, inputs: ReportInputs) -> None:
     for stage, name, current in (
         ("evaluate", "manifest", hashes["manifest"]),
         ("evaluate", "split", inputs.split.hash),
-        ("evaluate", "model.json", hashes["model"]),
+        # two trainings of one architecture differ in their weights alone
+        *(("evaluate", name, hashes[name]) for name in MODEL_FILES),
+        ("split", "manifest", hashes["manifest"]),
+        ("search", "split", inputs.split.hash),
+        ("train", "search", hashes.get("best")),
     ):
-        recorded = inputs.provenance[stage]["inputs"].get(name)
-        if recorded != current:
+        recorded = inputs.provenance.get(stage, {}).get("inputs", {}).get(name)
+        unrecorded = stage != "evaluate" and recorded is None
+        if not unrecorded and recorded != current:
             problems.append(
                 f"{getattr(folders, stage)}: was made from another {name} "
                 f"({_short(recorded)}) than the one there now ({_short(current)}); "

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from pipeline.core.files import atomic_path
-from pipeline.imaging.colours import organ_colour
+from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.display import shown, shown_spacing, sides
 from pipeline.inference.volume import Slices
 
@@ -40,7 +40,7 @@ def write_overlay(
         spacing_mm: voxel sides along slice, row and column.
         axes: of the slices, as in `pipeline.imaging.geometry`.
     """
-    chosen = choose_slices(labels, COLUMNS * ROWS)
+    chosen, colours = choose_slices(labels, COLUMNS * ROWS), organ_colours(names)
     rows = -(-len(chosen) // COLUMNS)
     _, row_mm, column_mm = shown_spacing(spacing_mm, axes)
     shown_rows, shown_columns = shown(labels, axes).shape[1:]
@@ -52,7 +52,8 @@ def write_overlay(
         panel.axis("off")
     for panel, index in zip(panels, chosen, strict=False):
         image = shown(images[index : index + 1][0], axes)
-        _draw(panel, image, shown(labels[index], axes), row_mm / column_mm, sides(axes))
+        tinted = _tint(image, shown(labels[index], axes), colours)
+        _draw(panel, tinted, row_mm / column_mm, sides(axes))
         panel.set_title(f"slice {index}", fontsize=8)
     figure.legend(
         handles=_legend(labels, names, spacing_mm), loc="outside lower center", ncols=4, fontsize=8
@@ -75,19 +76,22 @@ def choose_slices(labels: NDArray[np.uint8], number: int) -> list[int]:
     return pool[np.unique(places.round().astype(int))].tolist()
 
 
-def _draw(
-    axes: Axes,
-    image: NDArray[np.float32],
-    labels: NDArray[np.uint8],
-    aspect: float,
-    letters: tuple[str, str],
-) -> None:
+def _tint(
+    image: NDArray[np.float32], labels: NDArray[np.uint8], colours: Sequence[str]
+) -> NDArray[np.float32]:
+    """Image and labels (rows, columns) -> (rows, columns, 3); label k has `colours[k - 1]`."""
     picture = np.repeat(image[..., None], 3, axis=2)
     for label in np.unique(labels[labels > 0]):
         inside = labels == label
-        colour = np.array(to_rgb(organ_colour(int(label) - 1)), np.float32)
+        colour = np.array(to_rgb(colours[int(label) - 1]), np.float32)
         picture[inside] = (1 - TINT) * picture[inside] + TINT * colour
-    axes.imshow(np.clip(picture, 0, 1), aspect=aspect, interpolation="nearest")
+    return np.clip(picture, 0, 1)
+
+
+def _draw(
+    axes: Axes, picture: NDArray[np.float32], aspect: float, letters: tuple[str, str]
+) -> None:
+    axes.imshow(picture, aspect=aspect, interpolation="nearest")
     mark: dict[str, Any] = {
         "color": "white",
         "fontsize": 8,
@@ -104,6 +108,6 @@ def _legend(
     counts = np.bincount(labels.ravel(), minlength=len(names) + 1)
     millilitres = counts * np.prod(spacing_mm) / 1000
     return [
-        Patch(color=organ_colour(index), label=f"{name} {millilitres[index + 1]:.1f} ml")
-        for index, name in enumerate(names)
+        Patch(color=colour, label=f"{name} {millilitres[label]:.1f} ml")
+        for label, (name, colour) in enumerate(zip(names, organ_colours(names), strict=True), 1)
     ]

@@ -12,10 +12,11 @@ from markupsafe import Markup
 from hsam.registry import MODELS
 from pipeline import datasets
 from pipeline.datasets.base import together
-from pipeline.imaging import colours
+from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.geometry import BEGINS
 from pipeline.reporting import drawing
 from pipeline.reporting.inputs import ReportInputs
+from pipeline.scoring.bootstrap import FEWEST
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.dice import none_if_nan
 from pipeline.scoring.scores import SCORES, Score, in_view
@@ -55,6 +56,7 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
         "data_warnings": together({row.case: row.warnings for row in inputs.manifest}),
         "split_hash": scores["split"],
         "organs": _organs(inputs),
+        "fewest": FEWEST,
         "scores": list(SCORES.values()),
         "views": {view: in_view(view) for view in ("summary", "comparison", "cases")},
         "definitions": {
@@ -133,25 +135,43 @@ def _organs(inputs: ReportInputs) -> list[dict[str, Any]]:
     """Each organ, and last the mean over them, under the chosen convention."""
     chosen = inputs.organs[inputs.organs["convention"] == inputs.scores["convention"]]
     names = inputs.manifest.class_names
+    values = _case_values(inputs)
     return [
         {
             "name": name,
-            "colour": colours.organ_colour(index) if index < len(names) else None,
-            **_summaries(chosen[chosen["organ"] == name]),
+            "colour": colour,
+            **_summaries(chosen[chosen["organ"] == name], values[name]),
         }
-        for index, name in enumerate([*names, OVERALL])
+        for name, colour in zip([*names, OVERALL], [*organ_colours(names), None], strict=True)
     ]
 
 
-def _summaries(rows: pd.DataFrame) -> dict[str, Any]:
-    """Score to mean, sd, low, high and cases, from one organ's rows."""
+def _case_values(inputs: ReportInputs) -> dict[str, dict[str, list[float]]]:
+    """Organ, and mean over organs, to score to the values of the cases that count."""
+    by_organ = {name: rows for name, rows in inputs.cases.groupby("organ", sort=False)}
+    scores = list(SCORES)
+    by_organ[OVERALL] = inputs.cases.groupby("case", sort=False)[scores].mean()
+    nothing = inputs.cases.iloc[:0]
     return {
-        row["score"]: {
-            key: none_if_nan(row[key]) if key != "cases" else int(row[key])
-            for key in ("mean", "sd", "low", "high", "cases")
-        }
-        for row in rows.to_dict("records")
+        name: {score: by_organ.get(name, nothing)[score].dropna().to_list() for score in scores}
+        for name in [*inputs.manifest.class_names, OVERALL]
     }
+
+
+def _summaries(rows: pd.DataFrame, values: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Score to mean, sd, low, high, cases and, of cases too few for an interval, the values."""
+    summaries = {}
+    for row in rows.to_dict("records"):
+        cases = int(row["cases"])
+        few = cases < FEWEST
+        statistics = {key: none_if_nan(row[key]) for key in ("mean", "sd", "low", "high")}
+        summaries[row["score"]] = statistics | {
+            "cases": cases,
+            "values": sorted(values[row["score"]]) if few else [],
+        }
+        if few:  # tables of earlier versions have bounds there
+            summaries[row["score"]] |= {"low": None, "high": None}
+    return summaries
 
 
 def _means(entries: Mapping[str, Any]) -> dict[str, float | None]:

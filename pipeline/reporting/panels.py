@@ -11,7 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from pipeline.imaging.colours import organ_colour
+from pipeline.imaging.colours import organ_colours
 from pipeline.reporting.drawing import slice_pixels
 from pipeline.reporting.plots import SOFT, STYLE
 
@@ -52,7 +52,7 @@ def panel(
     image: NDArray[np.float32],
     labels: NDArray[np.uint8] | None,
     spacing_mm: tuple[float, float, float],
-    organs: int,
+    organs: Sequence[str],
     *,
     box: Box | None = None,
     note: str = "",
@@ -63,13 +63,13 @@ def panel(
         image: (rows, columns) in [0, 1].
         labels: (rows, columns), or None for the image alone.
         spacing_mm: along slice, row, column.
-        organs: how many organs the labels name.
+        organs: names, in the order of the labels.
         box: the part to show; None: the whole slice.
         note: text below the panel.
     """
     if box is not None:
         image, labels = image[box], None if labels is None else labels[box]
-    pixels = slice_pixels(image, labels, [organ_colour(index) for index in range(organs)])
+    pixels = slice_pixels(image, labels, organ_colours(organs))
     return Panel(pixels, spacing_mm[1] / spacing_mm[2], note=note)
 
 
@@ -149,7 +149,8 @@ def draw(rows: Sequence[Row], titles: Sequence[str], organs: Sequence[str]) -> F
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title, fontsize=9)
         patches = [
-            Patch(facecolor=organ_colour(index), label=name) for index, name in enumerate(organs)
+            Patch(facecolor=colour, label=name)
+            for name, colour in zip(organs, organ_colours(organs), strict=True)
         ]
         figure.legend(
             handles=patches,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
-from pipeline.imaging.colours import organ_colour
+from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.display import shown, shown_spacing
 from pipeline.imaging.geometry import resample_labels, to_slices
 from pipeline.reporting import drawing
@@ -92,7 +92,7 @@ def _case_pictures(
     folders: ReportFolders, inputs: ReportInputs, case: str, indices: Iterable[int]
 ) -> list[dict[str, Any]]:
     names = inputs.manifest.class_names
-    colours = [organ_colour(index) for index in range(len(names))]
+    colours = organ_colours(names)
     reader = ShardReader(folders.prepare / "shards" / f"{case}.parquet")
     axes = inputs.manifest.axes
     prediction = read_prediction(folders.predictions()[case], reader.shape[1:], axes)

@@ -77,7 +77,8 @@ def difference_plot(rows: Sequence[Mapping[str, Any]], score: Score) -> Figure:
         axes.axhline(organs.index(OVERALL) - 0.5, color=LINE, linewidth=0.8)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(f"{score.label}: difference to {rows[0]['baseline']}, with 95% interval")
+        bars = ", with 95% interval" if any(row["low"] is not None for row in rows) else ""
+        axes.set_xlabel(f"{score.label}: difference to {rows[0]['baseline']}{bars}")
         if len(runs) > 1:
             figure.legend(loc="outside upper left", ncols=min(len(runs), 3))
         else:

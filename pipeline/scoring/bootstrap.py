@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEED, RESAMPLES = 0, 10_000
+FEWEST = 6  # cases; the interval of fewer is little but their smallest and largest value
 LEVEL = 95  # percent of the resampled means within the interval
 BLOCK = 500  # resamples at a time, so that many cases need little memory
 
@@ -29,7 +30,7 @@ def mean_intervals(
 
     Returns:
         mean, low and high, each (organs + 1, scores), the last row for the mean over organs. The
-        mean is NaN where no case has a value, the bounds where fewer than two have.
+        mean is NaN where no case has a value, the bounds where fewer than FEWEST have.
     """
     cases, organs, scores = values.shape
     flat = values.reshape(cases, -1)
@@ -46,7 +47,8 @@ def mean_intervals(
         _nanquantile(resampled_means, share) for share in ((100 - LEVEL) / 200, (100 + LEVEL) / 200)
     )
     by_organ = defined.reshape(cases, organs, scores)
-    too_few = np.concatenate([by_organ.sum(0) < 2, (by_organ.any(1).sum(0) < 2)[None]])
+    counted = np.concatenate([by_organ.sum(0), by_organ.any(1).sum(0)[None]])
+    too_few = counted < FEWEST
     low[too_few], high[too_few] = math.nan, math.nan
     return means, low, high
 

@@ -93,7 +93,7 @@ def organ_rows(measured: Mapping[str, Measured], organs: Sequence[str]) -> list[
         Rows of `mean` and `sd` (n - 1) over the `cases` that count, and `low` and `high`, the 95%
         interval of the mean. In the rows of OVERALL, `mean` is the mean of the organs' means, and
         `sd` is over the cases' means over organs. None where too few cases count: none for the
-        mean, one for the others.
+        mean, one for `sd`, fewer than `bootstrap.FEWEST` for the interval.
     """
     rows = []
     for convention in CONVENTIONS:

@@ -17,7 +17,7 @@ from pydicom.sr.codedict import Code, codes
 from hsam.version import __version__
 from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_path
-from pipeline.imaging.colours import organ_colour, rgb
+from pipeline.imaging.colours import organ_colours, rgb
 from pipeline.imaging.dicom.series import Series
 
 MAKER, MODEL_NAME, DESCRIPTION = "H-SAM", "hsam predict", "H-SAM segmentation"
@@ -105,7 +105,7 @@ def _segmentation(
         pixel_array=_in_order(numbers[labels.transpose(2, 1, 0)], series, sources[0]),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            _segment(number, names[label - 1], organ_colour(label - 1))
+            _segment(number, names[label - 1], organ_colours(names)[label - 1])
             for number, label in enumerate(shown, 1)
         ],
         series_instance_uid=hd.UID(),

@@ -83,6 +83,28 @@ def test_what_is_written_and_printed(folders, tmp_path, capsys):
     assert f"{row['difference']:+.3f}" in printed and "Dice: near minus far" in printed
 
 
+def test_few_cases_are_shown_one_by_one_with_what_they_can_show(tmp_path, capsys):
+    folders = [write_run(tmp_path / str(n), measured(n, CASES[:3])) for n in (3, 1)]
+    compare.run(folders, tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    row = table.query("score == 'dice' and organ == 'liver'").iloc[0]
+    assert math.isnan(row["low"]) and math.isnan(row["high"])
+    first, other = (
+        pd.read_csv(folder / "cases.csv").query("organ == 'liver'")["dice"] for folder in folders
+    )
+    assert row["values"] == ", ".join(f"{value:+.3f}" for value in sorted(other - first))
+    assert row["p"] == row["p_smallest"] == 0.25
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "With 3 cases p can't be below 0.25" in printed
+    assert "so few can't show a difference at p <= 0.05" in printed
+
+
+@pytest.mark.parametrize("cases", range(1, 9))
+def test_the_smallest_p_is_that_of_differences_of_one_sign(cases):
+    differences = np.arange(1.0, cases + 1)
+    assert compare.smallest_p(cases) == pytest.approx(compare.signed_rank(differences))
+
+
 def test_the_same_scores_give_the_same_files(folders, tmp_path):
     for name in ("one", "two"):
         compare.run(folders, tmp_path / name)

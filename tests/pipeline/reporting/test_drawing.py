@@ -7,7 +7,6 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from pipeline.imaging.colours import organ_colour
 from pipeline.reporting import drawing
 
 NAN = float("nan")
@@ -81,8 +80,3 @@ def test_organs_have_their_colours_where_they_are():
     np.testing.assert_allclose(centres[0, 0], [0.5] * 3, atol=0.005)
     # the outline is the organ's own colour
     np.testing.assert_allclose(picture[2 * factor, 5 * factor], [1, 0, 0], atol=0.005)
-
-
-def test_organ_colours_differ_for_eight_organs():
-    assert len({organ_colour(index) for index in range(8)}) == 8
-    assert organ_colour(8) == organ_colour(0)

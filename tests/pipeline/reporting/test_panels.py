@@ -7,6 +7,7 @@ from matplotlib.patches import Rectangle
 from pipeline.reporting import panels
 from pipeline.reporting.panels import Row, draw, framed, panel, zoom_box
 
+ORGANS = ["liver", "aorta"]
 SPACING = (3.0, 0.8, 0.8)
 
 
@@ -52,9 +53,11 @@ def picture() -> np.ndarray:
 def test_a_box_is_cut_out_of_image_and_labels(picture):
     labels = mask((40, 30), 10, 5, 4, 4).astype(np.uint8)
     box = (slice(8, 16), slice(4, 12))
-    whole = panel(picture, labels, SPACING, 1)
-    part = panel(picture, labels, SPACING, 1, box=box)
-    np.testing.assert_array_equal(part.pixels, panel(picture[box], labels[box], SPACING, 1).pixels)
+    whole = panel(picture, labels, SPACING, ORGANS)
+    part = panel(picture, labels, SPACING, ORGANS, box=box)
+    np.testing.assert_array_equal(
+        part.pixels, panel(picture[box], labels[box], SPACING, ORGANS).pixels
+    )
     assert framed(whole, box, (40, 30)).frame == pytest.approx((4 / 30, 8 / 40, 8 / 30, 8 / 40))
 
 
@@ -72,7 +75,10 @@ def test_differences_are_marked_and_nothing_else(picture):
 
 
 def test_rows_titles_notes_frames_and_legend_are_drawn(picture):
-    items = [panel(picture, None, SPACING, 2), panel(picture, None, SPACING, 2, note="Dice 0.50")]
+    items = [
+        panel(picture, None, SPACING, ORGANS),
+        panel(picture, None, SPACING, ORGANS, note="Dice 0.50"),
+    ]
     items[0] = framed(items[0], (slice(0, 20), slice(0, 15)), (40, 30))
     figure = draw(
         [Row("a, slice 1", items), Row("b, slice 2", items)], ["x", "y"], ["liver", "aorta"]
@@ -88,5 +94,5 @@ def test_rows_titles_notes_frames_and_legend_are_drawn(picture):
 
 
 def test_pixels_keep_their_shape_in_mm(picture):
-    figure = draw([Row("a", [panel(picture, None, (3, 1.0, 0.5), 1)])], ["x"], ["liver"])
+    figure = draw([Row("a", [panel(picture, None, (3, 1.0, 0.5), ORGANS)])], ["x"], ["liver"])
     assert figure.axes[0].get_aspect() == 2.0

@@ -1,8 +1,9 @@
 import math
 
 import numpy as np
+import pytest
 
-from pipeline.scoring.bootstrap import mean_intervals
+from pipeline.scoring.bootstrap import FEWEST, mean_intervals
 
 
 def values(cases: int, seed: int = 0) -> np.ndarray:
@@ -45,6 +46,15 @@ def test_what_is_left_out_changes_nothing():
     np.testing.assert_allclose(high[2], high[0])
 
 
-def test_one_case_has_no_interval():
-    mean, low, high = mean_intervals(values(1))
+@pytest.mark.parametrize("cases", [1, 3, FEWEST - 1])
+def test_few_cases_have_no_interval(cases):
+    mean, low, high = mean_intervals(values(cases))
     assert np.isfinite(mean).all() and np.isnan(low).all() and np.isnan(high).all()
+    assert np.isfinite(mean_intervals(values(FEWEST))[1]).all()
+
+
+def test_an_organ_that_few_cases_have_is_alone_without_an_interval():
+    some = values(12)
+    some[3:, 1] = math.nan
+    _, low, _ = mean_intervals(some)
+    assert np.isnan(low[1]).all() and np.isfinite(low[[0, 2]]).all()

@@ -151,10 +151,22 @@ def test_pairs_that_conventions_count_otherwise(inputs, pairs, expected):
     assert {name: found[name] for name in expected} == expected
 
 
-def test_intervals_are_shown(written, results):
+def test_few_cases_are_shown_by_their_values(written, results):
+    """Two cases: an interval would be their minimum and maximum."""
     table = pd.read_parquet(results / "evaluate" / "organs.parquet")
-    row = table.query("convention == 'strict' and organ == 'liver' and score == 'dice'").iloc[0]
-    assert f"{row['low']:.3f} to {row['high']:.3f}" in words(written())
+    assert table["low"].isna().all() and table["high"].isna().all()
+    cases = pd.read_parquet(results / "evaluate" / "cases.parquet")
+    values = sorted(cases[cases["organ"] == "liver"]["dice"])
+    assert ", ".join(f"{value:.3f}" for value in values) in words(written())
+
+
+def test_intervals_of_many_cases_are_shown(inputs):
+    organs = inputs.organs.assign(cases=12, low=inputs.organs["mean"] - 0.01)
+    organs["high"] = organs["mean"] + 0.02
+    row = organs[organs["convention"] == inputs.scores["convention"]]
+    row = row.query("organ == 'liver' and score == 'dice'").iloc[0]
+    html = report.render(page(replace(inputs, organs=organs)) | {"pictures": []})
+    assert f"{row['low']:.3f} to {row['high']:.3f}" in words(html)
 
 
 def test_stages_and_the_review_list(written, results, inputs):
@@ -311,8 +323,11 @@ def test_what_is_left_out_is_a_dash(inputs):
     organs = inputs.organs.copy()
     organs.loc[organs["organ"] == organ, ["mean", "sd", "low", "high"]] = None
     organs.loc[organs["organ"] == organ, "cases"] = 0
-    content = page(replace(inputs, organs=organs))
+    cases = inputs.cases.copy()
+    cases.loc[cases["organ"] == organ, list(SCORES)] = None
+    content = page(replace(inputs, organs=organs, cases=cases))
     nothing = {"mean": None, "sd": None, "low": None, "high": None, "cases": 0}
+    nothing["values"] = []
     assert content["organs"][0]["dice"] == nothing
     assert "nan" not in words(report.render(content | {"pictures": []})).lower().split()
 
@@ -337,11 +352,26 @@ def test_damaged_files_are_named(written, results, tmp_path, name):
         written(results=tmp_path / "broken")
 
 
-def test_scores_of_another_model(written, results, tmp_path):
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_scores_of_another_model(written, results, tmp_path, name):
+    """Another training of the same architecture differs in its weights alone."""
     shutil.copytree(results, tmp_path / "mixed")
-    path = tmp_path / "mixed" / "train" / "model.json"
-    files.write_json(path, files.read_json(path) | {"hsam_version": "other"})
-    with pytest.raises(UserError, match="another model.json .* run the evaluate stage again"):
+    with (tmp_path / "mixed" / "train" / name).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(UserError, match=f"another {name} .* run the evaluate stage again"):
+        written(results=tmp_path / "mixed")
+
+
+@pytest.mark.parametrize(
+    "stage, name", [("split", "manifest"), ("search", "split"), ("train", "search")]
+)
+def test_stages_of_different_runs_are_refused(written, results, tmp_path, stage, name):
+    shutil.copytree(results, tmp_path / "mixed")
+    path = tmp_path / "mixed" / stage / "provenance.json"
+    record = files.read_json(path)
+    record["inputs"][name] = "0" * 64
+    files.write_json(path, record)
+    with pytest.raises(UserError, match=f"{stage}: was made from another {name} .0000"):
         written(results=tmp_path / "mixed")
 
 
