@@ -143,6 +143,7 @@ def worst_slices(run: ScoredRun, number: int) -> list[tuple[str, int, str, float
     A slice is there once, with its worst organ.
     """
     review = pd.read_parquet(run.folder / "review.parquet")
+    # in the order of the list: the largest differing area first
     review = review[review["disagreement"] > 0].drop_duplicates(["case", "slice"]).head(number)
     columns = ["case", "slice", "organ", "disagreement"]
     return list(review[columns].itertuples(index=False, name=None))

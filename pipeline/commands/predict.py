@@ -40,13 +40,13 @@ from pipeline.inference.identity import identify, sentence
 from pipeline.inference.probabilities import open_probabilities
 from pipeline.inference.trained import Ready
 from pipeline.inference.tta import averaged
-from pipeline.inference.volume import forward, model_stages, predict_batches
-from pipeline.scoring import disagreement
+from pipeline.inference.volume import STEPS, forward, model_stages, predict_batches
 from pipeline.scoring.disagreement import TWO_STAGES
+from pipeline.scoring.review import Pairs, review_rows, uncertain_pixels
 
 PROBABILITIES = "probabilities"  # folder below the output folder
 # columns of the review list after the slice's
-REVIEW = ("source_slice", "organ", "disagreement", "differing_mm2")
+REVIEW = ("source_slice", "first", "last", "organ", "expected_mm2", "disagreement")
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def predict_scan(
     for warning in warnings:
         say(f"warning: {source.name}: {warning}")
     out.mkdir(parents=True, exist_ok=True)
-    labels = _label(source.name, images, predictor, out, wanted)
+    labels, uncertain = _label(source.name, images, predictor, out, wanted)
     geometry, chosen = scan.volume.geometry, labels[wanted.stage]
     restored = restore_labels(chosen, geometry, predictor.axes)
     label_volumes.write_labels(target, restored, geometry, scan.like)
@@ -256,8 +256,7 @@ def predict_scan(
         write_overlay(path, images, chosen, predictor.names, images.pixel_spacing, predictor.axes)
     if wanted.dicom_seg and scan.series is not None:
         warnings += _write_seg(out, source, scan.series, restored, predictor.names)
-    if set(TWO_STAGES) <= labels.keys():
-        _write_review(out / f"{source.name}_review.csv", labels, images, predictor.names)
+    _write_review(out / f"{source.name}_review.csv", labels, uncertain, images, predictor.names)
     record = _record(source, scan, bounds, restored, predictor, wanted, warnings)
     write_json(out / f"{source.name}.json", record | {"run": str(run), "label_map": target.name})
     return restored
@@ -265,16 +264,18 @@ def predict_scan(
 
 def _label(
     name: str, images: ScanSlices, predictor: Predictor, out: Path, wanted: Wanted
-) -> dict[str, NDArray[np.uint8]]:
+) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float64] | None]:
     """Predict the wanted stage, and both stages for the review list if the model has two.
 
     Writes the wanted stage's probabilities meanwhile, if they are asked for.
 
     Returns:
-        Stage to labels (slices, rows, columns).
+        Stage to labels (slices, rows, columns); of a model of one stage, the pixels that its
+        probabilities leave open, (slices, organs).
     """
     reviewed = TWO_STAGES if set(TWO_STAGES) <= set(predictor.stages) else ()
     stages = tuple(dict.fromkeys((wanted.stage, *reviewed)))
+    uncertain = None if reviewed else np.zeros((images.shape[0], len(predictor.names)))
     labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
     predictions = predict_batches(
         predictor.ready.model,
@@ -284,7 +285,7 @@ def _label(
         device=predictor.device,
         forward=averaged if wanted.tta else forward,
         resizing=predictor.ready.resizing,
-        probabilities=wanted.stage if wanted.probabilities else None,
+        probabilities=wanted.stage if wanted.probabilities or uncertain is not None else None,
     )
     with ExitStack() as stack:
         bar = stack.enter_context(steps(name, -(-images.shape[0] // wanted.batch)))
@@ -300,10 +301,14 @@ def _label(
             )
         for batch in predictions:
             batch.put(labels)
+            if uncertain is not None and batch.probabilities is not None:
+                uncertain[batch.first : batch.first + len(batch)] = uncertain_pixels(
+                    batch.labels[wanted.stage], batch.probabilities, STEPS
+                )
             if probabilities is not None:
                 probabilities.add(batch)
             bar.advance(f"{batch.first + len(batch)} slices")
-    return labels
+    return labels, uncertain
 
 
 def _check_targets(sources: Sequence[Source], out: Path, wanted: Wanted) -> None:
@@ -356,23 +361,32 @@ def _write_seg(
 
 
 def _write_review(
-    path: Path, labels: dict[str, NDArray[np.uint8]], images: ScanSlices, names: Sequence[str]
+    path: Path,
+    labels: dict[str, NDArray[np.uint8]],
+    uncertain: NDArray[np.float64] | None,
+    images: ScanSlices,
+    names: Sequence[str],
 ) -> None:
-    """The slices and organs on which the two stages differ, worst first, as CSV."""
+    """The review list as CSV; `uncertain` as `_label` returns it."""
     _, row_mm, column_mm = images.pixel_spacing
-    found = disagreement.stage_disagreement(
-        labels["coarse"], labels["fine"], names, row_mm * column_mm
-    )
+    two = None
+    if uncertain is None:
+        two = Pairs.of(labels["coarse"], labels["fine"], len(names))
+    expected = row_mm * column_mm * (uncertain if two is None else two.differing)
     geometry = images.scan.volume.geometry
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     begins = BEGINS[images.axes[0]]
     # counted from the feet unless the name says otherwise
     writer.writerow(("slice" if begins == "feet" else f"slice_from_{begins}", *REVIEW))
-    for item in found:
-        place = source_slice(geometry, images.axes, item.slice)
+    for row in review_rows(path.name, expected, names, two):
+        place = source_slice(geometry, images.axes, row["slice"])
+        area, share = row["expected_mm2"], row["disagreement"]
         writer.writerow(
-            (item.slice, place, item.organ, f"{item.disagreement:.4f}", f"{item.differing_mm2:.1f}")
+            (
+                *(row["slice"], place, row["first"], row["last"], row["organ"], f"{area:.1f}"),
+                "" if share is None else f"{share:.4f}",
+            )
         )
     write_text(path, text.getvalue())
 

@@ -19,10 +19,10 @@ from pipeline.reporting.inputs import ReportInputs
 from pipeline.scoring.bootstrap import FEWEST
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.dice import none_if_nan
+from pipeline.scoring.review import FIRST
 from pipeline.scoring.scores import SCORES, Score, in_view
 from pipeline.scoring.tables import OVERALL, caution
 
-REVIEWED = 20  # rows of the review list that are shown
 # evaluate.stage in words
 LOGITS = {
     "mean": "the mean of both decoders",
@@ -65,6 +65,7 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
         },
         "conventions": _conventions(inputs),
         "stages": _stages(inputs),
+        "review": _review(inputs),
         "strip": _strip(inputs),
         "cases": _rows(inputs.cases),
         "training_note": _training_note(inputs),
@@ -238,24 +239,36 @@ def _stages(inputs: ReportInputs) -> dict[str, Any] | None:
         }
         for organ in [*inputs.manifest.class_names, OVERALL]
     ]
-    differing = inputs.review[inputs.review["disagreement"] > 0]
+    return {"names": names, "rows": rows}
+
+
+def _review(inputs: ReportInputs) -> dict[str, Any]:
+    """The review list's first rows, and how well it finds what is wrong."""
     return {
-        "names": names,
-        "rows": rows,
-        "review": _rows(differing.head(REVIEWED)),
+        "rows": _rows(inputs.review.head(FIRST)),
         "begins": BEGINS[inputs.manifest.axes[0]],
-        "note": _review_note(inputs.scores["review"], len(differing)),
+        "note": _review_note(inputs.scores["review"], "stages" in inputs.scores),
     }
 
 
-def _review_note(review: Mapping[str, Any], differing: int) -> str:
-    """How often the stages differ, and how that goes with the true Dice, in words."""
-    text = f"The stages differ on {_count(differing, 'pair')} of organ and slice."
+def _review_note(review: Mapping[str, Any], two_stages: bool) -> str:
+    """What the list is ordered by and how much of the true error it finds, in words."""
+    expected = (
+        "the area on which the two stages differ"
+        if two_stages
+        else "the area that the model's own probabilities leave open"
+    )
+    text = f"Ordered by the area that is expected to be wrong: {expected}."
+    if "found_in_first" in review:
+        text += (
+            f" The first {min(FIRST, review['rows'])} rows hold {review['found_in_first']:.1%} of "
+            f"the true error in {review['looked_at']:.1%} of the {review['pairs']:,} pairs of "
+            "organ and slice."
+        )
     if "spearman" in review:
         text += (
-            f" Over the {review['pairs']:,} pairs that have a true Dice, Spearman's rank "
-            f"correlation of disagreement and Dice is {review['spearman']:.2f}: the closer to -1, "
-            "the better the list finds what is wrong."
+            " Spearman's rank correlation of expected and true error area is "
+            f"{review['spearman']:.2f}: the closer to 1, the better the list finds what is wrong."
         )
     return text
 

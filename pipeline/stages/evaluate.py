@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from hsam.model import SegmentationModel
 from pipeline.core import files, run_folder, sources
@@ -26,11 +28,12 @@ from pipeline.imaging import volumes
 from pipeline.imaging.geometry import recorded_preparation, restore_labels
 from pipeline.inference import trained
 from pipeline.inference.trained import MODEL_FILES, Ready
-from pipeline.inference.volume import model_stages, predict_stages
-from pipeline.scoring import dice, disagreement, tables
+from pipeline.inference.volume import STEPS, model_stages, predict_batches
+from pipeline.scoring import dice, tables
 from pipeline.scoring.conventions import apply_convention
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.measures import Measures, measure_organs
+from pipeline.scoring.review import Pairs, in_order, quality, review_rows, uncertain_pixels
 from pipeline.scoring.tables import Measured
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, ManifestRow, read_manifest
@@ -43,10 +46,13 @@ STAGES = pa.schema([pa.field("stage", pa.string(), nullable=False), *tables.ORGA
 REVIEW = pa.schema(
     [
         pa.field("case", pa.string(), nullable=False),
-        pa.field("slice", pa.int64(), nullable=False),
         pa.field("organ", pa.string(), nullable=False),
-        pa.field("disagreement", pa.float64(), nullable=False),
-        pa.field("differing_mm2", pa.float64(), nullable=False),
+        pa.field("slice", pa.int64(), nullable=False),
+        pa.field("first", pa.int64(), nullable=False),
+        pa.field("last", pa.int64(), nullable=False),
+        pa.field("expected_mm2", pa.float64(), nullable=False),
+        pa.field("disagreement", pa.float64()),
+        pa.field("error_mm2", pa.float64(), nullable=False),
         pa.field("dice", pa.float64()),
     ]
 )
@@ -154,15 +160,8 @@ class Scoring:
         """
         row = self.manifest.case(case)
         images, truth = self._read(row)
-        labels = predict_stages(
-            network.model,
-            images,
-            stages,
-            batch_size=self.settings.batch_size,
-            device=device,
-            resizing=network.resizing,
-        )
         names = self.manifest.class_names
+        labels, uncertain = self._predict(network, images, stages, device)
         organs = {name: ((label,), (label,)) for label, name in enumerate(names, 1)}
         measured = {
             stage: measure_organs(truth, prediction, organs, row.spacing_mm)
@@ -175,12 +174,19 @@ class Scoring:
             volumes.write_label_nifti(folder / f"{stage}.nii.gz", source, row.geometry)
         stored = {stage: tables.to_json(by_organ) for stage, by_organ in measured.items()}
         files.write_json(folder / MEASURES, stored)
+        pixel = row.spacing_mm[1] * row.spacing_mm[2]
+        two = None
         if set(TWO_STAGES) <= set(stages):
-            pair = labels["coarse"], labels["fine"]
-            pixel = row.spacing_mm[1] * row.spacing_mm[2]
-            scored = labels[self.settings.stage]
-            rows = disagreement.rows_with_truth(case, pair, truth, scored, names, pixel)
-            files.write_json(folder / REVIEW_ROWS, rows)
+            two = Pairs.of(labels["coarse"], labels["fine"], len(names))
+        expected = pixel * (uncertain if two is None else two.differing)
+        scored = Pairs.of(truth, labels[self.settings.stage], len(names))
+        seen = (scored.sizes > 0) | (expected > 0)
+        stored_review = {
+            "rows": review_rows(case, expected, names, two, scored, pixel),
+            "expected_mm2": expected[seen].tolist(),
+            "error_mm2": (pixel * scored.differing)[seen].tolist(),
+        }
+        files.write_json(folder / REVIEW_ROWS, stored_review)
         os.rename(folder, self.finished / case)
         return measured[self.settings.stage]
 
@@ -189,10 +195,38 @@ class Scoring:
         stored = files.read_json(self.finished / case / MEASURES)
         return {stage: tables.from_json(organs) for stage, organs in stored.items()}
 
-    def review(self, case: str) -> list[dict[str, Any]]:
-        """Rows of the review list of a finished case; empty for a model of one stage."""
-        path = self.finished / case / REVIEW_ROWS
-        return files.read_json(path) if path.is_file() else []
+    def review(self, case: str) -> dict[str, Any]:
+        """Of a finished case: `rows` of the review list, and `expected_mm2` and `error_mm2` of
+        every pair of organ and slice."""
+        found: dict[str, Any] = files.read_json(self.finished / case / REVIEW_ROWS)
+        return found
+
+    def _predict(
+        self, network: Ready, images: Any, stages: Sequence[str], device: str
+    ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float64]]:
+        """Labels of each stage, and the pixels that a model of one stage leaves open.
+
+        Returns:
+            Stage to labels (slices, rows, columns); (slices, organs), zeros for two stages.
+        """
+        one = None if set(TWO_STAGES) <= set(stages) else self.settings.stage
+        labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
+        uncertain = np.zeros((images.shape[0], len(self.manifest.class_names)))
+        for batch in predict_batches(
+            network.model,
+            images,
+            stages,
+            batch_size=self.settings.batch_size,
+            device=device,
+            resizing=network.resizing,
+            probabilities=one,
+        ):
+            batch.put(labels)
+            if one is not None and batch.probabilities is not None:
+                uncertain[batch.first : batch.first + len(batch)] = uncertain_pixels(
+                    batch.labels[one], batch.probabilities, STEPS
+                )
+        return labels, uncertain
 
     def _read(self, row: ManifestRow) -> tuple[Any, Any]:
         path = self.shards / row.shard
@@ -280,13 +314,18 @@ def _write_outputs(out: Path, scoring: Scoring, cases: Sequence[str], split_hash
     }
     stage_rows = _stage_rows(measured, organs)
     tables.write_table(out, "stages", [row for rows in stage_rows.values() for row in rows], STAGES)
-    review = disagreement.worst_first(row for case in cases for row in scoring.review(case))
+    reviews = [scoring.review(case) for case in cases]
+    review = in_order(row for found in reviews for row in found["rows"])
     tables.write_table(out, "review", review, REVIEW)
+    areas = [
+        np.array([area for found in reviews for area in found[key]])
+        for key in ("expected_mm2", "error_mm2")
+    ]
+    metrics["review"] = quality(review, *areas)
     if stage_rows:
         metrics["stages"] = {
             stage: tables.overall(rows, settings.convention) for stage, rows in stage_rows.items()
         }
-        metrics["review"] = _correlation(review)
     files.write_json(out / "metrics.json", metrics)
     _copy_predictions(out, scoring, cases, list(stage_rows))
 
@@ -308,19 +347,6 @@ def _stage_rows(
         of_stage = {case: by_stage[stage] for case, by_stage in measured.items()}
         rows[stage] = [{"stage": stage} | row for row in tables.organ_rows(of_stage, organs)]
     return rows
-
-
-def _correlation(review: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Spearman's correlation of disagreement and true Dice over pairs of organ and slice.
-
-    Returns:
-        pairs: how many have a true Dice; spearman: the correlation, if it is defined.
-    """
-    rows = [row for row in review if row["dice"] is not None]
-    value = disagreement.rank_correlation(
-        [row["disagreement"] for row in rows], [row["dice"] for row in rows]
-    )
-    return {"pairs": len(rows)} | ({} if value is None else {"spearman": value})
 
 
 def _copy_predictions(

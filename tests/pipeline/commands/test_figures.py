@@ -3,6 +3,7 @@ from xml.etree import ElementTree
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.image import imread
 
@@ -109,8 +110,12 @@ def test_the_worst_disagreements_come_first_and_once(runs, prepared_phantoms):
     (run,) = read_runs(runs[:1])
     worst = figures_command.worst_slices(run, 5)
     assert len({(case, index) for case, index, *_ in worst}) == 5
-    values = [value for *_, value in worst]
-    assert values == sorted(values, reverse=True)
+    review = pd.read_parquet(run.folder / "review.parquet")
+    review = review.drop_duplicates(["case", "slice"])
+    assert [(case, index) for case, index, *_ in worst] == list(
+        zip(review["case"][:5], review["slice"][:5], strict=True)
+    )
+    assert review["expected_mm2"].is_monotonic_decreasing
 
 
 def test_runs_without_predictions_or_on_other_data(runs, prepared_phantoms, tmp_path):

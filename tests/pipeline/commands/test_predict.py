@@ -195,8 +195,9 @@ def test_what_is_written_beside_the_label_map(trained, phantom_params, tmp_path)
     liver_ml = record["voxels"]["liver"] * np.prod(labels.spacing) / 1000
     assert record["millilitres"]["liver"] == pytest.approx(liver_ml, abs=1e-3)
     review = list(csv.DictReader((tmp_path / f"{name}_review.csv").open()))
-    shares = [float(row["disagreement"]) for row in review]
-    assert shares == sorted(shares, reverse=True) and shares[0] > 0
+    areas = [float(row["expected_mm2"]) for row in review]
+    assert areas == sorted(areas, reverse=True) and areas[0] > 0
+    assert all(int(row["first"]) <= int(row["slice"]) <= int(row["last"]) for row in review)
 
 
 def test_probabilities_lie_on_the_same_grid_and_their_largest_is_the_label(trained, tmp_path):

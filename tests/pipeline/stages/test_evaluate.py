@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import stats
 
 import hsam
 from pipeline.commands import score
@@ -20,6 +19,7 @@ from pipeline.imaging.geometry import CANONICAL, to_slices
 from pipeline.scoring import dice
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.measures import measure
+from pipeline.scoring.review import MOST
 from pipeline.scoring.scores import SCORES
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split, write_split
@@ -277,23 +277,24 @@ def test_both_stages_are_scored_apart(finished, evaluated):
         assert one == (coarse / "predictions" / f"{case}.nii.gz").read_bytes()
 
 
-def test_the_review_list_is_what_the_label_maps_say(finished):
+def test_the_review_list_is_what_the_label_maps_say(finished, folders):
     out = finished / "out"
     review = pd.read_csv(out / "review.csv")
-    order = review.sort_values(["disagreement", "differing_mm2"], ascending=False, kind="stable")
-    assert order.index.equals(review.index)
-    for row in review.iloc[:: len(review) // 20].itertuples():
+    assert review["expected_mm2"].is_monotonic_decreasing and (review["expected_mm2"] > 0).all()
+    assert review["case"].value_counts().max() <= MOST
+    manifest = read_manifest(folders["prepared"] / "manifest.parquet")
+    for row in review.itertuples():
         label = ORGANS.index(row.organ) + 1
-        pair = [
-            canonical(out / "stages" / name / f"{row.case}.nii.gz") for name in ("coarse", "fine")
-        ]
-        a, b = (volume[row.slice] == label for volume in pair)
-        expected = 0 if not (a | b).any() else 1 - dice.dice(a, b)
-        assert row.disagreement == pytest.approx(expected)
-    known = review.dropna()
-    expected = stats.spearmanr(known["disagreement"], known["dice"]).statistic
+        coarse, fine, mean = (
+            canonical(out / place / f"{row.case}.nii.gz")[row.first : row.last + 1] == label
+            for place in ("stages/coarse", "stages/fine", "predictions")
+        )
+        _, height, width = manifest.case(row.case).spacing_mm
+        assert row.expected_mm2 == pytest.approx((coarse != fine).sum() * height * width)
+        assert row.disagreement == pytest.approx(1 - dice.dice(coarse, fine))
     found = files.read_json(out / "metrics.json")["review"]
-    assert found == {"pairs": len(known), "spearman": pytest.approx(expected)}
+    assert found["rows"] == len(review)
+    assert 0 < found["found_in_first"] <= 1 and 0 < found["looked_at"] <= 1
 
 
 def canonical(path: Path) -> np.ndarray:
@@ -306,8 +307,12 @@ def test_a_model_of_one_stage_has_no_stage_analysis(evaluated, folders, tmp_path
     save_model(tmp_path / "m", manifest, "samed")
     out = evaluated(model=tmp_path / "m")
     scores = files.read_json(out / "metrics.json")
-    assert "stages" not in scores and "review" not in scores
-    assert pd.read_csv(out / "review.csv").empty and pd.read_csv(out / "stages.csv").empty
+    assert "stages" not in scores and pd.read_csv(out / "stages.csv").empty
+    # the probabilities say where to look
+    review = pd.read_csv(out / "review.csv")
+    assert len(review) and review["disagreement"].isna().all()
+    assert review["expected_mm2"].is_monotonic_decreasing and review["expected_mm2"].iloc[-1] > 0
+    assert scores["review"]["found_in_first"] > 0
     assert (out / "stages").is_dir() and not list((out / "stages").iterdir())
 
 

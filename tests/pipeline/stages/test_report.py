@@ -175,13 +175,16 @@ def test_stages_and_the_review_list(written, results, inputs):
     means = [scores["stages"][stage]["mean_dice"] for stage in ("mean", "coarse", "fine")]
     assert "mean over organs " + " ".join(f"{value:.3f}" for value in means) in text
     worst = pd.read_csv(results / "evaluate" / "review.csv").iloc[0]
-    area = f"{worst['differing_mm2']:.0f}"
-    assert f"{worst['case']} {worst['slice']} {worst['organ']} 1.000 {area}" in text
-    if "spearman" in scores["review"]:
-        assert f"is {scores['review']['spearman']:.2f}" in text
-    one = {key: value for key, value in inputs.scores.items() if key not in ("stages", "review")}
+    slices = f"{worst['first']}"
+    if worst["last"] != worst["first"]:
+        slices += f"–{worst['last']}"
+    place = f"{worst['case']} {slices} {worst['slice']} {worst['organ']}"
+    assert f"{place} {worst['expected_mm2']:.0f} {worst['error_mm2']:.0f}" in text
+    assert f"hold {scores['review']['found_in_first']:.1%} of the true error" in text
+    one = {key: value for key, value in inputs.scores.items() if key != "stages"}
     html = report.render(page(replace(inputs, scores=one)) | {"pictures": []})
-    assert "<h2>Stages" not in html and "Where to look first" not in html
+    assert "<h2>Stages" not in html and "its own probabilities" not in html
+    assert "the model's own probabilities leave open" in words(html)
 
 
 def test_a_new_row_in_the_table_of_scores_is_shown(params, results, written, tmp_path, monkeypatch):
