@@ -369,10 +369,11 @@ def _write_review(
 ) -> None:
     """The review list as CSV; `uncertain` as `_label` returns it."""
     _, row_mm, column_mm = images.pixel_spacing
-    two = None
     if uncertain is None:
         two = Pairs.of(labels["coarse"], labels["fine"], len(names))
-    expected = row_mm * column_mm * (uncertain if two is None else two.differing)
+        expected = row_mm * column_mm * two.differing
+    else:
+        two, expected = None, row_mm * column_mm * uncertain
     geometry = images.scan.volume.geometry
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

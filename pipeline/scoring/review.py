@@ -17,7 +17,7 @@ MOST = 10  # rows a case
 FIRST = 20  # rows that are judged: about what a person looks through
 NEIGHBOUR = 0.5  # least expected area of a neighbouring slice in a row, share of the row's largest
 
-Areas = NDArray[np.float64]
+Areas = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
