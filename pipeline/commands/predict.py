@@ -21,6 +21,7 @@ from pipeline.core.console import console, say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_json, write_text
 from pipeline.core.params.blocks import Percentile, Window
+from pipeline.core.run_folder import MODEL_FILES
 from pipeline.imaging import intensity, label_volumes, scans
 from pipeline.imaging.dicom.series import Series
 from pipeline.imaging.geometry import (
@@ -117,7 +118,7 @@ class Predictor:
             axes, spacing_mm = preparation["axes"], preparation["spacing_mm"]
         except (KeyError, TypeError, ValueError):
             raise UserError(
-                f"{folder / trained.MODEL_FILES[0]}: expected class names, intensity rule and "
+                f"{folder / MODEL_FILES[0]}: expected class names, intensity rule and "
                 "preparation, found none; the run can't be applied to a scan. Train it again."
             ) from None
         ready = trained.load_for_inference(folder, checkpoint, device)

@@ -24,6 +24,7 @@ from pipeline.core.errors import UserError
 
 DONE, KEY, LOCK = "done.json", "key.json", ".lock"
 PROVENANCE = "provenance.json"
+MODEL_FILES = ("model.json", "model.safetensors")  # of a trained or imported model
 IMPORT = "import-checkpoint"  # the stage in the provenance of an imported model
 LIBRARIES = ("numpy", "torch", "segment-anything", "pyarrow", "nibabel", "SimpleITK", "optuna")
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files
-from pipeline.core.run_folder import IMPORT, read_provenance
-from pipeline.inference.trained import MODEL_FILES
+from pipeline.core.run_folder import IMPORT, MODEL_FILES, read_provenance
 
 METRICS = "metrics.json"  # of an evaluation
 

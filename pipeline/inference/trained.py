@@ -11,12 +11,11 @@ from hsam.inference import for_inference
 from hsam.model import SegmentationModel
 from hsam.weights import storage
 from pipeline.core.errors import UserError
-from pipeline.core.run_folder import read_provenance
+from pipeline.core.run_folder import MODEL_FILES, read_provenance
 from pipeline.imaging.geometry import recorded_preparation
 from pipeline.inference.precision import Precision, inference_precision, set_tf32
 from pipeline.inference.resizing import Resizing, resizing
 
-MODEL_FILES = ("model.json", "model.safetensors")
 # where a model may lie below the folder that a user names: a run folder, or that of all results
 PLACES = (".", "out", "train")
 

@@ -10,7 +10,6 @@ import pandas as pd
 from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import read_yaml
-from pipeline.inference.trained import MODEL_FILES
 from pipeline.scoring.scores import SCORES
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split
@@ -67,7 +66,7 @@ class ReportFolders:
             "manifest": self.prepare / "manifest.parquet",
             "split": self.split / "split.parquet",
             "history": self.train / "history.csv",
-            **{name: self.train / name for name in MODEL_FILES},
+            **{name: self.train / name for name in run_folder.MODEL_FILES},
             "metrics": self.evaluate / "metrics.json",
             "cases": self.evaluate / "cases.parquet",
             "organs": self.evaluate / "organs.parquet",
@@ -205,7 +204,7 @@ def _check(folders: ReportFolders, inputs: ReportInputs) -> None:
         ("evaluate", "manifest", hashes["manifest"]),
         ("evaluate", "split", inputs.split.hash),
         # two trainings of one architecture differ in their weights alone
-        *(("evaluate", name, hashes[name]) for name in MODEL_FILES),
+        *(("evaluate", name, hashes[name]) for name in run_folder.MODEL_FILES),
         ("split", "manifest", hashes["manifest"]),
         ("search", "split", inputs.split.hash),
         ("train", "search", hashes.get("best")),

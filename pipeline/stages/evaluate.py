@@ -27,7 +27,7 @@ from pipeline.core.params.blocks import Evaluate, Params, stage_params
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import recorded_preparation, restore_labels
 from pipeline.inference import trained
-from pipeline.inference.trained import MODEL_FILES, Ready
+from pipeline.inference.trained import Ready
 from pipeline.inference.volume import STEPS, model_stages, predict_batches
 from pipeline.scoring import dice, tables
 from pipeline.scoring.conventions import apply_convention
@@ -95,7 +95,7 @@ def run(
     inputs = {
         "manifest": files.sha256(prepared / "manifest.parquet"),
         "split": roles.hash,
-        **{name: files.sha256(model / name) for name in MODEL_FILES},
+        **{name: files.sha256(model / name) for name in run_folder.MODEL_FILES},
     }
     key = stage_params(params, "evaluate")
     record = trained.read_record(model)

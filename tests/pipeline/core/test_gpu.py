@@ -33,6 +33,13 @@ time.sleep(60)
 """
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch) -> None:
+    """What a lease sets is undone after each test, where nothing was set before too."""
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.setenv(name, "")
+
+
 def start(code: str, folder, devices: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", code, str(folder)],
