@@ -1,13 +1,16 @@
 """Signals that ask a training to stop: it finishes its step, keeps its state and ends."""
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 ASKING = (signal.SIGTERM, signal.SIGINT)
 GRACE = 5.0  # seconds that a wait may still last after the signal
+LOOK_SECONDS = 0.2  # between two looks, during a wait, at whether it may go on
 
 
 class WaitEnded(Exception):
@@ -22,15 +25,16 @@ class Stop:
     """
 
     signal: int | None = None
-    _waiting = False
+    # time.monotonic() of the signal, and of the beginning of the wait
+    _asked_at = math.inf
+    _waiting_since = 0.0
 
     def ask(self, number: int, frame: object = None) -> None:
         """A signal handler; a second Ctrl-C doesn't wait for the step."""
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
-        if self._waiting:
-            _alarm(GRACE)
+        self._asked_at = time.monotonic()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -42,14 +46,18 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._waiting = True
-        if self.signal is not None:
-            _alarm(GRACE)
+        self._waiting_since = time.monotonic()
+        # again and again: one alarm can be lost, in another thread or in a finalizer
+        _alarm(LOOK_SECONDS)
         try:
             yield
         finally:
-            self._waiting = False
             _alarm(0)
+
+    def look(self, number: int, frame: object = None) -> None:
+        """The handler of SIGALRM: ends a wait that lasts GRACE seconds since it was to stop."""
+        if time.monotonic() - max(self._asked_at, self._waiting_since) >= GRACE:
+            raise WaitEnded
 
 
 @contextmanager
@@ -61,7 +69,7 @@ def listening() -> Iterator[Stop]:
         return
     handlers: dict[signal.Signals, Callable[[int, Any], None]] = dict.fromkeys(ASKING, stop.ask)
     if hasattr(signal, "SIGALRM"):
-        handlers[signal.SIGALRM] = _end_wait
+        handlers[signal.SIGALRM] = stop.look
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield stop
@@ -71,10 +79,6 @@ def listening() -> Iterator[Stop]:
 
 
 def _alarm(seconds: float) -> None:
-    """Send this process SIGALRM after some seconds; 0: don't."""
+    """Send this process SIGALRM every so many seconds; 0: never again."""
     if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def _end_wait(number: int, frame: object) -> None:
-    raise WaitEnded
+        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
