@@ -42,7 +42,6 @@ HANDING = """
 import multiprocessing, os, sys, time
 from pathlib import Path
 from pipeline.core import locks
-from tests.pipeline.kills import killed_parents, running
 
 class Handed:
     def __reduce__(self):
