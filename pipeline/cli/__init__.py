@@ -7,7 +7,7 @@ import signal
 import sys
 
 from pipeline.cli.app import app
-from pipeline.core import files
+from pipeline.core import writable
 from pipeline.core.cpus import set_thread_defaults
 from pipeline.core.errors import Stopped, UserError
 
@@ -24,7 +24,7 @@ def main() -> None:
             print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"error: {files.system_problem(error)}", file=sys.stderr)
+        print(f"error: {writable.system_problem(error)}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
         name = signal.Signals(stopped.signal).name

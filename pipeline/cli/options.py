@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from pipeline.core import files
+from pipeline.core import writable
 from pipeline.core.registry import CONVENTIONS
 from pipeline.scoring.scores import SCORES
 
@@ -26,13 +26,13 @@ def output_file(help: str) -> Any:
 
 def _writable_folder(path: Path | None) -> Path | None:
     if path is not None:
-        files.check_folder(path)
+        writable.check_folder(path)
     return path
 
 
 def _writable_file(path: Path | None) -> Path | None:
     if path is not None:
-        files.check_file(path)
+        writable.check_file(path)
     return path
 
 

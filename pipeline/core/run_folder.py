@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline.core import files, locks, sources
 from pipeline.core.errors import UserError
+from pipeline.core.writable import naming_unwritable
 
 DONE, KEY, LOCK = "done.json", "key.json", ".lock"
 PROVENANCE = "provenance.json"
@@ -73,14 +74,14 @@ class RunFolder:
             Names of parameters and inputs; None where the folder holds this run, or none at all.
         """
         found = read_provenance(target)
-        mine = json.loads(json.dumps(self.key))
+        mine = _as_json(self.key)
         if not found or all(found.get(name) == value for name, value in mine.items()):
             return None
         return _differences(found, mine)
 
     def publish(self, target: Path) -> None:
         """Put a copy of the outputs at `target` in one rename; what stood there goes away."""
-        with files.naming_unwritable(target):
+        with naming_unwritable(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-new-", dir=target.parent))
             try:
@@ -124,14 +125,14 @@ def open_run(
     }
     key = record if named_by is None else record | {"params": dict(named_by)}
     path = Path(runs) / f"{data_set}-{stage}-{files.digest(key)[:12]}"
-    with files.naming_unwritable(path):
+    with naming_unwritable(path):
         release = _locked(path)
     if release is None:
         raise UserError(f"{path}: another process is working here; wait for it or stop it first.")
     try:
         _claim(path, key)
         try:
-            with files.naming_unwritable(path):
+            with naming_unwritable(path):
                 yield RunFolder(path, record)
         except UserError:
             _forget_if_untouched(path)

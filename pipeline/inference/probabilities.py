@@ -13,7 +13,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.files import atomic_path, naming_unwritable
+from pipeline.core.files import atomic_path
+from pipeline.core.writable import naming_unwritable
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import Geometry, restore_labels
 from pipeline.inference.volume import STEPS, Batch

@@ -19,6 +19,7 @@ from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
 from pipeline.core.params.blocks import Params, Train, stage_params
 from pipeline.core.params.load import overlay, read_yaml, validate
+from pipeline.core.writable import naming_unwritable
 from pipeline.training.build import build_model, sam_file
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import launch, make_fabric
@@ -113,7 +114,7 @@ def _train(
 ) -> None:
     """Train on one of fabric's devices; the first one writes the models and tables."""
     model = build_model(settings, len(data.class_names), seed)
-    with files.naming_unwritable(folder):
+    with naming_unwritable(folder):
         progress = fit(
             fabric,
             model,

@@ -12,6 +12,7 @@ import torch
 
 from pipeline.core import files
 from pipeline.core.console import say
+from pipeline.core.writable import naming_unwritable
 
 KEPT = 2  # checkpoints
 PART = "checkpoint.part"  # a checkpoint while it is written
@@ -42,7 +43,7 @@ class Checkpoints:
         """
         temporary = self.folder / PART
         try:
-            with files.naming_unwritable(self.folder, temporary), open(temporary, "wb") as file:
+            with naming_unwritable(self.folder, temporary), open(temporary, "wb") as file:
                 torch.save(state, file)
         except BaseException:
             temporary.unlink(missing_ok=True)

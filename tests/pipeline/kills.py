@@ -79,3 +79,28 @@ def killed_parents(
             assert time.monotonic() < deadline, f"left after {PATIENCE} s: {alive}"
             time.sleep(0.01)
     return found
+
+
+def kill_after(process: subprocess.Popen, seconds: float) -> list[str]:
+    """Kill a process after a while, if it is still there.
+
+    Returns:
+        The command lines of children, at whatever depth, that outlived it; they are killed then.
+    """
+    try:
+        process.wait(seconds)
+        return []
+    except subprocess.TimeoutExpired:
+        pass
+    family = children(process)
+    process.kill()
+    process.wait()
+    _, left = psutil.wait_procs(family, timeout=PATIENCE)
+    survivors = []
+    for child in filter(running, left):
+        try:
+            survivors.append(" ".join(child.cmdline())[:200])
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
+    return survivors

@@ -15,6 +15,7 @@ import torch
 from hsam.version import __version__
 from pipeline.core.console import say
 from pipeline.core.files import write_text
+from tests.pipeline import trainings
 from tests.pipeline.conftest import ROOT
 from tests.soak import crowds, damage, engines, grids, kills, narrow
 from tests.soak.outcome import Outcome
@@ -40,6 +41,15 @@ def killed_stages(folder: Path, share: float) -> Iterator[Outcome]:
     yield from kills.kill_stages(folder / "stages", _part(100, share))
     for engine in engines.ENGINES:
         yield engines.kill_engine(folder / engine, engine, _part(6, share))
+
+
+def killed_two_devices(folder: Path, share: float) -> Iterator[Outcome]:
+    """SIGKILL of the parent of a training by two processes."""
+    changes = TINY | {"train": trainings.TINY | trainings.TWO_DEVICES, "search": {"trials": 0}}
+    space = Workspace(folder, changes)
+    for stage in STAGES[:3]:
+        space.finish(stage)
+    yield kills.kill_parents(space, _part(20, share))
 
 
 def crowded(folder: Path, share: float) -> Iterator[Outcome]:
@@ -70,6 +80,7 @@ KINDS: dict[str, Callable[[Path, float], Iterator[Outcome]]] = {
     "crowds": crowded,
     "narrow": narrowed,
     "kills": killed_stages,
+    "parents": killed_two_devices,
 }
 
 

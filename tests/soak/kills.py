@@ -4,8 +4,9 @@ import random
 import time
 from pathlib import Path
 
+from tests.pipeline.kills import kill_after, killed_parents
+from tests.pipeline.trainings import LONGEST, command, train_lock
 from tests.soak.outcome import Outcome
-from tests.soak.processes import kill_after
 from tests.soak.stages import STAGES, Workspace
 
 IN_A_ROW = 3  # kills before a run is let to its end
@@ -74,3 +75,22 @@ def kill_stages(folder: Path, kills: int, stages: tuple[str, ...] = STAGES) -> l
         else:
             space.finish(stage)
     return outcomes
+
+
+def kill_parents(space: Workspace, kills: int) -> Outcome:
+    """Kill the parent of a training by two processes; neither may go on, nor the lock be free.
+
+    Args:
+        space: where the stages before training have run, its parameters asking for two devices.
+        kills: how often.
+    """
+    failures, found = [], 0
+    runs = space.folder / "runs"
+    program = command(space.folder / "results", runs)
+    for seed in range(kills):
+        try:
+            found += killed_parents(program, lambda: train_lock(runs), LONGEST, 1, seed)
+        except AssertionError as error:
+            failures.append(f"seed {seed}: {error}")
+    what = "SIGKILL of the parent of a training by two processes, none left"
+    return Outcome(what, kills, tuple(failures), f"{found} processes had been started")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.soak import crowds, damage, grids, kills
+from tests.soak import crowds, damage, grids, kills, narrow
 from tests.soak.stages import STAGES, TINY, WITH_WORKERS, Workspace
 
 
@@ -34,3 +34,9 @@ def test_killed_stages_end_with_the_same_bytes(space, stage):
 
 def test_processes_at_the_same_cases_lose_nothing(space):
     assert not crowds.prepare_together(space, 1, processes=2).failures
+
+
+@pytest.mark.skipif(not narrow.possible(), reason="no file system can be mounted here")
+def test_a_full_disk_and_a_small_dev_shm_are_said(space):
+    assert not narrow.fill_disks(space, ("prepare", "evaluate"), (40,)).failures
+    assert not narrow.train_without_shared_memory(space, (64,)).failures

@@ -114,26 +114,23 @@ def test_a_description_from_an_editor_on_windows(tmp_path, encoding):
     assert list(datasets.get(dataset).find(dataset)) == ["a", "b_02"]
 
 
-def test_images_without_the_number_of_their_channel(tmp_path):
+@pytest.mark.parametrize(
+    ("folder", "is_named", "renamed", "expected"),
+    [
+        ("imagesTr", "{}_0000.nii", "{}.nii", "2 images lack the number of their channel"),
+        ("labelsTr", "{}.nii", "{}_0000.nii", "2 labels have the number of a channel"),
+    ],
+)
+def test_numbers_of_channels_in_the_wrong_place(tmp_path, folder, is_named, renamed, expected):
     dataset = write(tmp_path, DESCRIPTION)
     for case in ("a", "b_02"):
-        (tmp_path / "imagesTr" / f"{case}_0000.nii").rename(tmp_path / "imagesTr" / f"{case}.nii")
+        path = tmp_path / folder / is_named.format(case)
+        path.rename(path.with_name(renamed.format(case)))
     with pytest.raises(UserError) as caught:
         datasets.get(dataset).find(dataset)
     (problem,) = caught.value.problems
-    assert "2 images lack the number of their channel (a.nii, b_02.nii)" in problem
-    assert "rename a.nii to a_0000.nii" in problem
-
-
-def test_labels_with_the_number_of_a_channel(tmp_path):
-    dataset = write(tmp_path, DESCRIPTION)
-    for case in ("a", "b_02"):
-        (tmp_path / "labelsTr" / f"{case}.nii").rename(tmp_path / "labelsTr" / f"{case}_0000.nii")
-    with pytest.raises(UserError) as caught:
-        datasets.get(dataset).find(dataset)
-    (problem,) = caught.value.problems
-    assert "2 labels have the number of a channel (a_0000.nii, b_02_0000.nii)" in problem
-    assert "rename a_0000.nii to a.nii" in problem
+    assert f"{expected} ({renamed.format('a')}, {renamed.format('b_02')})" in problem
+    assert f"rename {renamed.format('a')} to {is_named.format('a')}" in problem
 
 
 def test_a_case_id_that_is_too_long_for_the_names_of_files(tmp_path):

@@ -4,50 +4,28 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from pipeline.core.files import write_text
-from pipeline.core.params.render import render
-from tests.pipeline.conftest import ROOT, make_params, split_and_search
+from tests.pipeline.conftest import ROOT, make_params
+from tests.pipeline.trainings import TINY, command, results_to_train
 
-TINY = {
-    "image_size": 32,
-    "epochs": 4,
-    "batch_size": 6,
-    "micro_batch": 4,
-    "ema_decay": 0.9,
-    "validate_every": 2,
-    "keep": "best",
-    "checkpoint_minutes": 0.0,
-    "workers": 1,
-    "cache_mib": 0,
-}
-COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()", "train", "--gpus", "0"]
 WEIGHTS = Path("train", "model.safetensors")
 
 
 @pytest.fixture(scope="module")
 def results(prepared_phantoms, phantom_params, tmp_path_factory) -> Path:
-    """A results folder up to the stage search, with params.yaml beside it."""
-    folder = tmp_path_factory.mktemp("interrupted") / "results"
     dataset = phantom_params.dataset.model_dump()
     params = make_params(dataset=dataset, train=TINY, search={"trials": 0})
-    write_text(folder.parent / "params.yaml", render(params))
-    folder.mkdir()
-    (folder / "prepare").symlink_to(prepared_phantoms)
-    split_and_search(params, prepared_phantoms, folder)
-    return folder
+    return results_to_train(tmp_path_factory.mktemp("interrupted"), params, prepared_phantoms)
 
 
 def start(results: Path, runs: Path) -> subprocess.Popen:
-    options = ["--params", results.parent / "params.yaml", "--results", results, "--runs", runs]
     return subprocess.Popen(
-        [*COMMAND, *map(str, options)],
+        command(results, runs),
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
