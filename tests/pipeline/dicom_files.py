@@ -44,11 +44,7 @@ def write_series(
         tags: DICOM keywords to set, in each file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shared = {
-        "SeriesInstanceUID": generate_uid(),
-        "StudyInstanceUID": generate_uid(),
-        "FrameOfReferenceUID": generate_uid(),
-    } | tags
+    shared = new_uids() | tags
     paths = []
     for index, pixels in enumerate(array):
         if index in skip:
@@ -64,12 +60,21 @@ def write_series(
     return paths
 
 
+def new_uids() -> dict[str, object]:
+    """Of one series, study and frame of reference."""
+    keywords = "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"
+    return {keyword: generate_uid() for keyword in keywords}
+
+
 def image(
     path: Path, pixels: np.ndarray, axes: Sequence[float], spacing: tuple[float, float], tags: dict
 ) -> FileDataset:
     """One CT image, its stored values 1024 above HU."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    # the same for the same file of the same series
+    series = str(tags.get("SeriesInstanceUID"))
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[series, path.name])
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset(path, {}, file_meta=meta, preamble=bytes(128))
     values = {
@@ -116,6 +121,7 @@ def write_enhanced(
     spacing: tuple[float, float] = (0.8, 0.7),
     step: Sequence[float] = (0, 0, 3.0),
     origin: Sequence[float] = (-10.0, -20.0, 30.0),
+    **tags: object,
 ) -> Path:
     """Write an Enhanced CT image: one file, a frame a slice.
 
@@ -124,13 +130,12 @@ def write_enhanced(
         array: (slices, rows, columns) int16 HU; rounded down to a frame's slope.
         order: the slice that each frame shows; none: as they are.
         slopes: RescaleSlope of each frame.
-        spacing, step, origin: as for `write_series`.
+        spacing, step, origin, tags: as for `write_series`.
     """
     order = range(len(array)) if order is None else order
     slopes = [1.0] * len(order) if slopes is None else slopes
     path.parent.mkdir(parents=True, exist_ok=True)
-    tags = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
-    dataset = image(path, array[0], AXIAL, spacing, tags | {"FrameOfReferenceUID": generate_uid()})
+    dataset = image(path, array[0], AXIAL, spacing, new_uids() | tags)
     for keyword in ("ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"):
         delattr(dataset, keyword)
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage

@@ -28,6 +28,8 @@ from tests.soak.outcome import Outcome
 
 ARRAY = (np.arange(6 * 7 * 5).reshape(6, 7, 5) % 200 - 100).astype(np.int16)
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
+# none at random, so that a seed gives the same bytes again
+UIDS = dict.fromkeys(("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"), "1.2.3")
 HEADER = 600  # bytes of a file that damage goes to; the rest are mostly voxels
 
 
@@ -70,18 +72,18 @@ def _hdf5(path: Path) -> Path:
 
 
 def _dicom(folder: Path) -> Path:
-    return write_series(folder, ARRAY)[2]
+    return write_series(folder, ARRAY, **UIDS)[2]
 
 
 def _frames(folder: Path) -> Path:
-    return write_enhanced(folder / "ct.dcm", ARRAY)
+    return write_enhanced(folder / "ct.dcm", ARRAY, **UIDS)
 
 
 def _packed(folder: Path) -> Path:
     path = _dicom(folder)
     image = pydicom.dcmread(path)
     # GDCM refuses whole images in RLE that are as small as these
-    image.compress(pydicom.uid.JPEGLSLossless)
+    image.compress(pydicom.uid.JPEGLSLossless, generate_instance_uid=False)
     image.save_as(path)
     return path
 

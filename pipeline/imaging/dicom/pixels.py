@@ -27,6 +27,8 @@ from pipeline.core.errors import UserError
 
 # tags that describe how pixels are stored
 FORM = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+# markers of a frame header: those of JPEG without DHT, JPG and DAC, and that of JPEG-LS
+FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 # modalities whose values are measurements, however they are to be displayed
 MEASURED = ("CT", "PT", "NM")
 
@@ -132,12 +134,37 @@ def _decode(file: Dataset, frame: int) -> NDArray[Any]:
 
 
 def _packed(file: Dataset, frame: int) -> bytes:
-    """Compressed bytes of a frame."""
+    """Compressed bytes of a frame.
+
+    Raises:
+        ValueError: they say another size than the header, over which GDCM can crash.
+    """
     offsets = None
     if "ExtendedOffsetTable" in file:
         offsets = (file.ExtendedOffsetTable, file.ExtendedOffsetTableLengths)
     number = int(file.get("NumberOfFrames") or 1)
-    return get_frame(file.PixelData, frame, extended_offsets=offsets, number_of_frames=number)
+    packed = get_frame(file.PixelData, frame, extended_offsets=offsets, number_of_frames=number)
+    size = _jpeg_size(packed)
+    if size not in (None, (file.Rows, file.Columns)):
+        raise ValueError(f"expected {file.Rows} x {file.Columns} pixels, found {size}")
+    return packed
+
+
+def _jpeg_size(packed: bytes) -> tuple[int, int] | None:
+    """Rows and columns by the frame header of JPEG or JPEG-LS; None where it is neither.
+
+    Source: ITU-T T.81, B.1.1.3 (markers) and B.2.2 (frame header); T.87, C.1.1 (that of JPEG-LS).
+    """
+    if not packed.startswith(b"\xff\xd8"):
+        return None
+    place = 2
+    while place + 9 <= len(packed) and packed[place] == 0xFF:
+        marker, length = packed[place + 1], int.from_bytes(packed[place + 2 : place + 4])
+        if marker in FRAME_HEADERS:
+            rows, columns = packed[place + 5 : place + 7], packed[place + 7 : place + 9]
+            return int.from_bytes(rows), int.from_bytes(columns)
+        place += 2 + length
+    raise ValueError("found no frame header")
 
 
 def _plain(file: Dataset, frame: int) -> bytes:

@@ -89,8 +89,9 @@ def _check_headers(series: Series) -> None:
 def _problem(image: Image) -> str:
     """One sentence on why an image is no slice of a volume; empty if it is one."""
     header = image.header
-    frames, samples = header.get("NumberOfFrames"), header.get("SamplesPerPixel", 1)
-    if frames is not None and int(frames) > 1:
+    # tags may be there and empty
+    frames, samples = header.get("NumberOfFrames") or 1, header.get("SamplesPerPixel") or 1
+    if int(frames) > 1:
         return (
             f"{image.path}: expected frames that say where they lie, found {frames} without "
             "functional groups: a film or screenshots? Convert the series to NIfTI."
@@ -119,16 +120,26 @@ def _problem(image: Image) -> str:
 
 def _without_scale(series: Series) -> list[str]:
     """A sentence where some images say how their values are to be scaled and others don't."""
-    tags = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
+    slope, intercept, table = "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"
+    without_table = [image for image in series.images if not _is_given(image, table)]
+    tabled = len(without_table) < len(series.images)
     lacking = [
-        image.name for image in series.images if all(image.header.get(tag) is None for tag in tags)
+        image.name
+        for image in without_table
+        for tag in (slope, intercept)
+        if not _is_given(image, tag) and (tabled or any(_is_given(i, tag) for i in without_table))
     ]
-    if len(lacking) in (0, len(series.images)):
+    if not lacking:
         return []
     return [
         f"{series.folder}: expected a rescale slope and intercept in every image, found none in "
-        f"{some(lacking)}; get the series again."
+        f"{some(list(dict.fromkeys(lacking)))}; get the series again."
     ]
+
+
+def _is_given(image: Image, tag: str) -> bool:
+    """Whether a tag is there and not empty."""
+    return image.header.get(tag) not in (None, "")
 
 
 def _is_tiled(image: Image) -> bool:
@@ -230,7 +241,7 @@ def _number(image: Image) -> int | None:
     """Which image of its series, or frame of its stack, an image is; from 1."""
     keyword = "InstanceNumber" if image.frame is None else "InStackPositionNumber"
     number = image.header.get(keyword)
-    return None if number is None else int(number)
+    return None if number in (None, "") else int(number)  # empty where an anonymiser took it away
 
 
 def _largest(images: Sequence[Image], keyword: str) -> int:

@@ -219,3 +219,17 @@ def test_bytes_as_values(tmp_path, kind, syntax):
         image["PixelData"].VR = kind
         image.save_as(path, enforce_file_format=True)
     assert np.array_equal(read(tmp_path)[0], bytes_.astype(int) - 1024)
+
+
+@pytest.mark.parametrize("columns", [0, 9, 65535])
+def test_a_compressed_image_of_another_size_than_its_header_says_is_refused(tmp_path, columns):
+    path = write_series(tmp_path, HU)[1]
+    image = pydicom.dcmread(path)
+    image.compress(pydicom.uid.JPEGLSLossless)
+    there = b"\xff\xf7\x00\x0b\x10" + image.Rows.to_bytes(2)
+    size = there + image.Columns.to_bytes(2)
+    assert image.PixelData.count(size) == 1
+    image.PixelData = image.PixelData.replace(size, there + columns.to_bytes(2))
+    image.save_as(path)
+    with pytest.raises(UserError, match="its voxels can't be read, they are damaged"):
+        read(tmp_path)

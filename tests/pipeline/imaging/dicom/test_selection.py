@@ -169,3 +169,26 @@ def test_geometry_that_is_none_is_refused(tmp_path, tags, message):
     write_series(tmp_path, HU, **tags)
     with pytest.raises(UserError, match=message):
         read(tmp_path)
+
+
+def emptied(path, tag: str) -> None:
+    """Leave a tag without a value, as anonymisers do."""
+    dataset = pydicom.dcmread(path)
+    setattr(dataset, tag, None)
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize("tag", ["InstanceNumber", "SamplesPerPixel", "NumberOfFrames"])
+@pytest.mark.parametrize("files", [slice(2, 3), slice(None)], ids=["one", "all"])
+def test_tags_that_are_there_and_empty_are_as_good_as_absent(tmp_path, tag, files):
+    for path in write_series(tmp_path, HU)[files]:
+        emptied(path, tag)
+    assert np.array_equal(read(tmp_path)[0], HU)
+
+
+@pytest.mark.parametrize("tag", ["RescaleSlope", "RescaleIntercept"])
+def test_a_scale_that_one_image_lacks_is_refused(tmp_path, tag):
+    paths = write_series(tmp_path, HU)
+    emptied(paths[2], tag)
+    with pytest.raises(UserError, match=f"slope and intercept .*none in {paths[2].name}"):
+        read(tmp_path)
