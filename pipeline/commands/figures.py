@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -38,6 +37,7 @@ from pipeline.scoring import dice
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.runs import ScoredRun, read_runs
 from pipeline.scoring.scores import in_view
+from pipeline.scoring.tables import read_table
 from pipeline.shards.case import Slice
 
 Chosen = Sequence[tuple[str, int]]
@@ -142,7 +142,7 @@ def worst_slices(run: ScoredRun, number: int) -> list[tuple[str, int, str, float
 
     A slice is there once, with its worst organ.
     """
-    review = pd.read_parquet(run.folder / "review.parquet")
+    review = read_table(run.folder / "review.parquet")
     # in the order of the list: the largest differing area first
     review = review[review["disagreement"] > 0].drop_duplicates(["case", "slice"]).head(number)
     columns = ["case", "slice", "organ", "disagreement"]

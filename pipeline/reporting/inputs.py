@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
@@ -180,7 +181,7 @@ def _read(reader: Callable[[Path], Any], path: Path) -> Any:
     """What `reader` makes of a file; a file that it can't read is named as damaged."""
     try:
         return reader(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{path}: damaged ({reason}); run the {path.parent.name} stage again."

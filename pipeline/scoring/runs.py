@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.scoring.scores import SCORES
+from pipeline.scoring.tables import read_table
 
 CASES, METRICS = "cases.parquet", "metrics.json"
 # where a run keeps its scores: the folder itself, a folder of results, a run folder, a repository
@@ -106,7 +107,7 @@ def _read(folder: Path, name: str) -> ScoredRun:
             f"{folder}: no {CASES} there; give a folder that hsam evaluate or hsam score wrote."
         )
     try:
-        cases, metrics = pd.read_parquet(scores / CASES), files.read_json(scores / METRICS)
+        cases, metrics = read_table(scores / CASES), files.read_json(scores / METRICS)
     except (OSError, ValueError) as error:
         raise UserError(f"{scores}: damaged ({' '.join(str(error).split())}).") from None
     needed = {"case", "organ", "truth_voxels", *SCORES}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.core import files
+from pipeline.core.errors import UserError
 from pipeline.scoring import dice
 from pipeline.scoring.bootstrap import mean_intervals, nanmean
 from pipeline.scoring.conventions import (
@@ -234,6 +236,19 @@ def write_table(
         pq.write_table(table, temporary)
     text = table.to_pandas().to_csv(index=False, lineterminator="\n")
     files.write_text(folder / f"{name}.csv", text)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The table of a parquet file that `write_table` wrote.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: damaged ({reason}); evaluate the run again.") from None
 
 
 def to_json(measured: Measured) -> dict[str, dict[str, Any]]:

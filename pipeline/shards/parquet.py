@@ -71,8 +71,7 @@ def reading(path: Path, remedy: str = PREPARE_AGAIN) -> Iterator[None]:
     """
     try:
         yield
-    # pyarrow's own errors are OSErrors and ValueErrors
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise damaged(path, " ".join(str(error).split()), remedy) from None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.core import files, run_folder
@@ -190,7 +191,7 @@ def read_list(path: Path) -> pd.DataFrame:
             # as text: ids such as 007 must stay what they are
             text = io.StringIO(files.read_text(path))
             table = pd.read_csv(text, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"split.list: {path}: can't be read ({reason}).") from None
     missing = {"case", "slice", "role"} - set(table.columns)

@@ -8,7 +8,8 @@ from tests.soak.stages import STAGES, TINY, WITH_WORKERS, Workspace
 
 @pytest.mark.parametrize("kind", damage.FORMATS)
 def test_damaged_files_are_read_or_refused(kind):
-    outcome = damage.damage_files(kind, 150)
+    # number 355 of a split has a type that Arrow doesn't know
+    outcome = damage.damage_files(kind, 400 if "parquet" in kind else 150)
     assert not outcome.failures
     assert int(outcome.detail.split()[0]) > 20  # refused
 
