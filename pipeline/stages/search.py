@@ -22,7 +22,6 @@ from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Search, stage_params, trial_params
-from pipeline.scoring import dice
 from pipeline.training.build import build_model, sam_file
 from pipeline.training.devices import make_fabric
 from pipeline.training.fit import fit
@@ -148,12 +147,13 @@ class _Proposals:
 def _begin(params: Params, data: TrainingData, device: str) -> Begin:
     """What a trial does: train a model with its values, score it on the validation cases."""
     slices = data.slices("train", params.train.cache_mib)
-    validation = Validation.of(data, params.train)
+    validation = Validation.of(data)
     seed = params.seed_of("train")
 
     def begin(number: int, values: dict[str, Any]) -> Callable[[], float]:
-        # a trial runs on one device
-        changes = {"epochs": params.search.epochs, "devices": 1, **values}
+        # a trial runs on one device and is scored at its end
+        epochs = params.search.epochs
+        changes = {"epochs": epochs, "validate_every": epochs, "devices": 1, **values}
         settings = params.train.model_copy(update=changes)
         # one of its own: a float16 trial's scaler must not begin where another's ended
         fabric = make_fabric(settings, device)
@@ -161,8 +161,13 @@ def _begin(params: Params, data: TrainingData, device: str) -> Begin:
         model = build_model(settings, len(data.class_names), seed)
 
         def objective() -> float:
-            fit(fabric, model, slices, settings, seed=seed, title=f"trial {number}")
-            return dice.mean(validation(model.eval(), fabric).values())
+            title = f"trial {number}"
+            fitted = fit(
+                fabric, model, slices, settings, seed=seed, validate=validation, title=title
+            )
+            dice = fitted.history.last_dice()
+            assert dice is not None  # validated at the end of its last epoch
+            return dice
 
         return objective
 

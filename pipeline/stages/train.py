@@ -121,7 +121,7 @@ def _train(
             data.slices("train", settings.cache_mib),
             settings,
             seed=seed,
-            validate=Validation.of(data, settings) if settings.validate_every else None,
+            validate=Validation.of(data) if settings.validate_every else None,
             folder=folder,
             facts=_facts(data),
         )

@@ -32,8 +32,9 @@ NONFINITE, LOG = "nonfinite.json", "dvclive"
 LINE_SECONDS = 15  # between two lines of progress in a log file
 
 Weights = dict[str, Tensor]
-# gives the Dice of each organ for a model in eval mode; called on all devices at once
-Validate = Callable[[SegmentationModel, Fabric], Mapping[str, float]]
+# gives the Dice of each organ for a model in eval mode, with at most so many slices per forward
+# pass; called on all devices at once
+Validate = Callable[[SegmentationModel, Fabric, int], Mapping[str, float]]
 
 
 @dataclass
@@ -86,8 +87,8 @@ def fit(
         parameters ask for one.
 
     Raises:
-        UserError: a pass doesn't fit into memory, the loss is not finite, or a process that reads
-            slices was killed.
+        UserError: a pass doesn't fit into memory, of the size that it began with where a training
+            goes on; the loss is not finite; or a process that reads slices was killed.
         Stopped: after a signal, once a checkpoint is written.
 
     Source: paper, supplement A.1, tables 7 and 8.
@@ -95,7 +96,7 @@ def fit(
     set_tf32(settings.tf32)
     store = None if folder is None else Checkpoints(folder)
     saved = None if store is None else store.load()
-    batches = _batches(fabric, model, slices, settings, seed, saved)
+    batches = _batches(fabric, model, slices, settings, seed, saved, validate is not None)
     if folder is not None and fabric.is_global_zero:
         show_table(title, preflight.derived(fabric, model, settings, batches, facts or {}))
     trainer = Trainer.make(fabric, model, settings, seed)
@@ -144,7 +145,7 @@ def fit(
             done = _read_losses(pending, progress.history, slices, fabric, folder)
             clock.stop(done)
             if validate is not None and validates:
-                _validate(trainer, validate, progress)
+                _validate(trainer, validate, progress, batches)
             if log is not None:
                 log.update(progress.history)
             bar.advance(*clock.notes(progress.history, rate, done), count=len(done))
@@ -193,11 +194,18 @@ def _batches(
     settings: Train,
     seed: int,
     saved: Mapping[str, Any] | None,
+    validated: bool,
 ) -> Batches:
     """The steps of the training; a resumed one keeps the size of its passes."""
     most = -(-min(settings.batch_size, len(slices)) // fabric.world_size)
-    if saved is not None:
-        most = saved["micro_batch"]
+    size = preflight.micro_batch(
+        fabric,
+        model,
+        settings,
+        most if saved is None else saved["micro_batch"],
+        begun=saved is not None,
+        validated=slices.largest() if validated else None,
+    )
     weights = None
     if settings.sampler == "rare_organ":
         weights = rare_organ_weights(slices.class_counts())
@@ -205,7 +213,7 @@ def _batches(
         len(slices),
         settings.epochs,
         settings.batch_size,
-        preflight.micro_batch(fabric, model, settings, most),
+        size,
         seed,
         fabric.world_size,
         fabric.global_rank,
@@ -264,11 +272,12 @@ def _validates(settings: Train, step: Step) -> bool:
     return step.ends_epoch and due
 
 
-def _validate(trainer: Trainer, validate: Validate, progress: Progress) -> None:
+def _validate(trainer: Trainer, validate: Validate, progress: Progress, batches: Batches) -> None:
     """Validate the moving average, or the model without one, and keep the best weights."""
+    slices = preflight.validation_slices(batches.micro_batch)
     with trainer.averaged():
         trainer.model.eval()
-        dice = validate(trainer.model, trainer.fabric)
+        dice = validate(trainer.model, trainer.fabric, slices)
         trainer.model.train()
         mean = progress.history.add_validation(dice)
         progress.stale += 1

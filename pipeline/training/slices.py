@@ -74,11 +74,14 @@ class SliceDataset(Dataset):
         if self._cache is None and self.cache_mib:
             self._cache = SliceCache(self.names, self._readers.open, self.cache_mib * MIB)
 
+    def largest(self) -> tuple[int, int]:
+        """(H, W) of the slice with the most pixels."""
+        cases = dict.fromkeys(case for case, _ in self.names)
+        return max((self._readers.open(case).shape[1:] for case in cases), key=math.prod)
+
     def largest_bytes(self) -> int:
         """Bytes of the largest slice, as an item of this dataset."""
-        cases = dict.fromkeys(case for case, _ in self.names)
-        pixels = (math.prod(self._readers.open(case).shape[1:]) for case in cases)
-        return 5 * max(pixels, default=0)  # float32 and uint8
+        return 5 * math.prod(self.largest())  # float32 and uint8
 
     def class_counts(self) -> NDArray[np.int64]:
         """(N, classes): pixels of each class in each slice, the background first.

@@ -89,10 +89,22 @@ class Average:
         self.values = [parameter.detach().clone() for parameter in parameters]
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Update the average with the parameters after step number `step`, from 0."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
+    def update(self, step: int, taken: Tensor | None = None) -> None:
+        """Update the average with the parameters after step number `step`, from 0.
+
+        Args:
+            step: in the formula above, t.
+            taken: 1, or 0 where the step was skipped, which leaves the average as it is; on the
+                parameters' device, so that nobody waits for it. None: it wasn't skipped.
+        """
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        parameters = [p.detach() for p in self.parameters]
+        if taken is None:
+            torch._foreach_lerp_(self.values, parameters, weight)
+            return
+        moves = torch._foreach_sub(parameters, self.values)
+        torch._foreach_mul_(moves, weight * taken)
+        torch._foreach_add_(self.values, moves)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -202,10 +214,32 @@ def training_step(
         losses.append(values.detach())
     if settings.clip_norm is not None:
         _clip(trainer, settings.clip_norm)
-    trainer.optimizer.step()
-    if trainer.average is not None:
+    if trainer.average is None:
+        trainer.optimizer.step()
+    elif _scaler(trainer) is None:
+        trainer.optimizer.step()
         trainer.average.update(step.iteration)
+    else:
+        before = _steps_taken(trainer)
+        trainer.optimizer.step()
+        trainer.average.update(step.iteration, _steps_taken(trainer) - before)
     return torch.stack(losses)
+
+
+def _scaler(trainer: Trainer) -> Any:
+    """The gradient scaler of a training in float16; None in other precisions."""
+    return getattr(trainer.fabric.strategy.precision, "scaler", None)
+
+
+def _steps_taken(trainer: Trainer) -> Tensor:
+    """How often AdamW has moved the weights, a copy on their device.
+
+    A step whose scaled gradients are not finite is skipped there, without a word to the host.
+    """
+    one = next(p for p in trainer.model.trainable_parameters() if p.grad is not None)
+    state = trainer.optimizer.optimizer.state.get(one)
+    taken = state["step"] if state else torch.zeros((), device=one.device)
+    return taken.clone()
 
 
 def _clip(trainer: Trainer, norm: float) -> None:
@@ -215,8 +249,7 @@ def _clip(trainer: Trainer, norm: float) -> None:
     is scaled as well.
     """
     bound = torch.full((), norm, device=trainer.fabric.device)
-    scaler = getattr(trainer.fabric.strategy.precision, "scaler", None)
-    if scaler is not None:
+    if (scaler := _scaler(trainer)) is not None:
         bound = scaler.scale(bound)
     gradients = [p.grad for p in trainer.model.trainable_parameters() if p.grad is not None]
     whole = torch.nn.utils.get_total_norm(gradients)

@@ -7,12 +7,9 @@ import torch.distributed
 from lightning_fabric import Fabric
 
 from hsam.model import SegmentationModel
-from pipeline.core.params.blocks import Train
 from pipeline.inference.volume import predict_volume
 from pipeline.scoring import dice
 from pipeline.training.prepared import TrainingData, Volumes
-
-BATCH_SIZE = 16  # largest number of slices per forward pass where `micro_batch` is "auto"
 
 Scores = dict[str, float]  # organ to Dice; organs that a case doesn't show are left out
 
@@ -24,29 +21,28 @@ class Validation:
     Attributes:
         volumes: the volumes to score.
         class_names: organs; `class_names[k - 1]` is class k.
-        batch_size: slices per forward pass.
     """
 
     volumes: Volumes
     class_names: Sequence[str]
-    batch_size: int
 
     @classmethod
-    def of(cls, data: TrainingData, settings: Train) -> "Validation":
-        """The validation for these data; `settings` is the `train` block."""
-        if settings.micro_batch == "auto":
-            batch_size = min(settings.batch_size, BATCH_SIZE)
-        else:
-            batch_size = settings.micro_batch
-        return cls(data.volumes("validation"), data.class_names, batch_size)
+    def of(cls, data: TrainingData) -> "Validation":
+        """The validation for these data."""
+        return cls(data.volumes("validation"), data.class_names)
 
-    def __call__(self, model: SegmentationModel, fabric: Fabric) -> Scores:
+    def __call__(self, model: SegmentationModel, fabric: Fabric, batch_size: int) -> Scores:
         """Mean Dice in [0, 1] of each organ over the cases that show it.
 
         To be called on all devices: each scores a part of the cases, and all get the result.
+
+        Args:
+            model: on fabric's device.
+            fabric: of the training.
+            batch_size: slices per forward pass.
         """
         own_cases = [
-            self._score(model, case, str(fabric.device))
+            self._score(model, case, str(fabric.device), batch_size)
             for case in self.volumes.cases[fabric.global_rank :: fabric.world_size]
         ]
         cases = _interleaved(_gathered(own_cases, fabric))
@@ -55,10 +51,10 @@ class Validation:
         }
         return {organ: dice.mean(scores) for organ, scores in by_organ.items() if scores}
 
-    def _score(self, model: SegmentationModel, case: str, device: str) -> Scores:
+    def _score(self, model: SegmentationModel, case: str, device: str, batch_size: int) -> Scores:
         """Dice of one case."""
         images, truth = self.volumes.read(case)
-        predicted = predict_volume(model, images, batch_size=self.batch_size, device=device)
+        predicted = predict_volume(model, images, batch_size=batch_size, device=device)
         return {
             organ: dice.dice(truth == label, predicted == label)
             for label, organ in enumerate(self.class_names, 1)

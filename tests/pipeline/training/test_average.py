@@ -18,6 +18,18 @@ def test_an_average_follows_slowly_and_faster_at_first():
     assert weight.tolist() == [1, 1, 1]
 
 
+def test_a_step_that_was_skipped_leaves_it_as_it_is():
+    weight = nn.Parameter(torch.zeros(3))
+    plain, told = Average([weight], 0.9), Average([weight], 0.9)
+    weight.data.fill_(1.0)
+    plain.update(4)
+    told.update(4, torch.tensor(1.0))
+    assert told.values[0].tolist() == pytest.approx(plain.values[0].tolist())
+    before = told.values[0].clone()
+    told.update(5, torch.tensor(0.0))
+    assert torch.equal(told.values[0], before)
+
+
 def test_it_is_applied_inside_the_block_only():
     weight = nn.Parameter(torch.ones(2))
     average = Average([weight], 0.5)

@@ -9,11 +9,14 @@ import torch
 
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
+from pipeline.training import preflight
 from pipeline.training.build import build_model
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import make_fabric
 from pipeline.training.fit import Progress, fit
+from pipeline.training.memory import Estimate
 from pipeline.training.slices import SliceDataset
+from pipeline.training.step import Loss
 from tests.pipeline.conftest import make_params, save_shard
 
 SIZE = 32
@@ -61,7 +64,7 @@ def assert_same(a: Weights, b: Weights) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def steady(model, fabric) -> dict[str, float]:
+def steady(model, fabric, slices) -> dict[str, float]:
     return {"liver": 0.5}
 
 
@@ -69,11 +72,11 @@ def stop_at(call: int):
     """A validation that is interrupted at its n-th call."""
     calls = []
 
-    def validate(model, fabric) -> dict[str, float]:
+    def validate(model, fabric, slices) -> dict[str, float]:
         calls.append(1)
         if len(calls) == call:
             raise KeyboardInterrupt
-        return steady(model, fabric)
+        return steady(model, fabric, slices)
 
     return validate
 
@@ -81,7 +84,7 @@ def stop_at(call: int):
 def scoring(scores, organ: str = "liver"):
     """A validation that gives these numbers, one after the other."""
     left = iter(scores)
-    return lambda model, fabric: {organ: next(left)}
+    return lambda *_: {organ: next(left)}
 
 
 def test_two_trainings_are_bit_identical(slices):
@@ -104,6 +107,33 @@ def test_what_else_a_step_depends_on_survives_an_interruption(slices, tmp_path):
         trained(slices, chosen, tmp_path, stop_at(2))
     resumed = trained(slices, chosen, tmp_path, steady)
     assert_same(resumed, trained(slices, chosen, None, steady))
+
+
+def test_a_training_that_goes_on_keeps_the_size_of_its_passes(slices, tmp_path, monkeypatch):
+    chosen = settings(micro_batch="auto")
+    loss = Loss(build_model(chosen, organs=2, seed=0).train(), chosen)
+    needed = Estimate(make_fabric(chosen, "cpu"), loss)
+    sizes = []
+
+    def validate(model, fabric, slices) -> dict[str, float]:
+        sizes.append(slices)
+        if len(sizes) == 2:
+            raise KeyboardInterrupt
+        return steady(model, fabric, slices)
+
+    def free(size: int) -> None:
+        monkeypatch.setattr(preflight, "free_bytes", lambda device: 1.01 * needed(size))
+
+    free(2)
+    with pytest.raises(KeyboardInterrupt):
+        trained(slices, chosen, tmp_path, validate)
+    free(1)
+    with pytest.raises(UserError, match="train.micro_batch: .* began with passes of 2"):
+        trained(slices, chosen, tmp_path, validate)
+    free(4)
+    resumed = trained(slices, chosen, tmp_path, validate)
+    assert sizes == [2, 2, 2, 2]
+    assert_same(resumed, trained(slices, settings(micro_batch=2), None, steady))
 
 
 def test_slices_of_several_sides_are_trained_on_and_resumed(tmp_path):
@@ -199,9 +229,9 @@ def test_a_validation_is_kept_organ_by_organ(slices):
 def test_the_average_is_validated_and_is_what_comes_out(slices):
     seen = []
 
-    def validate(model, fabric):
+    def validate(model, fabric, slices):
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
-        return steady(model, fabric)
+        return steady(model, fabric, slices)
 
     averaged = trained(slices, settings(ema_decay=0.99), None, validate)
     plain = trained(slices, settings(), None, steady)
@@ -256,9 +286,9 @@ def test_every_model_can_be_trained(slices, model):
 
 
 def test_a_signal_ends_the_step_and_keeps_it(slices, tmp_path):
-    def validate(model, fabric):
+    def validate(model, fabric, slices):
         os.kill(os.getpid(), signal.SIGTERM)
-        return steady(model, fabric)
+        return steady(model, fabric, slices)
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Stopped, match="after step 2") as caught:
@@ -278,9 +308,9 @@ def test_a_resumed_training_does_not_keep_the_checkpoint_in_memory(slices, tmp_p
             loaded.extend(map(weakref.ref, [*state["model"].values(), *state["average"]]))
         return state
 
-    def validate(model, fabric) -> dict[str, float]:
+    def validate(model, fabric, slices) -> dict[str, float]:
         assert not [tensor for tensor in loaded if tensor() is not None]
-        return steady(model, fabric)
+        return steady(model, fabric, slices)
 
     chosen = settings(ema_decay=0.9)
     with pytest.raises(KeyboardInterrupt):

@@ -45,11 +45,38 @@ def test_passes_with_equal_losses_give_the_gradient_of_their_mean():
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
+def scaled_fp16(*_) -> Fabric:
+    """A CPU in float16 with a gradient scaler, as on a GPU without bfloat16."""
+    return Fabric(accelerator="cpu", plugins=[MixedPrecision("16-mixed", "cpu")])
+
+
+def test_the_average_stays_where_the_scaler_skips_a_step(monkeypatch):
+    monkeypatch.setattr("tests.pipeline.training.test_step.make_fabric", scaled_fp16)
+    one = trainer("cpu", model="unet", ema_decay=0.9, **STILL)
+    scaler, average = one.fabric.strategy.precision.scaler, one.average
+
+    def weights_and_average() -> list[torch.Tensor]:
+        values = [*one.model.trainable_parameters(), *average.values]
+        return [value.detach().clone() for value in values]
+
+    def moved(before) -> list[bool]:
+        pairs = zip(before, weights_and_average(), strict=True)
+        changed = [not torch.equal(a, b) for a, b in pairs]
+        half = len(changed) // 2
+        return [any(changed[:half]), any(changed[half:])]
+
+    for scale, moves in ((2.0**10, True), (2.0**100, False), (2.0**10, True)):
+        scaler.load_state_dict(scaler.state_dict() | {"scale": scale})
+        before = weights_and_average()
+        list(steps(one, 1))
+        assert moved(before) == [moves, moves]
+        assert (scaler.get_scale() < scale) == (not moves)
+
+
 @pytest.mark.parametrize("scaled", [False, True], ids=["fp32", "scaled fp16"])
 def test_the_gradient_has_no_larger_norm_than_the_bound(monkeypatch, scaled):
     def fabric(*_):
-        plugins = [MixedPrecision("16-mixed", "cpu")] if scaled else []
-        return Fabric(accelerator="cpu", plugins=plugins)
+        return scaled_fp16() if scaled else Fabric(accelerator="cpu")
 
     def norm(bound: float) -> float:
         one = trainer("cpu", model="unet", clip_norm=bound, **STILL)
