@@ -23,7 +23,7 @@ from pipeline.core.errors import UserError
 from pipeline.reporting import plots
 from pipeline.scoring.bootstrap import FEWEST, mean_intervals, nanmean
 from pipeline.scoring.dice import none_if_nan
-from pipeline.scoring.runs import ScoredRun, read_runs
+from pipeline.scoring.runs import ScoredRun, longest_voxel_mm, read_runs, tolerance_cautions
 from pipeline.scoring.scores import SCORES, in_view
 from pipeline.scoring.tables import OVERALL
 
@@ -52,14 +52,19 @@ def run(
     table = pd.DataFrame(rows)
     files.write_text(out / "comparison.csv", table.to_csv(index=False, lineterminator="\n"))
     shown = [row for row in rows if row["score"] == score]
-    plots.save(plots.difference_plot(shown, SCORES[score]), out / f"comparison-{score}")
+    voxel = longest_voxel_mm(runs)
+    plots.save(
+        plots.difference_plot(shown, SCORES[score].marked(voxel)), out / f"comparison-{score}"
+    )
     for compared in runs[1:]:
-        for printed in in_view("comparison"):
+        for printed in in_view("comparison", voxel):
             key = (compared.name, printed.name)
             selected = [row for row in rows if (row["run"], row["score"]) == key]
             _print(selected, f"{printed.label}: {compared.name} minus {runs[0].name}")
-    sentence = _what_cases_can_show(len(runs[0].case_ids), len(runs[0].organs))
-    Console().print(Text(sentence), soft_wrap=True)
+    sentences = [_what_cases_can_show(len(runs[0].case_ids), len(runs[0].organs))]
+    sentences += [f"warning: {text}" for text in tolerance_cautions(runs)]
+    for sentence in sentences:
+        Console().print(Text(sentence), soft_wrap=True)
     say(f"compare: {out / 'comparison.csv'}, comparison-{score}.png and .svg")
 
 
@@ -71,9 +76,11 @@ def comparison(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
         bootstrap interval `low` and `high`, `p` (Wilcoxon's signed-rank test, two-sided), `p_holm`
         (Holm's correction over the organs; of the mean over organs, p itself), `p_smallest` (what
         p can be at best with so many cases), `cases` that count in both, `values` (each case's
-        difference where they are too few for an interval). None where nothing counts.
+        difference where they are too few for an interval), `below_voxel` (the score's tolerance
+        is below the side of a voxel of a case). None where nothing counts.
     """
     baseline, rows = runs[0], []
+    voxel = longest_voxel_mm(runs)
     cases, organs = baseline.case_ids, baseline.organs
     for run in runs[1:]:
         differences = run.values(cases, organs) - baseline.values(cases, organs)
@@ -98,6 +105,7 @@ def comparison(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
                         "p_smallest": none_if_nan(smallest_p(cases_counted)),
                         "cases": cases_counted,
                         "values": "" if cases_counted >= FEWEST else _listed(by_organ[row]),
+                        "below_voxel": voxel is not None and SCORES[score].is_below(voxel),
                     }
                 )
     return rows

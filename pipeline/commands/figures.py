@@ -35,7 +35,7 @@ from pipeline.reporting.pictures import (
 )
 from pipeline.scoring import dice
 from pipeline.scoring.disagreement import TWO_STAGES
-from pipeline.scoring.runs import ScoredRun, read_runs
+from pipeline.scoring.runs import ScoredRun, longest_voxel_mm, read_runs, tolerance_cautions
 from pipeline.scoring.scores import in_view
 from pipeline.scoring.tables import read_table
 from pipeline.shards.case import Slice
@@ -68,6 +68,8 @@ def run(
     figures = draw_all(data, slices, np.random.default_rng(seed))
     for name, figure in figures.items():
         plots.save(figure, out / name)
+    for sentence in tolerance_cautions(data.runs):
+        say(f"warning: {sentence}")
     say(f"figures: {', '.join(figures)} as .png and .svg in {out}")
 
 
@@ -93,7 +95,7 @@ def draw_all(data: FigureData, slices: int, random: np.random.Generator) -> dict
                 notes = [f"{organ}, disagreement {value:.2f}" for *_, organ, value in worst]
                 shown_worst = [(case, index) for case, index, *_ in worst]
                 figures[f"disagreement-{name}"] = stages(data, run, shown_worst, notes)
-    for score in in_view("boxes"):
+    for score in in_view("boxes", longest_voxel_mm(data.runs)):
         figures[f"boxes-{score.name}"] = plots.box_plot(data.runs, score)
     return figures
 

@@ -21,7 +21,7 @@ from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.dice import none_if_nan
 from pipeline.scoring.review import FIRST
 from pipeline.scoring.scores import SCORES, Score, in_view
-from pipeline.scoring.tables import OVERALL, caution
+from pipeline.scoring.tables import OVERALL, cautions, voxel_mm
 
 # evaluate.stage in words
 LOGITS = {
@@ -44,6 +44,8 @@ CURVES = {
 def page(inputs: ReportInputs) -> dict[str, Any]:
     """The template's values, except the pictures and the style sheet."""
     scores = inputs.scores
+    voxel = voxel_mm(scores)
+    every = [score.marked(voxel) for score in SCORES.values()]
     return {
         "model": model_title(inputs.model["config"]["model"]),
         "data_set": inputs.manifest.name,
@@ -57,11 +59,11 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
         "split_hash": scores["split"],
         "organs": _organs(inputs),
         "fewest": FEWEST,
-        "scores": list(SCORES.values()),
-        "views": {view: in_view(view) for view in ("summary", "comparison", "cases")},
+        "scores": every,
+        "views": {view: in_view(view, voxel) for view in ("summary", "comparison", "cases")},
         "definitions": {
-            "summary": _definitions(in_view("summary")),
-            "all": _definitions(SCORES.values()),
+            "summary": _definitions(in_view("summary", voxel)),
+            "all": _definitions(every),
         },
         "conventions": _conventions(inputs),
         "stages": _stages(inputs),
@@ -127,8 +129,7 @@ def _cautions(inputs: ReportInputs) -> list[str]:
             "The model was trained on another split than the one that is scored here: whether it "
             "learned from any of these test cases isn't known."
         )
-    if sentence := caution(inputs.scores):
-        sentences.append(sentence[0].upper() + sentence[1:])
+    sentences += [text[0].upper() + text[1:] for text in cautions(inputs.scores)]
     return sentences
 
 

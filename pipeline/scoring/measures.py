@@ -26,12 +26,14 @@ class Measures(MaskSizes):
     Attributes:
         truth_voxels, predicted_voxels, shared_voxels, voxel_ml: see `MaskSizes`.
         diagonal_voxels, diagonal_mm: length of the whole volume's diagonal, edge to edge.
+        sides_mm: shortest and longest side of a voxel, of the axes along which there are several.
         scores: by the names in `scores.SCORES`; NaN where undefined: overlaps and distances unless
             both masks have a voxel, any score that would divide by zero.
     """
 
     diagonal_voxels: float
     diagonal_mm: float
+    sides_mm: tuple[float, float]
     scores: dict[str, float]
 
 
@@ -65,6 +67,7 @@ def measure(
         **asdict(sizes),
         diagonal_voxels=float(np.linalg.norm(extent)),
         diagonal_mm=float(np.linalg.norm(extent * spacing)),
+        sides_mm=_sides(extent, spacing),
         scores={name: _value(score, pair) for name, score in SCORES.items()},
     )
 
@@ -115,6 +118,13 @@ def _mask(labels: NDArray[np.integer], values: Labels) -> NDArray[np.bool_]:
     for value in others:
         mask |= labels == value
     return mask
+
+
+def _sides(extent: NDArray[np.float64], spacing: Sequence[float]) -> tuple[float, float]:
+    """Shortest and longest side of a voxel; an axis of one voxel has no distances along it."""
+    sides = np.asarray(spacing, np.float64)
+    several = sides[extent > 1] if (extent > 1).any() else sides
+    return float(several.min()), float(several.max())
 
 
 def _value(score: Score, pair: MaskPair) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.scoring.scores import SCORES
-from pipeline.scoring.tables import read_table
+from pipeline.scoring.tables import read_table, tolerance_caution, voxel_mm
 
 CASES, METRICS = "cases.parquet", "metrics.json"
 # where a run keeps its scores: the folder itself, a folder of results, a run folder, a repository
@@ -48,6 +48,11 @@ class ScoredRun:
         """The organs, in the table's order."""
         return list(dict.fromkeys(self.cases["organ"]))
 
+    @property
+    def voxel_mm(self) -> float | None:
+        """Longest side of a voxel of its cases, mm; None where it isn't recorded."""
+        return voxel_mm(self.metrics)
+
     def values(self, cases: Sequence[str], organs: Sequence[str]) -> NDArray[np.float64]:
         """Scores as an array.
 
@@ -61,6 +66,17 @@ class ScoredRun:
         order = pd.MultiIndex.from_product([cases, organs])
         values = table.loc[order, list(SCORES)].to_numpy(np.float64)
         return values.reshape(len(cases), len(organs), len(SCORES))
+
+
+def longest_voxel_mm(runs: Sequence[ScoredRun]) -> float | None:
+    """Longest side of a voxel of the runs' cases, mm; None where none is recorded."""
+    return max((run.voxel_mm for run in runs if run.voxel_mm is not None), default=None)
+
+
+def tolerance_cautions(runs: Sequence[ScoredRun]) -> list[str]:
+    """A sentence on tolerances below the voxel size for every run that differs in it."""
+    found = (tolerance_caution(run.metrics) for run in runs)
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def read_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[ScoredRun]:

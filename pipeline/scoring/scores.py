@@ -6,7 +6,7 @@ pandas, so that the command line can name the scores at once.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ Kind = Literal["overlap", "distance", "size"]
 # cases: the report's table of every case
 # boxes: a box plot of `hsam figures`
 View = Literal["summary", "comparison", "cases", "boxes"]
+
+# share by which headers' rounding may move a distance: 1.0000001 mm is within 1 mm
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Score:
         compute: its value. Overlaps and distances are computed where both masks have a voxel,
             sizes always; a division by zero means that the score is undefined.
         views: the short tables and figures that show it.
+        tolerance_mm: a distance up to it counts as none; None: every distance counts.
     """
 
     name: str
@@ -81,17 +85,47 @@ class Score:
     definition: str
     compute: Callable[[MaskPair], float]
     views: tuple[View, ...] = ()
+    tolerance_mm: float | None = None
 
     @property
     def label(self) -> str:
         """Title and unit, for headings and axes."""
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
+    def is_below(self, voxel_mm: float) -> bool:
+        """Whether its tolerance is below the side of a voxel, so that one voxel off is wrong."""
+        return self.tolerance_mm is not None and self.tolerance_mm * (1 + ROUNDING) < voxel_mm
+
+    def marked(self, voxel_mm: float | None) -> "Score":
+        """The same with a title that says so where its tolerance is below the voxel size.
+
+        Args:
+            voxel_mm: longest side of a voxel of the cases that are shown; None: not known.
+        """
+        if voxel_mm is None or not self.is_below(voxel_mm):
+            return self
+        return replace(self, title=f"{self.title} (below voxel size)")
+
 
 def _percentile_95(distances: "NDArray[np.float64]") -> float:
     import numpy as np  # here, so that the table is read without it
 
     return float(np.percentile(distances, 95))
+
+
+def _nsd(mm: int, *views: View) -> Score:
+    """The normalised surface distance at a tolerance."""
+    return Score(
+        name=f"nsd_{mm}mm",
+        title=f"NSD at {mm} mm",
+        unit="",
+        digits=3,
+        kind="overlap",
+        definition=f"share of the distances between the two surfaces within {mm} mm",
+        compute=lambda pair: (pair.mm <= mm * (1 + ROUNDING)).mean(),
+        views=views,
+        tolerance_mm=mm,
+    )
 
 
 # name to score, in the order of all tables
@@ -170,34 +204,9 @@ SCORES = {
             compute=lambda pair: pair.mm.mean(),
             views=("cases",),
         ),
-        Score(
-            name="nsd_1mm",
-            title="NSD at 1 mm",
-            unit="",
-            digits=3,
-            kind="overlap",
-            definition="share of the distances between the two surfaces within 1 mm",
-            compute=lambda pair: (pair.mm <= 1).mean(),
-        ),
-        Score(
-            name="nsd_2mm",
-            title="NSD at 2 mm",
-            unit="",
-            digits=3,
-            kind="overlap",
-            definition="share of the distances between the two surfaces within 2 mm",
-            compute=lambda pair: (pair.mm <= 2).mean(),
-            views=("cases", "boxes"),
-        ),
-        Score(
-            name="nsd_3mm",
-            title="NSD at 3 mm",
-            unit="",
-            digits=3,
-            kind="overlap",
-            definition="share of the distances between the two surfaces within 3 mm",
-            compute=lambda pair: (pair.mm <= 3).mean(),
-        ),
+        _nsd(1),
+        _nsd(2, "cases", "boxes"),
+        _nsd(3),
         Score(
             name="volume_difference_ml",
             title="volume difference",
@@ -211,6 +220,11 @@ SCORES = {
 }
 
 
-def in_view(view: View) -> list[Score]:
-    """The scores that a short table or figure shows, in the table's order."""
-    return [score for score in SCORES.values() if view in score.views]
+def in_view(view: View, voxel_mm: float | None = None) -> list[Score]:
+    """The scores that a short table or figure shows, in the table's order.
+
+    Args:
+        view: which one.
+        voxel_mm: as for `Score.marked`.
+    """
+    return [score.marked(voxel_mm) for score in SCORES.values() if view in score.views]

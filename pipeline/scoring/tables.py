@@ -30,7 +30,7 @@ from pipeline.scoring.conventions import (
     apply_convention,
 )
 from pipeline.scoring.measures import Measures
-from pipeline.scoring.scores import SCORES, in_view
+from pipeline.scoring.scores import ROUNDING, SCORES, in_view
 
 OVERALL = "mean over organs"
 # of one case: organ to what was measured
@@ -47,12 +47,14 @@ ORGANS = pa.schema(
         pa.field("low", pa.float64()),
         pa.field("high", pa.float64()),
         pa.field("cases", pa.int64(), nullable=False),
+        pa.field("below_voxel", pa.bool_(), nullable=False),
     ]
 )
 
 
 def case_schema() -> pa.Schema:
-    """Columns of the table `cases`: case, organ, every score, voxels of truth and prediction."""
+    """Columns of the table `cases`: case, organ, every score, voxels of truth and prediction,
+    and the longest side of a voxel."""
     return pa.schema(
         [
             pa.field("case", pa.string(), nullable=False),
@@ -60,6 +62,7 @@ def case_schema() -> pa.Schema:
             *(pa.field(score, pa.float64()) for score in SCORES),
             pa.field("truth_voxels", pa.int64(), nullable=False),
             pa.field("predicted_voxels", pa.int64(), nullable=False),
+            pa.field("voxel_mm", pa.float64(), nullable=False),
         ]
     )
 
@@ -78,6 +81,7 @@ def case_rows(measured: Mapping[str, Measured], convention: str) -> list[dict[st
             **_cells(apply_convention(measures, convention)),
             "truth_voxels": measures.truth_voxels,
             "predicted_voxels": measures.predicted_voxels,
+            "voxel_mm": measures.sides_mm[1],
         }
         for case, organs in measured.items()
         for organ, measures in organs.items()
@@ -95,9 +99,11 @@ def organ_rows(measured: Mapping[str, Measured], organs: Sequence[str]) -> list[
         Rows of `mean` and `sd` (n - 1) over the `cases` that count, and `low` and `high`, the 95%
         interval of the mean. In the rows of OVERALL, `mean` is the mean of the organs' means, and
         `sd` is over the cases' means over organs. None where too few cases count: none for the
-        mean, one for `sd`, fewer than `bootstrap.FEWEST` for the interval.
+        mean, one for `sd`, fewer than `bootstrap.FEWEST` for the interval. `below_voxel` is whether
+        the score's tolerance is below the side of a voxel of any case.
     """
     rows = []
+    voxel = max((longest for _, longest in _sides(measured)), default=0.0)
     for convention in CONVENTIONS:
         values = score_array(measured, organs, convention)
         means, low, high = mean_intervals(values)
@@ -117,6 +123,7 @@ def organ_rows(measured: Mapping[str, Measured], organs: Sequence[str]) -> list[
                         "score": score,
                         **_cells(statistics),
                         "cases": int((~np.isnan(by_case[:, column])).sum()),
+                        "below_voxel": SCORES[score].is_below(voxel),
                     }
                 )
     return rows
@@ -214,7 +221,9 @@ def write_scores(
 def summary(
     rows: Sequence[Mapping[str, Any]], measured: Mapping[str, Measured], convention: str
 ) -> dict[str, Any]:
-    """The scores in metrics.json: means under the chosen convention and all others, pair counts.
+    """The scores in metrics.json: means under the chosen convention and all others, pair counts,
+    the shortest and longest side of a voxel, and the number of cases in which it is longer than
+    the tolerance of a score.
 
     Args:
         rows: of the table `organs`.
@@ -224,7 +233,27 @@ def summary(
     return headline(rows, convention) | {
         "conventions": {name: overall(rows, name) for name in CONVENTIONS},
         "pairs": pair_counts(measured),
+        **_voxels(measured),
     }
+
+
+def _sides(measured: Mapping[str, Measured]) -> list[tuple[float, float]]:
+    """Shortest and longest side of a voxel of each case, mm."""
+    return [next(iter(organs.values())).sides_mm for organs in measured.values() if organs]
+
+
+def _voxels(measured: Mapping[str, Measured]) -> dict[str, Any]:
+    """`voxel_mm` and `below_voxel` of metrics.json; see `summary`."""
+    sides = _sides(measured)
+    if not sides:
+        return {}
+    below = {
+        name: sum(score.is_below(longest) for _, longest in sides)
+        for name, score in SCORES.items()
+        if score.tolerance_mm is not None
+    }
+    shortest, longest = min(side for side, _ in sides), max(side for _, side in sides)
+    return {"voxel_mm": {"shortest": shortest, "longest": longest}, "below_voxel": below}
 
 
 def write_table(
@@ -264,7 +293,8 @@ def from_json(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Measures]:
     measured = {}
     for organ, fields in stored.items():
         scores = {k: math.nan if v is None else v for k, v in fields["scores"].items()}
-        measured[organ] = Measures(**{**fields, "scores": scores})
+        sides = tuple(fields["sides_mm"])
+        measured[organ] = Measures(**{**fields, "scores": scores, "sides_mm": sides})
     return measured
 
 
@@ -277,7 +307,7 @@ def print_scores(scores: Mapping[str, Any], title: str) -> None:
     """
     table = Table(title=title, title_justify="left")
     table.add_column("organ")
-    columns = in_view("summary")
+    columns = in_view("summary", voxel_mm(scores))
     for score in columns:
         table.add_column(score.label, justify="right")
     for organ in scores["dice"]:
@@ -289,12 +319,53 @@ def print_scores(scores: Mapping[str, Any], title: str) -> None:
     table.add_row("mean", *means, style="bold")
     console = Console()
     console.print(table)
-    if sentence := caution(scores):
+    for sentence in cautions(scores):
         console.print(Text(f"warning: {sentence}"), soft_wrap=True)
     console.print(Text(_note(scores)), soft_wrap=True)
 
 
-def caution(scores: Mapping[str, Any]) -> str | None:
+def cautions(scores: Mapping[str, Any]) -> list[str]:
+    """What has to be known before the scores are believed, one sentence each.
+
+    Args:
+        scores: metrics.json of `hsam evaluate` or `hsam score`.
+    """
+    found = (empty_caution(scores), tolerance_caution(scores))
+    return [sentence for sentence in found if sentence is not None]
+
+
+def voxel_mm(scores: Mapping[str, Any]) -> float | None:
+    """Longest side of a voxel of the scored cases, mm; None where metrics.json doesn't say."""
+    sides = scores.get("voxel_mm")
+    return None if sides is None else float(sides["longest"])
+
+
+def tolerance_caution(scores: Mapping[str, Any]) -> str | None:
+    """A sentence on tolerances below the voxel size; None where there is none, or none is known.
+
+    Args:
+        scores: metrics.json of `hsam evaluate` or `hsam score`.
+    """
+    below = {name: cases for name, cases in scores.get("below_voxel", {}).items() if cases}
+    marked = [SCORES[name] for name in below if name in SCORES]
+    if not marked:
+        return None
+    names = ", ".join(
+        f"{score.title} (in {below[score.name]} of {scores['cases']} cases)" for score in marked
+    )
+    shortest, longest = (scores["voxel_mm"][key] for key in ("shortest", "longest"))
+    everywhere = all(score.is_below(shortest) for score in marked)
+    sides = f"{longest:.4g} mm"
+    if not math.isclose(shortest, longest, rel_tol=ROUNDING):
+        sides = f"sides of {shortest:.4g} to {sides}"
+    return (
+        f"{names}: the tolerance is below the voxel size ({sides}), so that a surface one voxel "
+        f"off{'' if everywhere else ' along the longest side'} counts as wrong; such a number "
+        "says as much about the grid as about the prediction."
+    )
+
+
+def empty_caution(scores: Mapping[str, Any]) -> str | None:
     """A sentence on missed and invented organs and what they count in the means; None without.
 
     Args:
@@ -303,13 +374,13 @@ def caution(scores: Mapping[str, Any]) -> str | None:
     pairs, name = scores["pairs"], scores["convention"]
     convention = CONVENTIONS[name]
     parts = [
-        f"{pairs[kind]} {kind}, counting {_counts(verdict)}"
+        f"{pairs[kind]} {'is' if pairs[kind] == 1 else 'are'} {kind}, counting {_counts(verdict)}"
         for kind, verdict in (("missed", convention.missed), ("invented", convention.invented))
         if pairs[kind]
     ]
     if not parts:
         return None
-    text = f"of {pairs['all']} pairs of case and organ {' and '.join(parts)} (convention {name})"
+    text = f"of {pairs['all']} pairs of case and organ {', and '.join(parts)} (convention {name})"
     if name == STRICT:
         return f"{text}."
     strict = scores["conventions"][STRICT]

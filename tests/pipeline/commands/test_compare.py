@@ -83,6 +83,17 @@ def test_what_is_written_and_printed(folders, tmp_path, capsys):
     assert f"{row['difference']:+.3f}" in printed and "Dice: near minus far" in printed
 
 
+def test_tolerances_below_the_voxel_size_are_marked(folders, tmp_path, capsys):
+    compare.run(folders, tmp_path / "out", score="nsd_2mm")
+    printed = " ".join(capsys.readouterr().out.split())
+    sentence = "warning: NSD at 1 mm (in 6 of 6 cases), NSD at 2 mm (in 6 of 6 cases): the"
+    assert printed.count(sentence) == 1  # of runs on one grid
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    assert set(table.loc[table["below_voxel"], "score"]) == {"nsd_1mm", "nsd_2mm"}
+    svg = (tmp_path / "out" / "comparison-nsd_2mm.svg").read_text()
+    assert "NSD at 2 mm (below voxel size): difference to far" in svg
+
+
 def test_few_cases_are_shown_one_by_one_with_what_they_can_show(tmp_path, capsys):
     folders = [write_run(tmp_path / str(n), measured(n, CASES[:3])) for n in (3, 1)]
     compare.run(folders, tmp_path / "out")

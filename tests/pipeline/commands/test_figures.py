@@ -54,6 +54,7 @@ def test_every_figure_is_there_in_both_forms(drawn):
         text = path.read_text()
         ElementTree.fromstring(text)
         assert "<dc:date>" not in text and "liver" in text
+    assert "NSD at 2 mm (below voxel size)" in (drawn / "boxes-nsd_2mm.svg").read_text()
 
 
 def test_test_cases_without_any_organ(phantom_params, tmp_path):

@@ -88,6 +88,8 @@ def test_what_is_written(folders, capsys):
     assert metrics["other_labels"] == {"truth": [7], "prediction": [7]}
     printed = capsys.readouterr()
     assert f"{metrics['mean_dice']:.3f}" in printed.out and "2 of 6 pairs" in printed.out
+    sentence = "(in 2 of 2 cases): the tolerance is below the voxel size (sides of 0.7 to 3 mm)"
+    assert sentence in printed.out
     assert "labels [7] belong to no organ" in printed.err
 
 

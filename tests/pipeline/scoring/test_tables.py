@@ -1,3 +1,4 @@
+import io
 import math
 
 import numpy as np
@@ -55,27 +56,97 @@ def test_means_under_every_convention(convention, dice, hd95):
     [
         (
             "paper",
-            "of 6 pairs of case and organ 1 missed, counting Dice 0 and HD95 0, as if right and "
-            "1 invented, counting Dice 1, as if right and HD95 0, as if right (convention paper); "
-            "where every error counts (strict) the means are Dice 0.125, ",
+            "of 6 pairs of case and organ 1 is missed, counting Dice 0 and HD95 0, as if right, "
+            "and 1 is invented, counting Dice 1, as if right and HD95 0, as if right (convention "
+            "paper); where every error counts (strict) the means are Dice 0.125, ",
         ),
         (
             "strict",
-            "1 missed, counting Dice 0 and the volume's diagonal as HD95 and 1 invented, "
+            "1 is missed, counting Dice 0 and the volume's diagonal as HD95, and 1 is invented, "
             "counting Dice 0 and no HD95 (convention strict).",
         ),
-        ("nnunet", "1 missed, counting Dice 0 and no HD95 and 1 invented, counting"),
+        ("nnunet", "1 is missed, counting Dice 0 and no HD95, and 1 is invented, counting"),
     ],
 )
 def test_missed_and_invented_organs_are_named_with_what_they_count(convention, expected):
     scores = tables.summary(tables.organ_rows(MEASURED, ORGANS), MEASURED, convention)
-    assert expected in tables.caution(scores | {"convention": convention})
+    assert expected in tables.empty_caution(scores | {"convention": convention})
 
 
 def test_without_a_missed_or_invented_organ_there_is_no_caution():
     fine = {"a": {organ: MEASURED["a"][organ] for organ in ORGANS}}
     scores = tables.summary(tables.organ_rows(fine, ORGANS), fine, "paper")
-    assert tables.caution(scores | {"convention": "paper"}) is None
+    assert tables.empty_caution(scores | {"convention": "paper"}) is None
+
+
+def scored(spacings: dict[str, tuple[float, ...]], shape=(4, 6, 8)) -> dict:
+    """metrics.json of one organ that is a voxel off along the rows, a spacing a case."""
+    truth = np.zeros(shape, bool)
+    truth[..., 2:4, 2:4] = True
+    found = {
+        case: {"liver": measure(truth, np.roll(truth, 1, axis=-2), spacing)}
+        for case, spacing in spacings.items()
+    }
+    scores = tables.summary(tables.organ_rows(found, ["liver"]), found, "strict")
+    return scores | {"cases": len(found), "convention": "strict"}
+
+
+def test_a_tolerance_below_the_voxel_size_is_named_with_both():
+    scores = scored({"a": (3.0, 2.5, 2.5), "b": (1.5, 1.0, 1.0)})
+    assert scores["voxel_mm"] == {"shortest": 1.0, "longest": 3.0}
+    assert scores["below_voxel"] == {"nsd_1mm": 2, "nsd_2mm": 1, "nsd_3mm": 0}
+    assert tables.tolerance_caution(scores) == (
+        "NSD at 1 mm (in 2 of 2 cases), NSD at 2 mm (in 1 of 2 cases): the tolerance is below "
+        "the voxel size (sides of 1 to 3 mm), so that a surface one voxel off along the longest "
+        "side counts as wrong; such a number says as much about the grid as about the prediction."
+    )
+
+
+def test_tolerances_below_every_side_are_the_same_number_and_said_to_be():
+    scores = scored({"a": (2.5, 2.5, 2.5)})
+    assert scores["mean_nsd_1mm"] == scores["mean_nsd_2mm"] < scores["mean_nsd_3mm"] == 1
+    sentence = tables.tolerance_caution(scores)
+    assert "below the voxel size (2.5 mm), so that a surface one voxel off counts" in sentence
+    assert "warning: NSD at 1 mm (in 1 of 1 cases), NSD at 2 mm" in printed(scores)
+
+
+def printed(scores: dict) -> str:
+    """What `print_scores` prints."""
+    with pytest.MonkeyPatch.context() as patch, io.StringIO() as text:
+        patch.setattr("sys.stdout", text)
+        tables.print_scores(scores, "scores")
+        return text.getvalue()
+
+
+@pytest.mark.parametrize(
+    "spacing, shape",
+    [
+        ((1.0, 0.5, 0.5), (4, 6, 8)),
+        # rounding of a header's float32, and an axis along which nothing can be off
+        ((1.0000001, 1.0000001, 1.0000001), (4, 6, 8)),
+        ((9.0, 1.0, 1.0), (1, 6, 8)),
+    ],
+)
+def test_a_tolerance_that_the_grid_can_show_is_not_marked(spacing, shape):
+    scores = scored({"a": spacing}, shape)
+    assert scores["mean_nsd_1mm"] == 1
+    assert tables.tolerance_caution(scores) is None
+    assert tables.cautions(scores) == []
+
+
+def test_scores_of_earlier_versions_are_shown_without_voxel_sizes():
+    scores = scored({"a": (3.0, 2.5, 2.5)})
+    del scores["voxel_mm"], scores["below_voxel"]
+    assert tables.voxel_mm(scores) is None and tables.cautions(scores) == []
+
+
+def test_tables_mark_tolerances_below_the_voxel_size():
+    rows = tables.organ_rows(MEASURED, ORGANS)
+    marked = {row["score"] for row in rows if row["below_voxel"]}
+    assert marked == {"nsd_1mm", "nsd_2mm"}  # of slices 3 mm apart
+    assert {row["voxel_mm"] for row in tables.case_rows(MEASURED, "strict")} == {3.0}
+    titles = [SCORES[name].marked(3.0).title for name in ("nsd_2mm", "nsd_3mm", "dice")]
+    assert titles == ["NSD at 2 mm (below voxel size)", "NSD at 3 mm", "Dice"]
 
 
 def test_headline_has_no_entry_for_what_is_left_out_everywhere():

@@ -101,7 +101,7 @@ def test_what_comes_out(finished):
     expected = [*tables, *labels, "metrics.json", "provenance.json"]
     assert sorted(contents(out)) == sorted(expected)
     table = pd.read_parquet(out / "cases.parquet")
-    columns = ["case", "organ", *SCORES, "truth_voxels", "predicted_voxels"]
+    columns = ["case", "organ", *SCORES, "truth_voxels", "predicted_voxels", "voxel_mm"]
     assert table.columns.to_list() == columns
     assert table["case"].to_list() == [case for case in TEST_CASES for _ in ORGANS]
     assert table["organ"].to_list() == ORGANS * 2

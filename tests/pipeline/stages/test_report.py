@@ -134,7 +134,22 @@ def test_the_sentence_on_empty_organs_counts_them(written, results):
     assert f"They differ on {empty} of 16 pairs of case and organ: {missed} where" in text
     assert f"strict (above) {table['dice'].mean():.3f}" in text
     counted = "counting Dice 0 and the volume's diagonal as HD95"
-    assert f"Of 16 pairs of case and organ {missed} missed, {counted}" in text
+    verb = "is" if missed == 1 else "are"
+    assert f"Of 16 pairs of case and organ {missed} {verb} missed, {counted}" in text
+
+
+def test_tolerances_below_the_voxel_size_are_marked(written, results, inputs):
+    sides = files.read_json(results / "evaluate" / "metrics.json")["voxel_mm"]
+    assert sides["longest"] > 3  # phantoms of 32 pixels
+    html = written()
+    marked = "NSD at 2 mm (below voxel size)"
+    headings = re.findall(r">([^<>]*NSD[^<>]*)</th>", html)
+    assert headings.count(marked) == 2  # every score, every case
+    sentence = "NSD at 3 mm (in 2 of 2 cases): the tolerance is below the voxel size ("
+    assert sentence in words(html) and f"{sides['longest']:.4g} mm), so that" in words(html)
+    fine = inputs.scores | {"voxel_mm": {"shortest": 1.0, "longest": 1.0}, "below_voxel": {}}
+    html = report.render(page(replace(inputs, scores=fine)) | {"pictures": []})
+    assert "voxel size" not in words(html) and "NSD at 2 mm" in html
 
 
 @pytest.mark.parametrize(
