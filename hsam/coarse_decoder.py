@@ -63,7 +63,8 @@ class CoarseDecoder(nn.Module):
         self.mask_tokens = nn.Embedding(classes, width)
         self.output_upscaling = upscaling(width)
         self.class_mlps = ClassMLPs(classes, width, width // 8, layers=3)
-        self.iou_prediction_head = sam.MLP(width, width, classes, 3)
+        # no loss trains it
+        self.iou_prediction_head = sam.MLP(width, width, classes, 3).requires_grad_(False)
 
     def forward(self, image: Tensor, image_pe: Tensor, dense: Tensor) -> CoarseOutput:
         """Predict coarse masks from an image embedding.

@@ -79,7 +79,8 @@ class FineDecoder(nn.Module):
         self.pixel_decoder = HierarchicalPixelDecoder(width) if pixel_decoder else None
         out = width // 16 if pixel_decoder else width // 8
         self.class_mlps = ClassMLPs(classes, width, out, layers=5)
-        self.iou_prediction_head = sam.MLP(width, width, classes, 3)
+        # no loss trains it
+        self.iou_prediction_head = sam.MLP(width, width, classes, 3).requires_grad_(False)
 
     def forward(
         self,

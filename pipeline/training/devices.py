@@ -66,7 +66,6 @@ def make_fabric(settings: Train, device: str) -> Fabric:
             start_method="spawn",
             process_group_backend="nccl" if device == "cuda" else "gloo",
             timeout=PATIENCE,
-            find_unused_parameters=settings.model != "unet",  # SAM's IoU heads have no loss
         )
     return Fabric(
         accelerator=device,

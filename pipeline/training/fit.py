@@ -96,6 +96,8 @@ def fit(
     set_tf32(settings.tf32)
     store = None if folder is None else Checkpoints(folder)
     saved = None if store is None else store.load()
+    if saved is not None and folder is not None:
+        _check_checkpoint(saved, model, folder)
     batches = _batches(fabric, model, slices, settings, seed, saved, validate is not None)
     if folder is not None and fabric.is_global_zero:
         show_table(title, preflight.derived(fabric, model, settings, batches, facts or {}))
@@ -282,16 +284,16 @@ def _validate(trainer: Trainer, validate: Validate, progress: Progress, batches:
         mean = progress.history.add_validation(dice)
         progress.stale += 1
         if progress.best is None or mean > progress.best[0]:
-            progress.best, progress.stale = (mean, _trained_weights(trainer.model)), 0
+            progress.best, progress.stale = (mean, _weights(trainer.model)), 0
 
 
-def _trained_weights(model: SegmentationModel) -> Weights:
-    """A copy of the trained parameters and the buffers, on the CPU."""
+def _weights(model: SegmentationModel) -> Weights:
+    """A copy of the parameters and buffers, on the CPU, without those of a frozen encoder."""
     frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
     return {
         name: value.detach().cpu().clone()
         for name, value in model.state_dict().items()
-        if name not in frozen
+        if not (name.startswith("image_encoder.") and name in frozen)
     }
 
 
@@ -299,7 +301,7 @@ def _state(trainer: Trainer, progress: Progress, batches: Batches) -> dict[str, 
     """What a checkpoint holds: everything that the next step depends on."""
     return {
         "step": progress.step,
-        "model": _trained_weights(trainer.model),
+        "model": _weights(trainer.model),
         "optimizer": trainer.optimizer.optimizer.state_dict(),
         "scaler": trainer.fabric.strategy.precision.state_dict(),
         "average": None if trainer.average is None else trainer.average.values,
@@ -308,6 +310,17 @@ def _state(trainer: Trainer, progress: Progress, batches: Batches) -> dict[str, 
         "stale": progress.stale,
         "micro_batch": batches.micro_batch,
     }
+
+
+def _check_checkpoint(saved: Mapping[str, Any], model: SegmentationModel, folder: Path) -> None:
+    """UserError for a checkpoint of a version that trained other weights of the model."""
+    expected = len(model.trainable_parameters())
+    found = sum(len(group["params"]) for group in saved["optimizer"]["param_groups"])
+    if found != expected:
+        raise UserError(
+            f"{folder}: the checkpoint is of a version that trained {found} tensors of the model, "
+            f"this one trains {expected}; remove it to begin anew, or go on with that version."
+        )
 
 
 def _resume(trainer: Trainer, saved: Mapping[str, Any]) -> Progress:

@@ -34,6 +34,7 @@ def test_every_combination_of_parts_trains_and_runs(on, batch):
     model = hsam.build_hsam("toy", image_size=64, num_classes=3, **switches)
     optimiser = torch.optim.AdamW(model.trainable_parameters(), 1e-3)
     hsam.two_stage_loss(model(image, labels), labels).total.backward()
+    assert all(p.grad is not None for p in model.trainable_parameters())
     optimiser.step()
     with torch.no_grad():
         assert model.eval()(image).fine_logits.isfinite().all()

@@ -1,6 +1,7 @@
 """Two gloo processes on the CPU stand for two GPUs."""
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -84,6 +85,12 @@ def test_passes_that_are_shared_out_have_the_curve_of_passes_of_that_size(shards
     one = losses(settings(micro_batch=2, **common), shards, tmp_path / "one")
     two = losses(settings(micro_batch=1, devices=2, **common), shards, tmp_path / "two")
     assert_same_curve(one, two)
+
+
+def test_every_trained_weight_of_both_stages_has_a_gradient_on_all_devices(shards, tmp_path):
+    # the last epoch gives the coarse stage no weight, its last batch the second device no slice
+    chosen = settings(devices=2, epochs=2, batch_size=3, lambda_end_at_zero=True)
+    assert all(map(math.isfinite, losses(chosen, shards, tmp_path)))
 
 
 def asks(model, fabric, slices) -> dict[str, float]:

@@ -320,6 +320,30 @@ def test_a_resumed_training_does_not_keep_the_checkpoint_in_memory(slices, tmp_p
     assert loaded
 
 
+def test_a_checkpoint_that_trained_other_weights_is_refused(slices, tmp_path):
+    def resume(all_weights: bool) -> None:
+        model = build_model(settings(), organs=2, seed=0)
+        model.coarse_decoder.iou_prediction_head.requires_grad_(all_weights)
+        fabric = make_fabric(settings(), "cpu")
+        fabric.launch()
+        fit(fabric, model, slices, settings(), seed=0, validate=stop_at(2), folder=tmp_path)
+
+    with pytest.raises(KeyboardInterrupt):
+        resume(True)
+    with pytest.raises(UserError, match=r"trained \d+ tensors of the model, this one trains \d+;"):
+        resume(False)
+
+
+def test_heads_without_a_loss_stay_as_they_were_and_are_kept(slices, tmp_path):
+    chosen = settings(epochs=1, weight_decay=0.5)
+    start = build_model(chosen, organs=2, seed=0).state_dict()
+    end = trained(slices, chosen, tmp_path, steady)
+    saved = Checkpoints(tmp_path).load()["model"]
+    heads = [name for name in start if "iou_prediction_head" in name]
+    assert heads and all(torch.equal(start[name], end[name]) for name in heads)
+    assert all(torch.equal(start[name], saved[name]) for name in heads)
+
+
 def test_the_first_step_is_said_at_once(slices, capsys):
     run(slices, settings(log_every=100, validate_every=0))
     assert capsys.readouterr().err.startswith("train 1/6  epoch 0  loss ")
