@@ -4,11 +4,13 @@ import random
 import time
 from pathlib import Path
 
+from pipeline.core.run_folder import MODEL_FILES
 from tests.pipeline.kills import kill_after, killed_parents
 from tests.pipeline.trainings import LONGEST, command, train_lock
 from tests.soak.outcome import Outcome
 from tests.soak.stages import STAGES, Workspace
 
+WEIGHTS = MODEL_FILES[1]
 IN_A_ROW = 3  # kills before a run is let to its end
 
 
@@ -82,9 +84,12 @@ def kill_parents(space: Workspace, kills: int) -> Outcome:
 
     Args:
         space: where the stages before training have run, its parameters asking for two devices.
-        kills: how often.
+        kills: how often, each from where the last one has left the training; it then ends.
     """
     failures, found = [], 0
+    space.finish("train")
+    wanted = space.published("train")[WEIGHTS]
+    space.forget("train")
     runs = space.folder / "runs"
     program = command(space.folder / "results", runs)
     for seed in range(kills):
@@ -92,5 +97,8 @@ def kill_parents(space: Workspace, kills: int) -> Outcome:
             found += killed_parents(program, lambda: train_lock(runs), LONGEST, 1, seed)
         except AssertionError as error:
             failures.append(f"seed {seed}: {error}")
-    what = "SIGKILL of the parent of a training by two processes, none left"
+    space.finish("train")
+    if space.published("train")[WEIGHTS] != wanted:
+        failures.append(f"after {kills} kills: other weights")
+    what = "SIGKILL of the parent of a training by two processes, none left, weights equal"
     return Outcome(what, kills, tuple(failures), f"{found} processes had been started")
