@@ -73,13 +73,13 @@ def sams_encoder(name: str, image_size: int) -> nn.Module:
     backbone = get_backbone(name)
     return sam.ImageEncoderViT(
         image_size,
-        embed_dim=backbone.embed_dim,
-        depth=backbone.depth,
-        num_heads=backbone.num_heads,
+        embed_dim=backbone.sizes["embed_dim"],
+        depth=backbone.sizes["depth"],
+        num_heads=backbone.sizes["num_heads"],
         out_chans=backbone.width,
         use_rel_pos=True,
-        window_size=backbone.window,
-        global_attn_indexes=backbone.global_blocks,
+        window_size=backbone.sizes["window"],
+        global_attn_indexes=backbone.sizes["global_blocks"],
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
     )
 

@@ -1,11 +1,12 @@
 """Builder of H-SAM: assembles the model from its arguments."""
 
 from pathlib import Path
+from typing import Any
 
-from hsam.adapted_encoder import build_encoder, load_start
+from hsam.adapted_encoder import EncoderOptions, load_start
 from hsam.backbones import get_backbone
-from hsam.class_balance import ClassBalancedMaskAttention
-from hsam.coarse_decoder import CoarseDecoder
+from hsam.class_balance import ClassBalancedMaskAttention, gate_pooling
+from hsam.coarse_decoder import CoarseDecoder, decoder_steps
 from hsam.fine_decoder import FineDecoder
 from hsam.inputs import check_classes
 from hsam.prompt import PromptEncoder
@@ -25,40 +26,38 @@ def build_hsam(
     pixel_decoder: bool = True,
     cm_attention: bool = True,
     gate: str = "spatial",
-    train_encoder: bool | None = None,
-    checkpoint_blocks: bool = False,
+    **encoder: Any,
 ) -> HSAM:
     """Build H-SAM, in training mode.
 
     Args:
         backbone: a name of `hsam.backbones()`.
-        image_size: side S in pixels, a multiple of 16.
+        image_size: side S in pixels; 4, 8 or 16 times that of the encoder's grid.
         num_classes: organs, without the background.
         lora_rank: rank of the LoRA in the encoder; 0: no LoRA.
         lora_scale: factor of the LoRA's update.
         sam_checkpoint: file of SAM's weights; None: random weights.
         mask_attention, pixel_decoder, cm_attention: parts of stage 2 (paper table 11).
         gate: CMAttn's gate, "spatial" as in the paper or "constant" as in the published H-SAM code.
-        train_encoder: train all weights of the encoder, not its LoRA alone; None: only for a
-            backbone without published weights.
-        checkpoint_blocks: recompute encoder blocks in the backward pass to save memory.
+        encoder: as in `hsam.adapted_encoder.EncoderOptions`.
 
     Raises:
         ValueError: an argument out of range.
+        TypeError: an unknown argument.
 
     Source: paper section 3.
     """
-    sizes = get_backbone(backbone)
-    classes = check_classes(num_classes)
-    encoder, train_encoder = build_encoder(
-        backbone, image_size, lora_rank, lora_scale, train_encoder, checkpoint_blocks
-    )
-    width, heads, mlp_dim = sizes.width, sizes.decoder_heads, 8 * sizes.width
-    positions = (image_size // 16) ** 2
-    attention = ClassBalancedMaskAttention(classes, positions, mlp_dim, gate)
+    line, classes = get_backbone(backbone), check_classes(num_classes)
+    options = EncoderOptions(backbone, **encoder)
+    image_encoder = options.build(image_size, lora_rank, lora_scale)
+    width, heads, mlp_dim, grid = line.width, line.decoder_heads, 8 * line.width, image_encoder.grid
+    steps = decoder_steps(image_size, grid)
+    # grids as coarse as SAM's are left whole, as the published code has them
+    pooling = 1 if steps == (2, 2) else gate_pooling(grid)
+    attention = ClassBalancedMaskAttention(classes, grid, mlp_dim, gate, pooling=pooling)
     model = HSAM(
-        encoder,
-        PromptEncoder(width, image_size),
+        image_encoder,
+        PromptEncoder(width, image_size, grid),
         CoarseDecoder(CrossFirstTransformer(width, heads, mlp_dim), width, classes),
         FineDecoder(
             MaskedTransformer(width, heads, mlp_dim),
@@ -67,12 +66,14 @@ def build_hsam(
             attention if cm_attention else None,
             mask_attention,
             pixel_decoder,
+            steps,
         ),
+        image_size,
         classes,
     )
     model.config = {
         "model": "hsam",
-        "backbone": backbone,
+        **options.resolved(),
         "image_size": image_size,
         "num_classes": num_classes,
         "lora_rank": lora_rank,
@@ -81,7 +82,5 @@ def build_hsam(
         "pixel_decoder": pixel_decoder,
         "cm_attention": cm_attention,
         "gate": gate,
-        "train_encoder": train_encoder,
-        "checkpoint_blocks": checkpoint_blocks,
     }
     return load_start(model, sam_checkpoint)

@@ -16,6 +16,12 @@ from hsam.noise import dropout, gaussian
 NOISE_STD = (0.35, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1, 0.0, 0.0)
 
 GATES = ("spatial", "constant")
+LARGEST_GRID = 32  # SAM's at 512 px; the attention's weights grow with the fourth power of it
+
+
+def gate_pooling(grid: int) -> int:
+    """The smallest divisor of the side G that brings it to `LARGEST_GRID` or below."""
+    return next(n for n in range(1, grid + 1) if grid % n == 0 and grid <= n * LARGEST_GRID)
 
 
 def attention_heads(features: int, most: int = 8) -> int:
@@ -87,21 +93,23 @@ class ClassBalancedMaskAttention(nn.Module):
     def __init__(
         self,
         classes: int,
-        positions: int,
+        grid: int,
         mlp_dim: int,
         gate: str = "spatial",
         dropout_rate: float = 0.1,
         noise_std: Sequence[float] = NOISE_STD,
+        pooling: int = 1,
     ) -> None:
         """Build the attention.
 
         Args:
             classes: number of classes C, background included.
-            positions: number of grid positions N = G * G.
+            grid: side G of the embedding.
             mlp_dim: hidden width of the MLP.
             gate: one of `GATES`.
             dropout_rate: dropout of the input in training.
             noise_std: standard deviations of the noise, as in `class_noise_std`.
+            pooling: positions along a side that share a gate, a divisor of G.
 
         Raises:
             ValueError: unknown gate.
@@ -112,6 +120,8 @@ class ClassBalancedMaskAttention(nn.Module):
         self.gate = gate
         self.dropout_rate = dropout_rate
         self.noise_std = tuple(noise_std)
+        self.grid, self.pooling = grid, pooling
+        positions = (grid // pooling) ** 2
         heads = attention_heads(positions)
         self.self_attn = sam.DecoderAttention(positions, heads)
         self.norm1 = nn.LayerNorm(positions)
@@ -137,9 +147,11 @@ class ClassBalancedMaskAttention(nn.Module):
         Returns:
             (B, N), from 0, with mean 1 over the positions.
         """
-        batch, _, positions = prior.shape
         if self.gate == "constant":
-            return prior.new_ones(batch, positions)
+            return prior.new_ones(prior.shape[0], prior.shape[-1])
+        if self.pooling > 1:
+            square = prior.unflatten(2, (self.grid, self.grid))
+            prior = F.avg_pool2d(square, self.pooling).flatten(2)
         if self.training:
             prior = dropout(prior, self.dropout_rate, generator)
             if labels is not None:
@@ -148,4 +160,14 @@ class ClassBalancedMaskAttention(nn.Module):
         x = self.self_attn2(x, x, x)
         x = self.norm2(x + self.mlp(x))
         gate = torch.relu(self.select(x.transpose(1, 2)).squeeze(-1))  # B x N x C -> B x N
-        return torch.softmax(gate, dim=-1) * positions
+        gate = torch.softmax(gate, dim=-1) * gate.shape[-1]
+        return gate if self.pooling == 1 else self._enlarged(gate)
+
+    def _enlarged(self, gate: Tensor) -> Tensor:
+        """The gate at each position of the grid, of which a pooled one covers several."""
+        side = self.grid // self.pooling
+        square = gate.unflatten(1, (side, side))
+        for dim in (1, 2):
+            square = square.repeat_interleave(self.pooling, dim)
+        enlarged: Tensor = square.flatten(1)
+        return enlarged

@@ -42,6 +42,28 @@ def upscaling(width: int) -> nn.Sequential:
     )
 
 
+def decoder_steps(image_size: int, grid: int) -> tuple[int, int]:
+    """Enlargements of the fine decoder after the upscaling by 4, up to the image's side.
+
+    Args:
+        image_size: side S of the images in pixels.
+        grid: side G of the embedding.
+
+    Returns:
+        two factors, each 1 or 2, whose product is S / 4G.
+
+    Raises:
+        ValueError: S isn't 4, 8 or 16 times G.
+    """
+    steps = {4 * grid: (1, 1), 8 * grid: (1, 2), 16 * grid: (2, 2)}
+    if image_size not in steps:
+        raise ValueError(
+            f"image_size: expected 4, 8 or 16 times the side of the encoder's grid of {grid}, "
+            f"{4 * grid}, {8 * grid} or {16 * grid}, got {image_size}"
+        )
+    return steps[image_size]
+
+
 class CoarseDecoder(nn.Module):
     """SAM's mask decoder with one mask token and one mask per class.
 

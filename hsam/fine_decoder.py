@@ -25,27 +25,36 @@ class FineOutput(NamedTuple):
 
 
 class HierarchicalPixelDecoder(nn.Module):
-    """Concatenates the upscaled features of both stages and upscales them to the image's side.
+    """Concatenates the upscaled features of both stages and brings them to the image's side.
+
+    A step that enlarges by 2 is the paper's transposed convolution; one that keeps the side, for
+    embeddings finer than SAM's, is a 3 x 3 convolution.
 
     Source: paper section 3, hierarchical pixel decoder.
     """
 
-    def __init__(self, width: int) -> None:
-        """Build for decoders of width D: D/4 channels in, D/16 out."""
+    def __init__(self, width: int, steps: tuple[int, int] = (2, 2)) -> None:
+        """Build for decoders of width D, D/4 channels in, D/16 out, and two enlargements."""
         super().__init__()
         self.skip_connect = nn.Sequential(
-            nn.ConvTranspose2d(width // 4, width // 8, kernel_size=2, stride=2),
+            _step(width // 4, width // 8, steps[0]),
             LayerNorm2d(width // 8),
             nn.GELU(),
-            nn.ConvTranspose2d(width // 8, width // 16, kernel_size=2, stride=2),
+            _step(width // 8, width // 16, steps[1]),
             LayerNorm2d(width // 16),
             nn.GELU(),
         )
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Features of stage 2 and stage 1, (B, D/8, 4G, 4G) each -> (B, D/16, 16G, 16G)."""
+        """Features of stage 2 and stage 1, (B, D/8, 4G, 4G) each -> (B, D/16, S, S)."""
         joined: Tensor = self.skip_connect(torch.cat([fine, coarse], dim=1))
         return joined
+
+
+def _step(dim: int, out: int, enlargement: int) -> nn.Module:
+    if enlargement == 1:
+        return nn.Conv2d(dim, out, kernel_size=3, padding=1)
+    return nn.ConvTranspose2d(dim, out, kernel_size=enlargement, stride=enlargement)
 
 
 class FineDecoder(nn.Module):
@@ -59,6 +68,7 @@ class FineDecoder(nn.Module):
         cm_attention: ClassBalancedMaskAttention | None,
         mask_attention: bool = True,
         pixel_decoder: bool = True,
+        steps: tuple[int, int] = (2, 2),
     ) -> None:
         """Build the decoder.
 
@@ -68,7 +78,8 @@ class FineDecoder(nn.Module):
             classes: number of classes C, background included.
             cm_attention: computes the gate of the image embedding; None: no gate.
             mask_attention: multiply the cross attentions by the prior mask.
-            pixel_decoder: predict at full resolution; False: predict at S/4 and resize.
+            pixel_decoder: predict at full resolution; False: predict at 4G and resize.
+            steps: enlargements from 4G to the image's side, as `decoder_steps` gives them.
         """
         super().__init__()
         self.transformer = transformer
@@ -76,7 +87,8 @@ class FineDecoder(nn.Module):
         self.cm_attention = cm_attention
         self.mask_attention = mask_attention
         self.output_upscaling = upscaling(width)
-        self.pixel_decoder = HierarchicalPixelDecoder(width) if pixel_decoder else None
+        self.pixel_decoder = HierarchicalPixelDecoder(width, steps) if pixel_decoder else None
+        self.enlargement = steps[0] * steps[1]
         out = width // 16 if pixel_decoder else width // 8
         self.class_mlps = ClassMLPs(classes, width, out, layers=5)
         # no loss trains it
@@ -105,8 +117,8 @@ class FineDecoder(nn.Module):
         image = image + dense
         if self.cm_attention is not None:
             prior = coarse.tokens @ coarse.image.flatten(2)  # B x C x D @ B x D x N
-            gate = self.cm_attention(prior, labels, generator)
-            image = image + image * gate.unflatten(1, (1, grid, grid))  # B x N -> B x 1 x G x G
+            gate = self.cm_attention(prior, labels, generator)  # B x N
+            image = image + image * gate.unflatten(1, (1, grid, grid))  # B x 1 x G x G
         mask = prior_mask(coarse.logits, grid) if self.mask_attention else None
         tokens = self.mask_tokens.weight.unsqueeze(0).expand(batch, -1, -1)  # B x C x D
         tokens, keys = self.transformer(image, image_pe, tokens, mask, generator)
@@ -115,8 +127,10 @@ class FineDecoder(nn.Module):
         if self.pixel_decoder is not None:
             features = self.pixel_decoder(features, coarse.upscaled)
         logits = class_masks(self.class_mlps(tokens), features)
-        if self.pixel_decoder is None:
-            logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+        if self.pixel_decoder is None and self.enlargement > 1:
+            logits = F.interpolate(
+                logits, scale_factor=self.enlargement, mode="bilinear", align_corners=False
+            )
         return FineOutput(logits, self.iou_prediction_head(tokens[:, 0]))
 
 

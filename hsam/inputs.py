@@ -27,6 +27,24 @@ def check_images(image: Tensor, image_size: int, dtype: torch.dtype) -> Tensor:
     return image.to(dtype).expand(-1, 3, -1, -1)
 
 
+def check_embedding(embedding: Tensor | None, grid: int, dtype: torch.dtype) -> Tensor:
+    """Check embeddings that were computed before, and convert them to the model's dtype.
+
+    Args:
+        embedding: (B, D, G, G), floating.
+        grid: G.
+        dtype: dtype of the model.
+
+    Raises:
+        ValueError: another shape or dtype.
+    """
+    if embedding is None or not embedding.is_floating_point() or embedding.ndim != 4:
+        raise ValueError("embedding: expected a floating tensor of shape (B, D, G, G)")
+    if embedding.shape[2:] != (grid, grid):
+        raise ValueError(f"embedding: expected a grid of {grid}, got {tuple(embedding.shape)}")
+    return embedding.to(dtype)
+
+
 def check_labels(labels: Tensor | None, batch: int, image_size: int) -> None:
     """Check that labels, if any, are integers of shape (B, S, S).
 

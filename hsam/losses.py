@@ -151,7 +151,7 @@ def two_stage_loss(
 ) -> TwoStageLoss:
     """Loss of a model: weight * coarse loss + (1 - weight) * fine loss.
 
-    Labels are resized to the coarse logits' S/4 by nearest neighbour. The loss of a model with one
+    Labels are resized to the coarse logits' side by nearest neighbour. The loss of a model with one
     stage is the loss of that stage.
 
     Args:

@@ -3,7 +3,11 @@
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hsam.encoders.base import ImageEncoder
+from hsam.inputs import check_embedding, check_images
 
 
 class SegmentationModel(nn.Module):
@@ -38,3 +42,47 @@ class SegmentationModel(nn.Module):
     def count_trainable(self) -> int:
         """Number of trainable weights."""
         return sum(p.numel() for p in self.trainable_parameters())
+
+
+class EncodedModel(SegmentationModel):
+    """A model whose decoders read the embedding of an image encoder.
+
+    Attributes:
+        image_encoder: the encoder; its side E may differ from that of the images.
+    """
+
+    def __init__(self, image_encoder: ImageEncoder, image_size: int, classes: int) -> None:
+        super().__init__(image_size, classes)
+        self.image_encoder = image_encoder
+        self._side, self._grid = image_encoder.image_size, image_encoder.grid
+
+    def embed(self, image: Tensor) -> Tensor:
+        """The embedding of images.
+
+        Args:
+            image: (B, 1, S, S) or (B, 3, S, S), floating, in [0, 1]; one channel is repeated.
+
+        Returns:
+            (B, D, G, G).
+
+        Raises:
+            TypeError, ValueError: images of another dtype or shape.
+        """
+        image = check_images(image, self.image_size, self.dtype)
+        if self._side != self.image_size:
+            side = (self._side, self._side)
+            image = F.interpolate(image, side, mode="bilinear", antialias=True)
+        embedding: Tensor = self.image_encoder(image)
+        return embedding
+
+    def embedding_of(self, image: Tensor | None, embedding: Tensor | None) -> Tensor:
+        """`embed(image)`, unless an embedding is given.
+
+        Raises:
+            TypeError, ValueError: both or none are given, or one of another dtype or shape.
+        """
+        if (image is None) == (embedding is None):
+            raise ValueError("image: expected either images or their embedding")
+        if image is not None:
+            return self.embed(image)
+        return check_embedding(embedding, self._grid, self.dtype)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from hsam import sam
-from hsam.backbones import PATCH
 
 
 class PromptEncoder(sam.PromptEncoder):
@@ -16,9 +15,8 @@ class PromptEncoder(sam.PromptEncoder):
     The embeddings of points, boxes and masks are there for SAM's checkpoints and aren't trained.
     """
 
-    def __init__(self, width: int, image_size: int) -> None:
-        """Build for decoders of width D and square images of `image_size` pixels."""
-        grid = image_size // PATCH
+    def __init__(self, width: int, image_size: int, grid: int) -> None:
+        """Build for decoders of width D, images of `image_size` pixels and a grid of side G."""
         super().__init__(width, (grid, grid), (image_size, image_size), mask_in_chans=16)
         self.requires_grad_(False)
         self.no_mask_embed.requires_grad_(True)

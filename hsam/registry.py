@@ -82,7 +82,14 @@ class Model:
         return builder
 
 
-_ENCODER = ("backbone", "sam_checkpoint", "train_encoder", "checkpoint_blocks")
+_ENCODER = (
+    "backbone",
+    "sam_checkpoint",
+    "encoder_size",
+    "normalise",
+    "train_encoder",
+    "checkpoint_blocks",
+)
 _LORA = ("lora_rank", "lora_scale")
 _PARTS = ("mask_attention", "pixel_decoder", "cm_attention", "gate")
 

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from hsam.coarse_decoder import CoarseDecoder
-from hsam.encoder import ImageEncoder
+from hsam.encoders.base import ImageEncoder
 from hsam.fine_decoder import FineDecoder
-from hsam.inputs import check_images, check_labels
-from hsam.model import SegmentationModel
+from hsam.inputs import check_labels
+from hsam.model import EncodedModel
 from hsam.noise import range_noise
 from hsam.output import Segmentation
 from hsam.prompt import PromptEncoder
 
 
-class HSAM(SegmentationModel):
+class HSAM(EncodedModel):
     """H-SAM, the two-stage model.
 
     Source: paper section 3, figure 2.
@@ -30,20 +30,27 @@ class HSAM(SegmentationModel):
         prompt_encoder: PromptEncoder,
         coarse_decoder: CoarseDecoder,
         fine_decoder: FineDecoder,
+        image_size: int,
         classes: int,
     ) -> None:
-        """Join the parts; `classes` is C, the background included."""
-        super().__init__(image_encoder.img_size, classes)
-        self.image_encoder = image_encoder
+        """Join the parts.
+
+        Args:
+            image_encoder, prompt_encoder, coarse_decoder, fine_decoder: of one width and grid.
+            image_size: side S of the images in pixels.
+            classes: number of classes C, background included.
+        """
+        super().__init__(image_encoder, image_size, classes)
         self.prompt_encoder = prompt_encoder
         self.coarse_decoder = coarse_decoder
         self.fine_decoder = fine_decoder
 
     def forward(
         self,
-        image: Tensor,
+        image: Tensor | None,
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
+        embedding: Tensor | None = None,
     ) -> Segmentation:
         """Segment images.
 
@@ -53,21 +60,22 @@ class HSAM(SegmentationModel):
                 used in training only.
             generator: random number generator for noise and dropout in training; None:
                 `self.generator`.
+            embedding: (B, D, G, G), what `embed` gave for the images, which are None then.
 
         Returns:
-            coarse logits (B, C, S/4, S/4), fine logits (B, C, S, S), and the IoU predictions of
+            coarse logits (B, C, 4G, 4G), fine logits (B, C, S, S), and the IoU predictions of
             both, (B, C).
 
         Raises:
             TypeError, ValueError: images or labels of another dtype or shape.
         """
-        image = check_images(image, self.image_size, self.dtype)
-        check_labels(labels, image.shape[0], self.image_size)
+        embedding = self.embedding_of(image, embedding)
+        check_labels(labels, embedding.shape[0], self.image_size)
         generator = generator if generator is not None else self.generator
-        embedding = self.image_encoder(image)  # B x D x G x G
         image_pe, dense = self.prompt_encoder()
         coarse = self.coarse_decoder(embedding, image_pe, dense)
         if self.training:
             embedding = embedding + range_noise(embedding, self.EMBEDDING_NOISE, generator)
         fine = self.fine_decoder(embedding, image_pe, dense, coarse, labels, generator)
-        return Segmentation(coarse.logits, fine.logits, coarse.iou, fine.iou)
+        scale = self.image_size // coarse.logits.shape[-1]
+        return Segmentation(coarse.logits, fine.logits, coarse.iou, fine.iou, scale)

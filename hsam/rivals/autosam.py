@@ -5,8 +5,9 @@ Trainable parameters at ViT-B, 8 organs: 4,626,304.
 """
 
 from pathlib import Path
+from typing import Any
 
-from hsam.adapted_encoder import build_encoder, load_start
+from hsam.adapted_encoder import EncoderOptions, load_start
 from hsam.rivals.one_stage import OneStage, one_stage
 
 
@@ -16,20 +17,16 @@ def build_autosam(
     image_size: int = 512,
     num_classes: int = 8,
     sam_checkpoint: str | Path | None = None,
-    train_encoder: bool | None = None,
-    checkpoint_blocks: bool = False,
+    **encoder: Any,
 ) -> OneStage:
     """Build AutoSAM, in training mode; arguments and errors as in `hsam.build_hsam`."""
-    encoder, train_encoder = build_encoder(
-        backbone, image_size, 0, 1.0, train_encoder, checkpoint_blocks
-    )
-    model = one_stage(encoder, backbone, num_classes)
+    options = EncoderOptions(backbone, **encoder)
+    image_encoder = options.build(image_size)
+    model = one_stage(image_encoder, options, image_size, num_classes)
     model.config = {
         "model": "autosam",
-        "backbone": backbone,
+        **options.resolved(),
         "image_size": image_size,
         "num_classes": num_classes,
-        "train_encoder": train_encoder,
-        "checkpoint_blocks": checkpoint_blocks,
     }
     return load_start(model, sam_checkpoint)

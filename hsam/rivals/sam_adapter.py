@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hsam.adapted_encoder import build_encoder, load_start
-from hsam.encoder import EncoderBlock
+from hsam.adapted_encoder import EncoderOptions, load_start
+from hsam.encoders.sam_vit import EncoderBlock, SamViT
 from hsam.rivals.one_stage import OneStage, one_stage
 
 
@@ -59,36 +59,33 @@ def build_sam_adapter(
     num_classes: int = 8,
     adapter_ratio: float = 0.25,
     sam_checkpoint: str | Path | None = None,
-    train_encoder: bool | None = None,
-    checkpoint_blocks: bool = False,
+    **encoder: Any,
 ) -> OneStage:
     """Build SAM-Adapter, in training mode.
 
     Args:
         adapter_ratio: width of the bottlenecks as a share of the encoder's, in (0, 1].
-        backbone, image_size, num_classes, sam_checkpoint, train_encoder, checkpoint_blocks: as in
-            `hsam.build_hsam`.
+        backbone, image_size, num_classes, sam_checkpoint, encoder: as in `hsam.build_hsam`.
 
     Raises:
         ValueError: an argument out of range.
     """
     if not 0 < adapter_ratio <= 1:
         raise ValueError(f"adapter_ratio: expected above 0 to 1, got {adapter_ratio!r}")
-    encoder, train_encoder = build_encoder(
-        backbone, image_size, 0, 1.0, train_encoder, checkpoint_blocks
-    )
-    hidden = max(1, round(adapter_ratio * encoder.pos_embed.shape[-1]))
-    blocks: Any = encoder.blocks
+    options = EncoderOptions(backbone, **encoder)
+    image_encoder = options.build(image_size)
+    if not isinstance(image_encoder, SamViT):
+        raise ValueError(f"backbone: expected one of SAM's family for sam_adapter, got {backbone}")
+    hidden = max(1, round(adapter_ratio * image_encoder.pos_embed.shape[-1]))
+    blocks: Any = image_encoder.blocks
     for index, block in enumerate(blocks):
         blocks[index] = AdaptedBlock(block, hidden)
-    model = one_stage(encoder, backbone, num_classes)
+    model = one_stage(image_encoder, options, image_size, num_classes)
     model.config = {
         "model": "sam_adapter",
-        "backbone": backbone,
+        **options.resolved(),
         "image_size": image_size,
         "num_classes": num_classes,
         "adapter_ratio": adapter_ratio,
-        "train_encoder": train_encoder,
-        "checkpoint_blocks": checkpoint_blocks,
     }
     return load_start(model, sam_checkpoint)

@@ -6,8 +6,9 @@ organs, rank 4: 4,773,760.
 """
 
 from pathlib import Path
+from typing import Any
 
-from hsam.adapted_encoder import build_encoder, load_start
+from hsam.adapted_encoder import EncoderOptions, load_start
 from hsam.rivals.one_stage import OneStage, one_stage
 
 
@@ -19,22 +20,18 @@ def build_samed(
     lora_rank: int = 4,
     lora_scale: float = 1.0,
     sam_checkpoint: str | Path | None = None,
-    train_encoder: bool | None = None,
-    checkpoint_blocks: bool = False,
+    **encoder: Any,
 ) -> OneStage:
     """Build SAMed, in training mode; arguments and errors as in `hsam.build_hsam`."""
-    encoder, train_encoder = build_encoder(
-        backbone, image_size, lora_rank, lora_scale, train_encoder, checkpoint_blocks
-    )
-    model = one_stage(encoder, backbone, num_classes)
+    options = EncoderOptions(backbone, **encoder)
+    image_encoder = options.build(image_size, lora_rank, lora_scale)
+    model = one_stage(image_encoder, options, image_size, num_classes)
     model.config = {
         "model": "samed",
-        "backbone": backbone,
+        **options.resolved(),
         "image_size": image_size,
         "num_classes": num_classes,
         "lora_rank": lora_rank,
         "lora_scale": lora_scale,
-        "train_encoder": train_encoder,
-        "checkpoint_blocks": checkpoint_blocks,
     }
     return load_start(model, sam_checkpoint)

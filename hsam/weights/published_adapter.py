@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hsam.backbones import BACKBONES
+from hsam.encoders.sam_vit import vit_kind
 from hsam.lora import lora_layers, unmerge_lora
 from hsam.two_stage import HSAM
 from hsam.weights.files import listed, read_tensors
@@ -146,14 +146,14 @@ def _check_made_for(model: HSAM, state: dict[str, Tensor], path: str | Path) -> 
         raise ValueError(f"{path}: expected an adapter file of the published H-SAM code")
     layers = list(lora_layers(model))
     found = {
-        "backbone": _backbone(first.shape[1], sum(key.startswith("w_a_") for key in state) // 2),
+        "backbone": vit_kind(first.shape[1], sum(key.startswith("w_a_") for key in state) // 2),
         "LoRA rank": first.shape[0],
         "image size": 16 * round(response.numel() ** 0.5),
         "classes with background": tokens.shape[0],
     }
     encoder = model.image_encoder
     expected = {
-        "backbone": _backbone(encoder.pos_embed.shape[-1], len(encoder.blocks)),
+        "backbone": encoder.kind(),
         "LoRA rank": layers[0].rank if layers else 0,
         "image size": model.image_size,
         "classes with background": model.classes,
@@ -162,9 +162,3 @@ def _check_made_for(model: HSAM, state: dict[str, Tensor], path: str | Path) -> 
         wanted = ", ".join(f"{name} {value}" for name, value in expected.items())
         got = ", ".join(f"{name} {value}" for name, value in found.items())
         raise ValueError(f"{path}: expected an adapter for {wanted}; this one is for {got}")
-
-
-def _backbone(dim: int, depth: int) -> str:
-    """Name of the backbone of a width and depth."""
-    known = {(b.embed_dim, b.depth): name for name, b in BACKBONES.items()}
-    return known.get((dim, depth), f"of width {dim} and depth {depth}")

@@ -1,4 +1,4 @@
-"""Loading Meta's SAM checkpoints, made for 1024 px, into models of any image size.
+"""Loading checkpoints of SAM's form, Meta's, MedSAM's or LiteMedSAM's, at any image size.
 
 Source: paper section 4 (SAM's weights at 224 and 512 px); segment_anything/build_sam.py.
 """
@@ -6,15 +6,13 @@ Source: paper section 4 (SAM's weights at 224 and 512 px); segment_anything/buil
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hsam.backbones import BACKBONES
 from hsam.lora import unmerge_lora
-from hsam.model import SegmentationModel
+from hsam.model import EncodedModel
 from hsam.weights.files import listed, read_tensors, sha256
 
 # prefixes of names in the file -> in the model
@@ -25,8 +23,6 @@ _PREFIXES = {
 }
 # their shapes depend on the number of classes
 _NEW = re.compile(r"^mask_decoder\.(mask_tokens|output_hypernetworks_mlps|iou_prediction_head)\.")
-_REL_POS = re.compile(r"^image_encoder\.blocks\.\d+\.attn\.rel_pos_[hw]$")
-_BLOCK = re.compile(r"^image_encoder\.blocks\.(\d+)\.")
 
 
 @dataclass
@@ -46,16 +42,16 @@ class LoadReport:
     unused: list[str] = field(default_factory=list)
 
 
-def load_sam_checkpoint(model: SegmentationModel, path: str | Path) -> LoadReport:
+def load_sam_checkpoint(model: EncodedModel, path: str | Path) -> LoadReport:
     """Load SAM's image encoder, prompt encoder and mask decoder into a model.
 
-    `pos_embed` and the relative positions of global blocks are interpolated bilinearly to the
-    model's grid. Mask tokens, class MLPs and IoU head are not loaded, as their shapes depend on the
-    number of classes. A merged LoRA is unmerged first.
+    What depends on the image side is brought to the model's, as the encoder's family does it
+    (`ImageEncoder.fitted`). Mask tokens, class MLPs and IoU head are not loaded, as their shapes
+    depend on the number of classes. A merged LoRA is unmerged first.
 
     Args:
-        model: a model with SAM's image encoder; SAM's mask decoder becomes its coarse decoder.
-        path: a file such as sam_vit_b_01ec64.pth.
+        model: a model with an image encoder; SAM's mask decoder becomes its coarse decoder.
+        path: a file such as sam_vit_b_01ec64.pth or lite_medsam.pth.
 
     Returns:
         what became of each tensor of the file and of the model.
@@ -66,7 +62,7 @@ def load_sam_checkpoint(model: SegmentationModel, path: str | Path) -> LoadRepor
             unexpected or misshapen tensors; the first ones are named.
     """
     state = read_tensors(path)
-    _check_backbone(model, state, path)
+    _check_kind(model, state, path)
     unmerge_lora(model)
     target = model.state_dict()
     report, problems = LoadReport(), []
@@ -83,7 +79,7 @@ def load_sam_checkpoint(model: SegmentationModel, path: str | Path) -> LoadRepor
         elif value.shape == target[name].shape:
             values[name] = value
             report.loaded.append(name)
-        elif (resized := _resize(key, value, target[name].shape)) is not None:
+        elif (resized := _resized(model, name, value, target[name].shape)) is not None:
             values[name] = resized
             report.resized.append(name)
         elif prefix == "mask_decoder.":
@@ -111,39 +107,24 @@ def _must_load(name: str) -> bool:
     return name.startswith("prompt_encoder.")
 
 
-def _resize(key: str, value: Tensor, shape: torch.Size) -> Tensor | None:
-    """Interpolate positions to another grid; None: a tensor without a grid, or of another width."""
-    if key == "image_encoder.pos_embed" and value.shape[-1] == shape[-1]:
-        # 1 x H x W x dim -> 1 x dim x H x W and back
-        grid = value.permute(0, 3, 1, 2).float()
-        grid = F.interpolate(grid, size=shape[1:3], mode="bilinear", align_corners=False)
-        return grid.permute(0, 2, 3, 1)
-    if _REL_POS.match(key) and value.shape[-1] == shape[-1]:
-        table = value.float()[None, None]  # 1 x 1 x rows x d
-        return F.interpolate(table, size=tuple(shape), mode="bilinear", align_corners=False)[0, 0]
-    return None
+def _resized(model: EncodedModel, name: str, value: Tensor, shape: torch.Size) -> Tensor | None:
+    """A tensor of the encoder, brought to this image side; None: it doesn't depend on one."""
+    part, _, name = name.partition(".")
+    return model.image_encoder.fitted(name, value, shape) if part == "image_encoder" else None
 
 
-def _check_backbone(model: SegmentationModel, state: dict[str, Tensor], path: str | Path) -> None:
-    """Raise a ValueError for a file of another backbone."""
-    if not hasattr(model, "image_encoder"):
-        raise ValueError("model: expected one with SAM's image encoder, got one without")
-    position = state.get("image_encoder.pos_embed")
-    if position is None or position.ndim != 4:
-        raise ValueError(f"{path}: expected a SAM checkpoint, found no image_encoder.pos_embed")
-    found = (
-        position.shape[-1],
-        1 + max((int(match[1]) for key in state if (match := _BLOCK.match(key))), default=-1),
-    )
-    encoder: Any = model.image_encoder
-    expected = encoder.pos_embed.shape[-1], len(encoder.blocks)
-    if found != expected:
+def _check_kind(model: EncodedModel, state: dict[str, Tensor], path: str | Path) -> None:
+    """Raise a ValueError for a file of another image encoder."""
+    if not isinstance(model, EncodedModel):
+        raise ValueError("model: expected one with an image encoder, got one without")
+    encoder = model.image_encoder
+    expected, found = encoder.kind(), encoder.kind_in(state)
+    if found is None:
+        others = (line.load_family().kind_in(state) for line in BACKBONES.values())
+        found = next((kind for kind in others if kind is not None), None)
+    if found is None:
         raise ValueError(
-            f"{path}: expected weights for {_name(*expected)}, got those of {_name(*found)}"
+            f"{path}: expected a checkpoint of {expected}, found no image encoder in it"
         )
-
-
-def _name(dim: int, depth: int) -> str:
-    """Name, width and depth of a backbone."""
-    known = {(b.embed_dim, b.depth): name for name, b in BACKBONES.items()}
-    return f"{known.get((dim, depth), 'an unknown encoder')} ({dim} wide, {depth} deep)"
+    if found != expected:
+        raise ValueError(f"{path}: expected weights for {expected}, got those of {found}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hsam.backbones import BACKBONES
+from hsam.backbones import get_backbone
 from hsam.registry import MODELS
 from pipeline.core.params.blocks import Params
 from pipeline.core.registry import DATASETS
@@ -48,12 +48,12 @@ def data_set(name: str) -> Chosen:
 
 
 def model(name: str, backbone: str | None) -> Chosen:
-    """The code of one model, and its backbone's sizes; None for a model without a backbone."""
+    """The code of one model and its image encoder; None for a model without a backbone."""
     entry = MODELS[name]
-    sizes = None
-    if backbone is not None and "backbone" in entry.takes:
-        sizes = BACKBONES.get(backbone)
-    return Chosen((entry.module,), (repr(entry), repr(sizes)))
+    if backbone is None or "backbone" not in entry.takes:
+        return Chosen((entry.module,), (repr(entry),))
+    line = get_backbone(backbone)
+    return Chosen((entry.module, line.module), (repr(entry), line.essence()))
 
 
 def chosen(stage: str, params: Params) -> Chosen:

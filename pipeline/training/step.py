@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hsam.losses import two_stage_loss
 from hsam.model import SegmentationModel
-from hsam.output import Segmentation
 from pipeline.core.params.blocks import Train
 from pipeline.training.augment import augment, sample_seeds
 from pipeline.training.batches import Pass, Step
@@ -63,17 +62,11 @@ class Loss(nn.Module):
         """
         output = self.network(images, labels)
         if count < len(images):
-            output = Segmentation(
-                *(None if part is None else part[:count] for part in _parts(output))
-            )
+            output = output.first(count)
         loss = two_stage_loss(output, labels[:count], weight, **self.terms)
         none = torch.full_like(loss.total, torch.nan)
         stages = (none if stage is None else stage.total for stage in (loss.coarse, loss.fine))
         return torch.stack([loss.total, *stages])
-
-
-def _parts(output: Segmentation) -> tuple[Tensor | None, ...]:
-    return output.coarse_logits, output.fine_logits, output.coarse_iou, output.fine_iou
 
 
 class Average:

@@ -8,15 +8,15 @@ import torch
 
 from hsam.backbones import BACKBONES, Backbone
 from hsam.builders import build_hsam
-from hsam.encoder import ImageEncoder
+from hsam.encoders.sam_vit import SamViT
 from tests.hsam.seeded import FIXTURES, seeded, seeded_image
-from tests.hsam.toys import randomise, sam_state
+from tests.hsam.toys import TOY, randomise, sam_state
 
 
 @pytest.fixture(autouse=True)
 def toy_backbone(monkeypatch):
-    """A backbone of two blocks, one in windows of 3 patches, one global; "pretrained"."""
-    monkeypatch.setitem(BACKBONES, "toy", Backbone(48, 2, 2, (1,), True, 32, 2, window=3))
+    """A backbone of two blocks; "pretrained"."""
+    monkeypatch.setitem(BACKBONES, "toy", TOY)
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +63,8 @@ def toy_sam_file(tmp_path):
 def make_encoder():
     """An image encoder of a given backbone with seeded weights."""
 
-    def make(backbone: Backbone, image_size: int) -> ImageEncoder:
-        return randomise(ImageEncoder(backbone, image_size)).eval()
+    def make(backbone: Backbone, image_size: int) -> SamViT:
+        return randomise(SamViT(backbone, image_size)).eval()
 
     return make
 

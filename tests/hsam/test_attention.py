@@ -5,8 +5,8 @@ import torch
 
 from hsam import sam
 from hsam.attention import RelativePositionAttention
-from hsam.backbones import Backbone
-from hsam.encoder import EncoderBlock
+from hsam.backbones import sam_vit
+from hsam.encoders.sam_vit import EncoderBlock
 from tests.hsam.seeded import seeded, seeded_image
 
 CASES = [
@@ -77,7 +77,7 @@ def test_table_of_another_size_is_refused():
 
 @pytest.mark.parametrize("image_size", [64, 320])
 def test_encoder_equals_sams(make_encoder, image_size):
-    backbone = Backbone(96, 4, 3, (1, 3), width=32)
+    backbone = sam_vit(96, 4, 3, (1, 3), width=32)
     ours = make_encoder(backbone, image_size)
     theirs = sam.ImageEncoderViT(
         image_size,

@@ -15,7 +15,7 @@ PRIOR = seeded("prior", (2, 3, 16)) * 4
 
 @pytest.fixture
 def attention():
-    module = ClassBalancedMaskAttention(classes=3, positions=16, mlp_dim=32)
+    module = ClassBalancedMaskAttention(classes=3, grid=4, mlp_dim=32)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(seeded(name, tuple(parameter.shape)))
@@ -64,7 +64,7 @@ def test_constant_gate_is_one(attention):
 
 def test_unknown_gate_is_refused():
     with pytest.raises(ValueError, match="gate: expected one of .*got 'flat'"):
-        ClassBalancedMaskAttention(3, 16, 32, gate="flat")
+        ClassBalancedMaskAttention(3, 4, 32, gate="flat")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def coarse():
 @pytest.fixture
 def fine():
     def make(gate="spatial", **parts):
-        attention = ClassBalancedMaskAttention(3, 16, 64, gate)
+        attention = ClassBalancedMaskAttention(3, 4, 64, gate)
         transformer = MaskedTransformer(32, 2, 64)
         return randomise(FineDecoder(transformer, 32, 3, attention, **parts)).eval()
 

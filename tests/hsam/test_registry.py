@@ -4,11 +4,13 @@ import importlib
 import inspect
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 import torch
 
 import hsam
+from hsam.adapted_encoder import EncoderOptions
 from tests.hsam.seeded import seeded_image
 
 RIVALS = ["samed", "sam_adapter", "autosam"]
@@ -116,7 +118,10 @@ def test_the_table_names_every_argument_and_stage_of_a_model(name):
     need(name)
     entry = hsam.MODELS[name]
     taken = inspect.signature(entry.load_builder()).parameters
-    assert set(taken) == {"image_size", "num_classes", *entry.takes, *entry.options}
+    names = set(taken)
+    if "encoder" in names:
+        names = names - {"encoder"} | {field.name for field in fields(EncoderOptions)}
+    assert names == {"image_size", "num_classes", *entry.takes, *entry.options}
     for option, about in entry.options.items():
         assert taken[option].default == about.default
         assert about.problem(about.default) is None

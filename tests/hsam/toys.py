@@ -2,8 +2,21 @@
 
 import torch
 
+from hsam.backbones import WeightFile, sam_vit
 from hsam.builders import build_hsam
 from tests.hsam.seeded import seeded
+
+# two blocks, one in windows of 3 patches, one global
+TOY = sam_vit(
+    48,
+    2,
+    2,
+    (1,),
+    WeightFile("toy.pth", "https://example.org/toy.pth", 1, "0" * 64, "none", "nothing"),
+    window=3,
+    width=32,
+    decoder_heads=2,
+)
 
 
 def sam_state(size: int = 128) -> dict[str, torch.Tensor]:

@@ -124,8 +124,8 @@ def test_file_for_another_model_is_refused(source, write, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         hsam.load_published_adapter(target(source, **arguments), path)
     assert (
-        "this one is for backbone toy, LoRA rank 4, image size 64, classes with background 3"
-        in str(error.value)
+        "this one is for backbone toy (48 wide, 2 deep), LoRA rank 4, image size 64, "
+        "classes with background 3" in str(error.value)
     )
 
 

@@ -141,7 +141,7 @@ def test_missing_and_unexpected_names_are_all_told(tmp_path):
 
 def test_no_sam_checkpoint_is_refused(tmp_path):
     path = save_state(tmp_path, {"weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match="expected a SAM checkpoint, found no image_encoder"):
+    with pytest.raises(ValueError, match="expected a checkpoint of toy .*, found no image encoder"):
         hsam.load_sam_checkpoint(hsam.build_hsam("toy", image_size=64), path)
 
 

@@ -68,6 +68,8 @@ def test_record_says_everything(trained, tmp_path):
         "gate": "spatial",
         "train_encoder": False,
         "checkpoint_blocks": False,
+        "encoder_size": None,
+        "normalise": False,
     }
 
 

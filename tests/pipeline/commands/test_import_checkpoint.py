@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import nn
 
 import hsam
-from hsam.backbones import BACKBONES, Backbone
+from hsam.backbones import BACKBONES
 from pipeline.cli import main
 from pipeline.commands import import_checkpoint
 from pipeline.commands import predict as predict_command
@@ -29,7 +29,7 @@ from pipeline.reporting.inputs import ReportFolders
 from pipeline.shards.case import ShardReader
 from pipeline.stages import evaluate, report, split
 from tests.hsam.seeded import seeded_image
-from tests.hsam.toys import randomise, sam_state
+from tests.hsam.toys import TOY, randomise, sam_state
 from tests.hsam.weights.test_published_adapter import published_state
 from tests.pipeline.conftest import AFFINE, save_nifti
 
@@ -37,9 +37,8 @@ from tests.pipeline.conftest import AFFINE, save_nifti
 @pytest.fixture(autouse=True)
 def small_vit_b(monkeypatch):
     """A backbone of two blocks under the name of the preset's."""
-    toy = Backbone(48, 2, 2, (1,), True, 32, 2, window=3)
-    monkeypatch.setitem(BACKBONES, "vit_b", toy)
-    monkeypatch.setitem(BACKBONES, "toy", toy)
+    monkeypatch.setitem(BACKBONES, "vit_b", TOY)
+    monkeypatch.setitem(BACKBONES, "toy", TOY)
 
 
 def params(preset="synapse-10pct", blocks=None, **train):

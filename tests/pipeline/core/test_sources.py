@@ -82,7 +82,7 @@ CODE = r"\Z", "\nEXTRA = 1\n"
         ),
         (
             "hsam/backbones.py",
-            (r"^BACKBONES.*{$", r'\g<0>\n    "x": Backbone(8, 1, 1, (0,)),'),
+            (r"^BACKBONES.*{$", r'\g<0>\n    "x": sam_vit(8, 1, 1, (0,)),'),
             NOTHING,
         ),
         ("pipeline/cli/__init__.py", CODE, NOTHING),

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from hsam.backbones import BACKBONES
 from pipeline import cli
 from pipeline.core.files import write_text
 from pipeline.core.params.render import render
 from pipeline.shards.roles import SplitFile, read_split, write_split
 from pipeline.stages import search, split
-from pipeline.training.sam_files import SAM_FILES
 from tests.pipeline.conftest import ROOT, make_params
 
 TINY = {"image_size": 32, "epochs": 1, "batch_size": 8, "validate_every": 0}
@@ -74,13 +74,13 @@ def test_an_unknown_preset(work, monkeypatch, capsys):
 
 def test_a_sam_file_that_is_not_there(work, monkeypatch, capsys):
     said = refused(monkeypatch, capsys, **SAM, sam_checkpoint="sam.pth")
-    assert "train.sam_checkpoint: there is no file sam.pth; expected SAM's vit_b" in said
+    assert "train.sam_checkpoint: there is no file sam.pth; expected the weights of vit_b" in said
 
 
 def test_a_sam_file_that_was_cut_short(work, monkeypatch, capsys):
     Path("sam_vit_b_01ec64.pth").write_bytes(b"PK" * 50)
     said = refused(monkeypatch, capsys, **SAM, sam_checkpoint="sam_vit_b_01ec64.pth")
-    assert "has 100 bytes, a download cut short?; expected SAM's vit_b" in said
+    assert "has 100 bytes, a download cut short?; expected the weights of vit_b" in said
 
 
 @pytest.mark.parametrize("name", ["sam_vit_b_01ec64.pth", "sam.pth"])
@@ -103,9 +103,9 @@ def test_a_sam_file_of_another_name_that_was_cut_short(work, monkeypatch, capsys
 
 def test_a_sam_file_for_another_backbone(work, monkeypatch, capsys):
     with open("sam.pth", "wb") as file:
-        file.truncate(SAM_FILES["vit_l"].size)  # takes no room on the disk
+        file.truncate(BACKBONES["vit_l"].weights.size)  # takes no room on the disk
     said = refused(monkeypatch, capsys, **SAM, sam_checkpoint="sam.pth")
-    assert "sam.pth is SAM's vit_l file; expected SAM's vit_b" in said
+    assert "sam.pth is the file of vit_l; expected the weights of vit_b" in said
 
 
 def change_split(change) -> None:

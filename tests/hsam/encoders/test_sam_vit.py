@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hsam.backbones import BACKBONES, backbones, get_backbone
-from hsam.encoder import ImageEncoder
+from hsam.encoders.sam_vit import SamViT
 from tests.hsam.seeded import seeded_image
 
 
@@ -14,7 +14,7 @@ def test_embedding_has_a_sixteenth_of_the_side(make_encoder):
 @pytest.mark.parametrize("size", [0, 100, -16])
 def test_wrong_size_is_refused(size):
     with pytest.raises(ValueError, match=f"multiple of 16, got {size}"):
-        ImageEncoder(BACKBONES["toy"], size)
+        SamViT(BACKBONES["toy"], size)
 
 
 def test_recomputed_blocks_give_the_same_gradients(make_encoder):
@@ -31,7 +31,7 @@ def test_recomputed_blocks_give_the_same_gradients(make_encoder):
 
 def test_sizes_are_sams(published_keys):
     with torch.device("meta"):
-        encoder = ImageEncoder(BACKBONES["vit_b"], 1024)
+        encoder = SamViT(BACKBONES["vit_b"], 1024)
     found = {f"image_encoder.{name}": list(p.shape) for name, p in encoder.state_dict().items()}
     expected = {k: v for k, v in published_keys[0].items() if k.startswith("image_encoder.")}
     assert found == expected
@@ -42,7 +42,7 @@ def test_sizes_are_sams(published_keys):
 )
 def test_parameter_counts_are_sams(name, count):
     with torch.device("meta"):
-        encoder = ImageEncoder(BACKBONES[name], 1024)
+        encoder = SamViT(BACKBONES[name], 1024)
     assert sum(p.numel() for p in encoder.parameters()) == count
 
 
