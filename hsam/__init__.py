@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from hsam.model import SegmentationModel
     from hsam.output import Segmentation
     from hsam.weights.published_adapter import load_published_adapter
+    from hsam.weights.record import read_record
     from hsam.weights.sam_checkpoint import LoadReport, load_sam_checkpoint
-    from hsam.weights.storage import load, read_record, save
+    from hsam.weights.storage import load, save
 
 __all__ = [
     "MODELS",
@@ -58,7 +59,8 @@ _MODULES = {
     "hsam.output": ("Segmentation",),
     "hsam.weights.published_adapter": ("load_published_adapter",),
     "hsam.weights.sam_checkpoint": ("LoadReport", "load_sam_checkpoint"),
-    "hsam.weights.storage": ("load", "read_record", "save"),
+    "hsam.weights.record": ("read_record",),
+    "hsam.weights.storage": ("load", "save"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

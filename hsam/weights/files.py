@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hsam.weights.foreign import text_instead
+
 # keys under which training programs keep the weights, beside epochs, losses and optimizers
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "net")
 # what torch's wrappers and training programs put before every name
@@ -63,19 +65,6 @@ def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
             f"{path}: expected finite weights, found NaN or infinity in {listed(bad)}; "
             "take another checkpoint"
         )
-
-
-def text_instead(path: str | Path) -> str | None:
-    """What a file without weights is instead, with advice; None where it may hold weights."""
-    with open(path, "rb") as file:
-        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not start:
-        return "an empty file: download it again"
-    if start.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS instead of the file: run `git lfs pull` where it came from"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "a web page, such as an error of the server: download the file again"
-    return None
 
 
 def listed(names: Iterable[str], separator: str = ", ") -> str:

@@ -16,10 +16,11 @@ from hsam.lora import lora_layers
 from hsam.model import SegmentationModel
 from hsam.registry import build
 from hsam.version import __version__
-from hsam.weights.files import check_finite, listed, sha256, text_instead
+from hsam.weights.files import check_finite, listed, sha256
+from hsam.weights.foreign import text_instead
+from hsam.weights.record import FORMAT, JSON_NAME, read_record
 
-FORMAT = 1
-JSON_NAME, TENSORS_NAME = "model.json", "model.safetensors"
+TENSORS_NAME = "model.safetensors"
 
 
 def save(
@@ -128,22 +129,6 @@ def load(
         raise ValueError(f"{path} doesn't fit: {listed(problems, '; ')}")
     model.load_state_dict(tensors, strict=False)
     return model.to(device).eval()
-
-
-def read_record(folder: str | Path) -> dict[str, Any]:
-    """Read `model.json`: config, class names, intensity rule and provenance.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a format that this version can't read.
-    """
-    path = Path(folder) / JSON_NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"model folder: expected {path}, found none")
-    record: dict[str, Any] = json.loads(path.read_text())
-    if record.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {record.get('format')!r}")
-    return record
 
 
 def stored_tensors(model: SegmentationModel) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,11 +112,15 @@ def search(
     runs: RunsOption = RUNS,
 ) -> None:
     """Search LoRA rank, Dice weight and lambda with Optuna."""
-    loaded, device = _load(params), _device(gpus)
     from pipeline.stages import search as stage
 
     stage.run(
-        loaded, results / "prepare", results / "split", results / "search", runs, device=device
+        _load(params),
+        results / "prepare",
+        results / "split",
+        results / "search",
+        runs,
+        device=partial(_device, gpus),
     )
 
 
@@ -127,17 +132,16 @@ def train(
     runs: RunsOption = RUNS,
 ) -> None:
     """Train the model; an interrupted training goes on."""
-    loaded, device = _load(params), _device(gpus)
     from pipeline.stages import train as stage
 
     stage.run(
-        loaded,
+        _load(params),
         results / "prepare",
         results / "split",
         results / "search",
         results / "train",
         runs,
-        device=device,
+        device=partial(_device, gpus),
     )
 
 
@@ -150,17 +154,16 @@ def evaluate(
     run: TrainedOption = None,
 ) -> None:
     """Predict the test cases and score them, organ by organ."""
-    loaded, device = _load(params), _device(gpus)
     from pipeline.stages import evaluate as stage
 
     stage.run(
-        loaded,
+        _load(params),
         results / "prepare",
         results / "split",
         run or results / "train",
         results / "evaluate",
         runs,
-        device=device,
+        device=partial(_device, gpus),
     )
 
 
@@ -179,9 +182,9 @@ def report(
 
     model = None
     if run is not None:
-        from pipeline.inference import trained
+        from pipeline.inference import records
 
-        model = trained.model_folder(run)
+        model = records.model_folder(run)
     folders = ReportFolders.find(results, model)
     used = stage.run(_load(params), folders, reports, runs, other_run=run is not None)
     experiments.record_run(used, folders.evaluate)

@@ -17,7 +17,7 @@ from hsam.model import SegmentationModel
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_path, sha256, write_json
-from pipeline.inference import trained
+from pipeline.inference import records, trained
 from pipeline.inference.volume import model_stages
 
 Format = Literal["onnx", "torch-export"]
@@ -63,8 +63,8 @@ def run(
             exported model that doesn't agree with the run's.
     """
     _check_packages(format)
-    folder = trained.model_folder(run_path)
-    record = trained.read_record(folder)
+    folder = records.model_folder(run_path)
+    record = records.read_record(folder)
     model = trained.load_for_inference(folder, checkpoint, "cpu").model
     known = model_stages(model)
     if stage not in known:

@@ -36,7 +36,7 @@ from pipeline.imaging.label_tables import write_label_files
 from pipeline.imaging.resize import resample_images
 from pipeline.imaging.scan_intensity import Bounds, find_bounds
 from pipeline.imaging.scans import Scan, Source
-from pipeline.inference import trained
+from pipeline.inference import records, trained
 from pipeline.inference.identity import identify, sentence
 from pipeline.inference.probabilities import open_probabilities
 from pipeline.inference.trained import Ready
@@ -109,8 +109,8 @@ class Predictor:
         Raises:
             UserError: no model there, or a record that doesn't say how to prepare a scan for it.
         """
-        folder = trained.model_folder(run)
-        record = trained.read_record(folder)
+        folder = records.model_folder(run)
+        record = records.read_record(folder)
         try:
             names = list(record["class_names"])
             rule = intensity.rule(record["intensity"])

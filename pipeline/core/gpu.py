@@ -11,13 +11,15 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.core import locks
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 
+# "cpu" or "cuda", or what leases one and says which: called when there is work to do on it
+Device = str | Callable[[], str]
 NO_DEVICE = ("-1", "NoDevFiles")  # schedulers' names for none; CUDA stops reading there
 
 _held: dict[Path, locks.Release] = {}
@@ -60,6 +62,11 @@ def lease(need: int, *, folder: Path | None = None, poll_seconds: float = 0.2) -
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
     return taken
+
+
+def settled(device: Device) -> str:
+    """ "cpu" or "cuda": the device as it was named, or leased here."""
+    return device if isinstance(device, str) else device()
 
 
 def _wait(devices: Mapping[str, str], need: int, folder: Path, poll_seconds: float) -> list[str]:

@@ -4,7 +4,7 @@ A model is used with the resizing that it was trained with: this pipeline's ("li
 the published H-SAM code ("published"), which imported checkpoints expect.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.imaging.resize import resize_images, resize_logits
+from pipeline.inference.records import resizing_name
 
 Plane = tuple[int, int]  # rows and columns
 
@@ -69,16 +70,13 @@ def nearest_logits(logits: Tensor, size: Plane) -> Tensor:
 
 
 LINEAR = Resizing(linear_images, resize_logits)
-RESIZINGS = {"linear": LINEAR, "published": Resizing(spline_images, nearest_logits)}
+PUBLISHED = Resizing(spline_images, nearest_logits)
 
 
-def resizing(record: dict[str, Any]) -> Resizing:
+def resizing(record: Mapping[str, Any]) -> Resizing:
     """The resizing that a model's record (model.json) names; "linear" where it names none.
 
     Raises:
         ValueError: an unknown one.
     """
-    name = record.get("resizing") or "linear"
-    if name not in RESIZINGS:
-        raise ValueError(f"resizing: expected one of {', '.join(RESIZINGS)}, found {name!r}")
-    return RESIZINGS[name]
+    return {"linear": LINEAR, "published": PUBLISHED}[resizing_name(record)]

@@ -1,4 +1,4 @@
-"""Finding and loading a trained model, as the train stage or an import wrote it."""
+"""Loading a trained model, as the train stage or an import wrote it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,44 +11,10 @@ from hsam.inference import for_inference
 from hsam.model import SegmentationModel
 from hsam.weights import storage
 from pipeline.core.errors import UserError
-from pipeline.core.run_folder import MODEL_FILES, read_provenance
-from pipeline.imaging.geometry import recorded_preparation
+from pipeline.core.run_folder import MODEL_FILES
 from pipeline.inference.precision import Precision, inference_precision, set_tf32
+from pipeline.inference.records import read_record, recorded_checkpoint
 from pipeline.inference.resizing import Resizing, resizing
-
-# where a model may lie below the folder that a user names: a run folder, or that of all results
-PLACES = (".", "out", "train")
-
-
-def model_folder(run: Path) -> Path:
-    """The folder that holds MODEL_FILES: `run` itself, or one of PLACES in it.
-
-    Raises:
-        UserError: there is no model.
-    """
-    for place in PLACES:
-        folder = Path(run) / place
-        if all((folder / name).is_file() for name in MODEL_FILES):
-            return folder
-    raise UserError(
-        f"{run}: expected a trained model ({' and '.join(MODEL_FILES)}) there, in out/ or in "
-        "train/, found none; run the train stage, or name a run folder of training or an imported "
-        "one."
-    )
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The content of model.json, its preparation whole; UserError where it can't be read."""
-    try:
-        record = storage.read_record(folder)
-        resizing(record)  # refuses an unknown one
-        if record.get("preparation") is not None:
-            record["preparation"] = recorded_preparation(record["preparation"])
-        return record
-    except (FileNotFoundError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{folder / MODEL_FILES[0]}: can't be read ({error}); train or import again."
-        ) from None
 
 
 def model_precision(record: Mapping[str, Any], device: str) -> Precision:
@@ -94,7 +60,7 @@ def load_model(
     """Load a model.
 
     Args:
-        folder: of the model's files, from `model_folder`.
+        folder: of the model's files, from `records.model_folder`.
         checkpoint: SAM's file with the weights of a frozen encoder; None: the file that the
             training or import recorded.
         device: "cpu" or "cuda".
@@ -116,14 +82,6 @@ def load_model(
         raise UserError(
             f"{folder / MODEL_FILES[1]}: can't be loaded ({error}); train or import again{named}."
         ) from None
-
-
-def recorded_checkpoint(folder: Path) -> str | None:
-    """Path of SAM's file that the model's training or import recorded, None without one."""
-    try:
-        return read_provenance(folder)["params"]["train"]["sam_checkpoint"]
-    except (KeyError, TypeError):
-        return None
 
 
 def _sam_checkpoint(

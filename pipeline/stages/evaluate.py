@@ -13,22 +13,19 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hsam.model import SegmentationModel
-from pipeline.core import files, run_folder, sources
+from pipeline.core import files, gpu, run_folder, sources
 from pipeline.core.console import say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Evaluate, Params, stage_params
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import recorded_preparation, restore_labels
-from pipeline.inference import trained
-from pipeline.inference.trained import Ready
-from pipeline.inference.volume import STEPS, model_stages, predict_batches
+from pipeline.inference import records
 from pipeline.scoring import dice, tables
 from pipeline.scoring.conventions import apply_convention
 from pipeline.scoring.disagreement import TWO_STAGES
@@ -38,6 +35,10 @@ from pipeline.scoring.tables import Measured
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, ManifestRow, read_manifest
 from pipeline.shards.roles import SplitFile, check_slices, read_split
+
+if TYPE_CHECKING:
+    from hsam.model import SegmentationModel
+    from pipeline.inference.trained import Ready
 
 FINISHED = "cases"  # folders of finished cases, one a precision
 MEASURES, REVIEW_ROWS = "measures.json", "review.json"  # of a finished case
@@ -66,7 +67,7 @@ def run(
     out: Path,
     runs: Path,
     *,
-    device: str,
+    device: gpu.Device,
 ) -> None:
     """Predict and score the test cases unless it was done before; then publish to `out`.
 
@@ -79,7 +80,7 @@ def run(
         model: published folder of train, or a run folder of a training or an import.
         out: folder to publish to.
         runs: folder of the run folders.
-        device: "cpu" or "cuda".
+        device: where to predict; leased only if something is left to do.
 
     Raises:
         UserError: inputs that are missing or don't belong together, or no test case.
@@ -87,7 +88,7 @@ def run(
     manifest = read_manifest(prepared / "manifest.parquet")
     roles = read_split(split / "split.parquet")
     cases = _test_cases(manifest, roles, split)
-    model = trained.model_folder(model)
+    model = records.model_folder(model)
     _check_data(model, manifest)
     used = run_folder.read_provenance(model).get("inputs", {}).get("split", roles.hash)
     if used != roles.hash:
@@ -98,22 +99,26 @@ def run(
         **{name: files.sha256(model / name) for name in run_folder.MODEL_FILES},
     }
     key = stage_params(params, "evaluate")
-    record = trained.read_record(model)
-    config, precision = record["config"], trained.model_precision(record, device)
-    choice = sources.model(config["model"], config.get("backbone"))
+    record = records.read_record(model)
+    choice = sources.model(record["config"]["model"], record["config"].get("backbone"))
     with run_folder.open_run(runs, manifest.name, "evaluate", key, inputs, choice) as work:
         if work.is_done():
             say(f"evaluate: already done in {work.path}")
         else:
+            settled = gpu.settled(device)
+            # imports PyTorch, which takes longer than finding that all is done
+            from pipeline.inference.trained import model_precision
+
+            precision = model_precision(record, settled)
             # what a GPU and a CPU have predicted isn't mixed
             finished = work.path / f"{FINISHED}-{precision.encoder}"
             scoring = Scoring(params.evaluate, manifest, prepared / "shards", finished)
             if pending := [case for case in cases if not scoring.is_done(case)]:
-                network = _load(model, params.train.sam_checkpoint, device)
+                network = _load(model, params.train.sam_checkpoint, settled)
                 stages = _stages(network.model, params.evaluate.stage)
                 with steps("evaluate", len(cases), len(cases) - len(pending)) as bar:
                     for case in pending:
-                        bar.advance(_note(case, scoring.score(case, network, stages, device)))
+                        bar.advance(_note(case, scoring.score(case, network, stages, settled)))
             _write_outputs(work.out, scoring, cases, roles.hash)
             work.finish(inference=precision.record())
             for folder in work.path.glob(f"{FINISHED}-*"):
@@ -142,7 +147,7 @@ class Scoring:
         return (self.finished / case).is_dir()
 
     def score(
-        self, case: str, network: Ready, stages: Sequence[str], device: str
+        self, case: str, network: "Ready", stages: Sequence[str], device: str
     ) -> dict[str, Measures]:
         """Predict and measure one case; its folder appears when everything is written.
 
@@ -202,13 +207,15 @@ class Scoring:
         return found
 
     def _predict(
-        self, network: Ready, images: Any, stages: Sequence[str], device: str
+        self, network: "Ready", images: Any, stages: Sequence[str], device: str
     ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float64]]:
         """Labels of each stage, and the pixels that a model of one stage leaves open.
 
         Returns:
             Stage to labels (slices, rows, columns); (slices, organs), zeros for two stages.
         """
+        from pipeline.inference.volume import STEPS, predict_batches
+
         one = None if set(TWO_STAGES) <= set(stages) else self.settings.stage
         labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
         uncertain = np.zeros((images.shape[0], len(self.manifest.class_names)))
@@ -247,7 +254,7 @@ def _test_cases(manifest: Manifest, split: SplitFile, folder: Path) -> list[str]
 
 def _check_data(folder: Path, manifest: Manifest) -> None:
     """Refuse data that was prepared differently from the data that the model was trained on."""
-    record = trained.read_record(folder)
+    record = records.read_record(folder)
     axes = (record.get("preparation") or {}).get("axes", manifest.axes)
     if axes != manifest.axes:
         raise UserError(
@@ -268,21 +275,25 @@ def _check_data(folder: Path, manifest: Manifest) -> None:
         raise UserError(problems)
 
 
-def _load(folder: Path, sam_checkpoint: str | None, device: str) -> Ready:
+def _load(folder: Path, sam_checkpoint: str | None, device: str) -> "Ready":
     """The trained model, with the frozen encoder's weights from `sam_checkpoint` or the record."""
+    from pipeline.inference.trained import load_for_inference
+
     # a preset's path may not exist here, while an imported model has recorded its file
     exists = sam_checkpoint is not None and Path(sam_checkpoint).is_file()
-    recorded = trained.recorded_checkpoint(folder)
+    recorded = records.recorded_checkpoint(folder)
     chosen = sam_checkpoint if exists or recorded is None else recorded
-    return trained.load_for_inference(folder, chosen, device, "train.sam_checkpoint")
+    return load_for_inference(folder, chosen, device, "train.sam_checkpoint")
 
 
-def _stages(network: SegmentationModel, wanted: str) -> tuple[str, ...]:
+def _stages(network: "SegmentationModel", wanted: str) -> tuple[str, ...]:
     """What to predict: both stages and their mean, or the scored stage if the model has one.
 
     Raises:
         UserError: the model lacks the stage that is to be scored.
     """
+    from pipeline.inference.volume import model_stages
+
     available = model_stages(network)
     if wanted not in available:
         raise UserError(

@@ -11,6 +11,7 @@ import filecmp
 import shutil
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Percentile, Window, stage_params
 from pipeline.core.pool import over_cases
-from pipeline.datasets import check
 from pipeline.datasets.base import CanonicalSplit, RawCase, together
 from pipeline.imaging import intensity
 from pipeline.imaging.geometry import (
@@ -62,6 +62,9 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
     Raises:
         UserError: everything that is wrong with the case, one sentence each.
     """
+    # imports every library that reads images, which finding a finished shard doesn't need
+    from pipeline.datasets import check
+
     found = check.inspect(raw, recipe.labels, recipe.intensity)
     if found.problems:
         raise UserError(found.problems)
@@ -151,9 +154,16 @@ def run(params: Params, out: Path, runs: Path, *, case: str | None = None, jobs:
         # said before the hours that preparing may take; the shards are the same for any split
         say(f"prepare: warning: the next stage will refuse this: {problem}")
     work = {name: Work(raw, recipe, folder) for name, raw in cases.items()}
-    shards, problems = over_cases(keep_shard, work, jobs, "prepare")
-    if problems:
-        raise UserError(problems)
+    shards = _kept_shards(work, jobs)
+    pending = {name: item for name, item in work.items() if name not in shards}
+    if pending:
+        made, problems = over_cases(keep_shard, pending, jobs, "prepare")
+        if problems:
+            raise UserError(problems)
+        shards |= made
+    else:
+        say(f"prepare: already done in {folder}")
+    shards = {name: shards[name] for name in work}
     for warning in together({name: ShardReader(path).warnings for name, path in shards.items()}):
         say(f"warning: {warning}")
     targets = {out / "shards" / f"{name}.parquet": path for name, path in shards.items()}
@@ -176,17 +186,45 @@ def run(params: Params, out: Path, runs: Path, *, case: str | None = None, jobs:
 
 def keep_shard(work: Work) -> Path:
     """Path of the case's shard in the working folder; prepares the case unless it is whole."""
-    raw = work.raw
-    missing = check.missing_files(raw)
-    if missing:
+    from pipeline.datasets import check
+
+    if missing := check.missing_files(work.raw):
         raise UserError(missing)
-    source = files.digest([file_hash(raw.image_files), file_hash(raw.label_files)])
-    path = work.folder / f"{raw.case}-{source[:12]}.parquet"
-    try:
-        ShardReader(path).verify()
-    except UserError:
-        write_shard(path, prepare_case(raw, work.recipe))
+    path = _place(work)
+    if not _is_whole(path):
+        write_shard(path, prepare_case(work.raw, work.recipe))
     return path
+
+
+def _kept_shards(work: Mapping[str, Work], jobs: int) -> dict[str, Path]:
+    """Case to shard of those that were prepared before; files are hashed in `jobs` threads."""
+
+    def kept(item: Work) -> Path | None:
+        try:
+            path = _place(item)
+        except UserError:
+            return None  # what is wrong with a raw file is said where its case is prepared
+        return path if _is_whole(path) else None
+
+    with ThreadPoolExecutor(jobs) as pool:
+        found = dict(zip(work, pool.map(kept, work.values()), strict=True))
+    return {case: path for case, path in found.items() if path is not None}
+
+
+def _place(work: Work) -> Path:
+    """Where the case's shard is kept: its name holds the hash of the raw files."""
+    raw = work.raw
+    source = files.digest([file_hash(raw.image_files), file_hash(raw.label_files)])
+    return work.folder / f"{raw.case}-{source[:12]}.parquet"
+
+
+def _is_whole(shard: Path) -> bool:
+    """Whether the shard is there as it was written."""
+    try:
+        ShardReader(shard).verify()
+    except UserError:
+        return False
+    return True
 
 
 def manifest_row(case: str, shard: Path, canonical: CanonicalSplit) -> ManifestRow:

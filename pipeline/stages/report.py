@@ -55,7 +55,9 @@ def run(
     key = stage_params(params, "report")
     choice = sources.data_set(inputs.manifest.name)
     with run_folder.open_run(runs, inputs.manifest.name, "report", key, hashes, choice) as work:
-        if not work.is_done():
+        if work.is_done():
+            say(f"report: already done in {work.path}")
+        else:
             content = page(inputs)
             content["pictures"] = test_pictures(folders, inputs, params.report.slices)
             files.write_text(work.out / REPORT, render(content))

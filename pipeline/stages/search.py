@@ -9,37 +9,29 @@ it.
 """
 
 import csv
-import gc
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pipeline.core import files, run_folder, sources
+from pipeline.core import files, gpu, run_folder, sources
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Search, stage_params, trial_params
-from pipeline.training.build import build_model, sam_file
-from pipeline.training.devices import make_fabric
-from pipeline.training.fit import fit
 from pipeline.training.prepared import TrainingData
-from pipeline.training.sam_files import checked_sha256
+from pipeline.training.sam_files import checked_sha256, sam_file
 from pipeline.training.trials import Finished, read_journal, write_journal
-from pipeline.training.validation import Validation
 
 KNOBS = ("lora_rank", "dice_weight", "lambda_start")
 COLUMNS = ("number", "state", "value", *KNOBS, "reason")
 JOURNAL, TABLE = "journal.jsonl", "trials.csv"
 SEEDS = 2**32
 
-# a trial's number and the values it tries -> what trains and scores it and gives its Dice
-Begin = Callable[[int, dict[str, Any]], Callable[[], float]]
 
-
-def run(params: Params, prepared: Path, split: Path, out: Path, runs: Path, *, device: str) -> None:
+def run(
+    params: Params, prepared: Path, split: Path, out: Path, runs: Path, *, device: gpu.Device
+) -> None:
     """Search, or find it done; then publish to `out`.
 
     Args:
@@ -47,7 +39,7 @@ def run(params: Params, prepared: Path, split: Path, out: Path, runs: Path, *, d
         prepared, split: published folders of these stages.
         out: folder to publish to.
         runs: folder of the run folders.
-        device: "cpu" or "cuda".
+        device: where to train; leased only if a trial is left to do.
 
     Raises:
         UserError: inputs that are missing or don't belong together, nothing to score trials on, or
@@ -84,16 +76,22 @@ def _found(out: Path) -> str:
     return f"best are {values}" if values else "no trials"
 
 
-def _search(params: Params, data: TrainingData, journal: Path, device: str) -> list[Finished]:
+def _search(
+    params: Params, data: TrainingData, journal: Path, device: gpu.Device
+) -> list[Finished]:
     """All trials; those that the journal lacks are run, and written to it one by one."""
     finished, total = read_journal(journal), params.search.trials
     if any(number not in finished for number in range(total)):
         data.check_shards("train", "validation")
         proposals = _Proposals(params.search, params.seed_of("search"))
-        begin = _begin(params, data, device)
+        settled = gpu.settled(device)
+        # imports PyTorch, which takes longer than finding that all is done
+        from pipeline.training import objective
+
+        begin = objective.objectives(params, data, settled)
         for number in range(total):
             if number not in finished:
-                finished[number] = _trial(number, proposals.ask(number), begin)
+                finished[number] = objective.run_trial(number, proposals.ask(number), begin)
                 write_journal(journal, (finished[key] for key in sorted(finished)))
                 _tell(finished[number], total)
             proposals.add(finished[number])
@@ -142,63 +140,6 @@ class _Proposals:
                 distributions=self._spaces,
             )
         )
-
-
-def _begin(params: Params, data: TrainingData, device: str) -> Begin:
-    """What a trial does: train a model with its values, score it on the validation cases."""
-    slices = data.slices("train", params.train.cache_mib)
-    validation = Validation.of(data)
-    seed = params.seed_of("train")
-
-    def begin(number: int, values: dict[str, Any]) -> Callable[[], float]:
-        # a trial runs on one device and is scored at its end
-        epochs = params.search.epochs
-        changes = {"epochs": epochs, "validate_every": epochs, "devices": 1, **values}
-        settings = params.train.model_copy(update=changes)
-        # one of its own: a float16 trial's scaler must not begin where another's ended
-        fabric = make_fabric(settings, device)
-        fabric.launch()
-        model = build_model(settings, len(data.class_names), seed)
-
-        def objective() -> float:
-            title = f"trial {number}"
-            fitted = fit(
-                fabric, model, slices, settings, seed=seed, validate=validation, title=title
-            )
-            dice = fitted.history.last_dice()
-            assert dice is not None  # validated at the end of its last epoch
-            return dice
-
-        return objective
-
-    return begin
-
-
-def _trial(number: int, values: dict[str, Any], begin: Begin) -> Finished:
-    """Run a trial; what stops its training, such as a loss of NaN, makes it a failed one."""
-    objective = begin(number, values)
-    try:
-        return Finished(number, values, objective())
-    except UserError as error:
-        reason = " ".join(error.problems)
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        reason = f"out of memory ({str(error)[:200]})"
-    del objective
-    gc.collect()  # model and optimizer refer to each other
-    torch.cuda.empty_cache()
-    return Finished(number, values, None, " ".join(reason.split()))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, PyTorch's allocator of a GPU or that of the CPU found no memory."""
-    text = str(error)
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "can't allocate memory" in text
-        or "out of memory" in text
-    )
 
 
 def _tell(trial: Finished, total: int) -> None:

@@ -51,7 +51,9 @@ def run(params: Params, prepared: Path, out: Path, runs: Path) -> None:
     key = stage_params(params, "split")
     out = Path(out)
     with run_folder.open_run(runs, manifest.name, "split", key, inputs) as work:
-        if not work.is_done():
+        if work.is_done():
+            say(f"split: already done in {work.path}")
+        else:
             counts = class_counts(manifest, Path(prepared) / "shards")
             if path is not None:
                 slices = {row.case: row.slices for row in manifest}

@@ -7,27 +7,15 @@ Outputs: model.json and model.safetensors (`hsam.load` builds the model from the
 interrupted training goes on, and at the end the models of the last and of the best epoch.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
-
-from hsam.model import SegmentationModel
-from hsam.weights import storage
-from pipeline.core import files, run_folder, sources
+from pipeline.core import files, gpu, run_folder, sources
 from pipeline.core.console import say
-from pipeline.core.params.blocks import Params, Train, stage_params
+from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.params.load import overlay, read_yaml, validate
-from pipeline.core.writable import naming_unwritable
-from pipeline.training.build import build_model, sam_file
-from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.devices import launch, make_fabric
-from pipeline.training.fit import LOG, Progress, fit
-from pipeline.training.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
 from pipeline.training.prepared import TrainingData
-from pipeline.training.sam_files import checked_sha256
-from pipeline.training.validation import Validation
+from pipeline.training.sam_files import checked_sha256, sam_file
 
 
 def run(
@@ -38,7 +26,7 @@ def run(
     out: Path,
     runs: Path,
     *,
-    device: str,
+    device: gpu.Device,
 ) -> None:
     """Train, or find it done; then publish to `out`.
 
@@ -47,7 +35,7 @@ def run(
         prepared, split, search: published folders of these stages.
         out: folder to publish to.
         runs: folder of the run folders.
-        device: "cpu" or "cuda".
+        device: where to train; leased only if something is left to do.
 
     Raises:
         UserError: inputs that are missing or don't belong together, or no training slices.
@@ -77,13 +65,13 @@ def run(
             data.check_shards("train", *(["validation"] if settings.validate_every else []))
             if params.search.trials and "search" not in inputs:
                 say(f"train: no search in {search}, so the parameters are taken as they are")
-            checkpoints = Checkpoints(run.path)
-            checkpoints.mend()
-            fabric = make_fabric(settings, device)
-            launch(fabric, _train, params.seed_of("train"), settings, data, run.path)
-            _collect(run, settings.keep)
+            settled = gpu.settled(device)
+            # imports PyTorch, which takes longer than finding that all is done
+            from pipeline.training import session
+
+            session.train(run.path, run.out, settings, data, params.seed_of("train"), settled)
             run.finish()
-            checkpoints.remove()
+            session.clear(run.path)
         run.publish(out)
     say(
         f"train: {settings.model} of {settings.epochs} epochs in {out}; next: hsam evaluate, or "
@@ -103,61 +91,3 @@ def with_overlay(params: Params, path: Path) -> Params:
 def read_overlay(path: Path) -> dict[str, Any]:
     """What a search found best; nothing where there was none, or it had no trials."""
     return read_yaml(path) if path.is_file() else {}
-
-
-def _train(
-    fabric: Fabric,
-    seed: int,
-    settings: Train,
-    data: TrainingData,
-    folder: Path,
-) -> None:
-    """Train on one of fabric's devices; the first one writes the models and tables."""
-    model = build_model(settings, len(data.class_names), seed)
-    with naming_unwritable(folder):
-        progress = fit(
-            fabric,
-            model,
-            data.slices("train", settings.cache_mib),
-            settings,
-            seed=seed,
-            validate=Validation.of(data) if settings.validate_every else None,
-            folder=folder,
-            facts=_facts(data),
-        )
-        if fabric.is_global_zero:
-            _write(model, progress, data, folder)
-
-
-def _facts(data: TrainingData) -> dict[str, str]:
-    """The data's rows of the table of settings."""
-    facts = {f"{name} SHA-256": value[:12] for name, value in data.hashes.items()}
-    if unseen := data.unseen_organs():
-        facts["warning"] = f"no training slice shows {', '.join(unseen)}: not to be learned"
-    return facts
-
-
-def _write(model: SegmentationModel, progress: Progress, data: TrainingData, folder: Path) -> None:
-    """The folders last and best, each a model; history.csv and validation.csv."""
-    about: dict[str, Any] = {
-        "class_names": data.class_names,
-        "intensity": data.intensity,
-        "preparation": data.preparation,
-        "data_set": data.name,
-    }
-    storage.save(model, folder / "last", **about)
-    if progress.best is not None:
-        model.load_state_dict(progress.best[1], strict=False)
-        storage.save(model, folder / "best", **about)
-    history = progress.history
-    files.write_text(folder / "history.csv", table(EPOCH_COLUMNS, history.epochs))
-    files.write_text(folder / "validation.csv", table(VALIDATION_COLUMNS, history.validations))
-
-
-def _collect(run: run_folder.RunFolder, kept: str) -> None:
-    """The outputs of a finished training: the model that is kept, the tables, dvclive's files."""
-    shutil.rmtree(run.out)
-    shutil.copytree(run.path / kept, run.out)
-    for name in ("history.csv", "validation.csv"):
-        shutil.copyfile(run.path / name, run.out / name)
-    shutil.copytree(run.path / LOG, run.out / LOG)

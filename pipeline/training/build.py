@@ -1,6 +1,5 @@
 """Building the model that the parameters describe."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,13 +26,6 @@ def build_model(settings: Train, organs: int, seed: int) -> SegmentationModel:
         return build(settings.model, num_classes=organs, **_arguments(settings))
     except (ValueError, FileNotFoundError) as error:
         raise UserError(f"train: {error}.") from None
-
-
-def sam_file(settings: Train) -> Path | None:
-    """The SAM file that the model starts from; None: it starts without one."""
-    if not MODELS[settings.model].pretrained or settings.sam_checkpoint is None:
-        return None
-    return Path(settings.sam_checkpoint)
 
 
 def _arguments(settings: Train) -> dict[str, Any]:

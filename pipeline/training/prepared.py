@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,9 @@ from pipeline.core.errors import UserError
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import read_manifest
 from pipeline.shards.roles import check_slices, read_split
-from pipeline.training.slices import SliceDataset
+
+if TYPE_CHECKING:
+    from pipeline.training.slices import SliceDataset
 
 Volume = tuple[NDArray[np.float32], NDArray[np.uint8]]  # images and labels
 
@@ -124,8 +126,11 @@ class TrainingData:
         if problems:
             raise UserError(problems)
 
-    def slices(self, role: str, cache_mib: float = 0) -> SliceDataset:
+    def slices(self, role: str, cache_mib: float = 0) -> "SliceDataset":
         """The slices of a role; `cache_mib` as for `SliceDataset`."""
+        # PyTorch is imported when there is work: what is done says so at once
+        from pipeline.training.slices import SliceDataset
+
         return SliceDataset(self.shards, self.names(role), cache_mib)
 
     def volumes(self, role: str) -> "Volumes":

@@ -3,9 +3,18 @@
 from pathlib import Path
 
 from hsam.backbones import BACKBONES, WeightFile, get_backbone
-from hsam.weights.files import text_instead
+from hsam.registry import MODELS
+from hsam.weights.foreign import text_instead
 from pipeline.core import files
 from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Train
+
+
+def sam_file(settings: Train) -> Path | None:
+    """The SAM file that the model starts from; None: it starts without one."""
+    if not MODELS[settings.model].pretrained or settings.sam_checkpoint is None:
+        return None
+    return Path(settings.sam_checkpoint)
 
 
 def checked_sha256(path: Path, backbone: str) -> str:

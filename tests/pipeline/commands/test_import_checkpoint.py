@@ -24,7 +24,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.load import Layer, layers, load, resolve
 from pipeline.datasets import synapse
 from pipeline.imaging import volumes
-from pipeline.inference import trained
+from pipeline.inference import records, trained
 from pipeline.reporting.inputs import ReportFolders
 from pipeline.shards.case import ShardReader
 from pipeline.stages import evaluate, report, split
@@ -74,7 +74,7 @@ def test_the_run_folder_gives_the_published_models_answers(published, tmp_path):
     source, sam, adapter = published
     out = tmp_path / "runs" / "published"
     import_checkpoint.run(adapter, sam, params(), out)
-    folder = trained.model_folder(out)
+    folder = records.model_folder(out)
     assert folder == out / "out"
     model = trained.load_model(folder, None, "cpu")
     image = seeded_image(1, 64)
@@ -317,7 +317,7 @@ def test_an_imported_run_is_evaluated_as_its_model_predicts(evaluated, published
 def test_the_report_of_an_imported_run_claims_no_training(evaluated, phantom_params, tmp_path):
     results, run = evaluated
     names = ("prepare", "split", "search", "evaluate")
-    folders = {name: results / name for name in names} | {"train": trained.model_folder(run)}
+    folders = {name: results / name for name in names} | {"train": records.model_folder(run)}
     where = tmp_path / "reports", tmp_path / "runs"
     report.run(phantom_params, ReportFolders(**folders), *where, other_run=True)
     html = (tmp_path / "reports" / "report.html").read_text()
@@ -330,7 +330,7 @@ def test_the_report_of_an_imported_run_claims_no_training(evaluated, phantom_par
 def test_sams_file_is_asked_for_where_none_can_be_found(published, tmp_path):
     _, sam, adapter = published
     import_checkpoint.run(adapter, sam, params(), tmp_path / "out")
-    folder = trained.model_folder(tmp_path / "out")
+    folder = records.model_folder(tmp_path / "out")
     sam.rename(tmp_path / "moved.pth")
     with pytest.raises(UserError, match=r"there is no file .*sam\.pth; name it with --checkpoint"):
         trained.load_model(folder, None, "cpu")

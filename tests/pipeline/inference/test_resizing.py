@@ -3,11 +3,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pipeline.inference.resizing import LINEAR, RESIZINGS, resizing
+from pipeline.inference.resizing import LINEAR, PUBLISHED, resizing
 from pipeline.inference.volume import predict_batches
 from tests.pipeline.inference.test_volume import Bands, smooth
-
-PUBLISHED = RESIZINGS["published"]
 
 
 @pytest.mark.parametrize("plane", [(512, 512), (257, 257), (48, 40), (20, 33), (1, 7), (32, 32)])

@@ -16,6 +16,7 @@ from pipeline.core.errors import UserError
 from pipeline.datasets import synapse
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import CANONICAL, to_slices
+from pipeline.inference import volume
 from pipeline.scoring import dice
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.measures import measure
@@ -173,7 +174,7 @@ def refuse(*_, **__):
 
 
 def test_a_second_run_computes_nothing(finished, evaluated, monkeypatch):
-    monkeypatch.setattr(evaluate, "predict_batches", refuse)
+    monkeypatch.setattr(volume, "predict_batches", refuse)
     assert contents(evaluated(runs=finished / "runs")) == contents(finished / "out")
 
 
@@ -183,7 +184,7 @@ def test_an_interrupted_run_leaves_the_old_output_and_goes_on_to_the_same_bytes(
     old = tmp_path / "out"
     old.mkdir()
     (old / "old.txt").write_text("old")
-    real, calls = evaluate.predict_batches, []
+    real, calls = volume.predict_batches, []
 
     def interrupted_at(number: int):
         def predict(*arguments, **keywords):
@@ -194,7 +195,7 @@ def test_an_interrupted_run_leaves_the_old_output_and_goes_on_to_the_same_bytes(
 
         return predict
 
-    monkeypatch.setattr(evaluate, "predict_batches", interrupted_at(2))
+    monkeypatch.setattr(volume, "predict_batches", interrupted_at(2))
     with pytest.raises(KeyboardInterrupt):
         evaluated()
     assert sorted(contents(old)) == ["old.txt"]
@@ -204,13 +205,13 @@ def test_an_interrupted_run_leaves_the_old_output_and_goes_on_to_the_same_bytes(
     (run / "out" / ".metrics.json-x1" / "metrics.json").write_text("{")
     (run / "cases-fp32" / ".img0005-x1").mkdir()
     calls.clear()
-    monkeypatch.setattr(evaluate, "predict_batches", interrupted_at(99))
+    monkeypatch.setattr(volume, "predict_batches", interrupted_at(99))
     assert contents(evaluated()) == contents(finished / "out")
     assert len(calls) == 1
 
 
 def test_what_a_gpu_and_a_cpu_have_predicted_is_not_mixed(evaluated, tmp_path, monkeypatch):
-    real, calls = evaluate.predict_batches, []
+    real, calls = volume.predict_batches, []
 
     def counted(*arguments, **keywords):
         calls.append(1)
@@ -218,7 +219,7 @@ def test_what_a_gpu_and_a_cpu_have_predicted_is_not_mixed(evaluated, tmp_path, m
             raise KeyboardInterrupt
         return real(*arguments, **keywords)
 
-    monkeypatch.setattr(evaluate, "predict_batches", counted)
+    monkeypatch.setattr(volume, "predict_batches", counted)
     with pytest.raises(KeyboardInterrupt):
         evaluated()
     (run,) = (tmp_path / "runs").iterdir()

@@ -6,6 +6,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.load import overlay, read_yaml, validate
 from pipeline.shards.roles import SplitFile, read_split, write_split
 from pipeline.stages import search, split
+from pipeline.training import objective
 from tests.pipeline.conftest import make_params
 
 TINY = {"image_size": 32, "batch_size": 16, "validate_every": 0}
@@ -57,7 +58,7 @@ def changed(inputs, **blocks):
 @pytest.fixture
 def trained(monkeypatch):
     """The trials that are trained, by number; `trained.actions` has what to do in the n-th call."""
-    fit = search.fit
+    fit = objective.fit
 
     class Trained(list):
         actions: dict = {}
@@ -73,7 +74,7 @@ def trained(monkeypatch):
         return fit(fabric, model, slices, settings, **more)
 
     calls.actions, calls.scalers = {}, []
-    monkeypatch.setattr(search, "fit", watched)
+    monkeypatch.setattr(objective, "fit", watched)
     return calls
 
 

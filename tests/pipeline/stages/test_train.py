@@ -10,6 +10,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.load import overlay, validate
 from pipeline.shards.roles import SplitFile, read_split, write_split
 from pipeline.stages import evaluate, train
+from pipeline.training import session
 from tests.pipeline.conftest import make_params, split_and_search
 
 TINY = {"image_size": 32, "epochs": 2, "batch_size": 8, "validate_every": 2}
@@ -101,7 +102,7 @@ def test_best_and_last_stay_in_the_run_folder_and_checkpoints_do_not(trained):
 
 def test_a_second_run_trains_nothing(work, trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(session, "fit", lambda *a, **k: pytest.fail("trained again"))
     run(work, tmp_path)
 
 

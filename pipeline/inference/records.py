@@ -1,0 +1,65 @@
+"""Finding a trained model and reading its record, without PyTorch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hsam.weights import record as model_json
+from pipeline.core.errors import UserError
+from pipeline.core.run_folder import MODEL_FILES, read_provenance
+from pipeline.imaging.geometry import recorded_preparation
+
+RESIZINGS = ("linear", "published")  # by `inference.resizing`; the first where none is named
+# where a model may lie below the folder that a user names: a run folder, or that of all results
+PLACES = (".", "out", "train")
+
+
+def model_folder(run: Path) -> Path:
+    """The folder that holds MODEL_FILES: `run` itself, or one of PLACES in it.
+
+    Raises:
+        UserError: there is no model.
+    """
+    for place in PLACES:
+        folder = Path(run) / place
+        if all((folder / name).is_file() for name in MODEL_FILES):
+            return folder
+    raise UserError(
+        f"{run}: expected a trained model ({' and '.join(MODEL_FILES)}) there, in out/ or in "
+        "train/, found none; run the train stage, or name a run folder of training or an imported "
+        "one."
+    )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The content of model.json, its preparation whole; UserError where it can't be read."""
+    try:
+        found = model_json.read_record(folder)
+        resizing_name(found)  # refuses an unknown one
+        if found.get("preparation") is not None:
+            found["preparation"] = recorded_preparation(found["preparation"])
+        return found
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{folder / MODEL_FILES[0]}: can't be read ({error}); train or import again."
+        ) from None
+
+
+def resizing_name(record: Mapping[str, Any]) -> str:
+    """The resizing that a model's record (model.json) names; "linear" where it names none.
+
+    Raises:
+        ValueError: an unknown one.
+    """
+    name = record.get("resizing") or RESIZINGS[0]
+    if name not in RESIZINGS:
+        raise ValueError(f"resizing: expected one of {', '.join(RESIZINGS)}, found {name!r}")
+    return str(name)
+
+
+def recorded_checkpoint(folder: Path) -> str | None:
+    """Path of SAM's file that the model's training or import recorded, None without one."""
+    try:
+        return read_provenance(folder)["params"]["train"]["sam_checkpoint"]
+    except (KeyError, TypeError):
+        return None

@@ -1,0 +1,105 @@
+"""A whole training, from data and settings to a run folder with models, tables and logs."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from hsam.model import SegmentationModel
+from hsam.weights import storage
+from pipeline.core import files
+from pipeline.core.params.blocks import Train
+from pipeline.core.writable import naming_unwritable
+from pipeline.training.build import build_model
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.devices import launch, make_fabric
+from pipeline.training.fit import LOG, Progress, fit
+from pipeline.training.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
+from pipeline.training.prepared import TrainingData
+from pipeline.training.validation import Validation
+
+
+def train(
+    folder: Path, out: Path, settings: Train, data: TrainingData, seed: int, device: str
+) -> None:
+    """Train, or go on from the newest checkpoint, and put what is published into `out`.
+
+    Args:
+        folder: for checkpoints, logs, tables, and the models of the last and of the best epoch.
+        out: replaced by the model that is kept, the tables and dvclive's files.
+        settings: the `train` block.
+        data: prepared data and their split.
+        seed: of the training, `Params.seed_of("train")`.
+        device: "cpu" or "cuda".
+
+    Raises:
+        UserError: as `fit`; devices or a precision that there aren't.
+        Stopped: a signal asked for it; the same call goes on from there.
+    """
+    Checkpoints(folder).mend()
+    launch(make_fabric(settings, device), _train, seed, settings, data, folder)
+    _collect(folder, out, settings.keep)
+
+
+def clear(folder: Path) -> None:
+    """Remove the checkpoints of a finished training."""
+    Checkpoints(folder).remove()
+
+
+def _train(
+    fabric: Fabric,
+    seed: int,
+    settings: Train,
+    data: TrainingData,
+    folder: Path,
+) -> None:
+    """Train on one of fabric's devices; the first one writes the models and tables."""
+    model = build_model(settings, len(data.class_names), seed)
+    with naming_unwritable(folder):
+        progress = fit(
+            fabric,
+            model,
+            data.slices("train", settings.cache_mib),
+            settings,
+            seed=seed,
+            validate=Validation.of(data) if settings.validate_every else None,
+            folder=folder,
+            facts=_facts(data),
+        )
+        if fabric.is_global_zero:
+            _write(model, progress, data, folder)
+
+
+def _facts(data: TrainingData) -> dict[str, str]:
+    """The data's rows of the table of settings."""
+    facts = {f"{name} SHA-256": value[:12] for name, value in data.hashes.items()}
+    if unseen := data.unseen_organs():
+        facts["warning"] = f"no training slice shows {', '.join(unseen)}: not to be learned"
+    return facts
+
+
+def _write(model: SegmentationModel, progress: Progress, data: TrainingData, folder: Path) -> None:
+    """The folders last and best, each a model; history.csv and validation.csv."""
+    about: dict[str, Any] = {
+        "class_names": data.class_names,
+        "intensity": data.intensity,
+        "preparation": data.preparation,
+        "data_set": data.name,
+    }
+    storage.save(model, folder / "last", **about)
+    if progress.best is not None:
+        model.load_state_dict(progress.best[1], strict=False)
+        storage.save(model, folder / "best", **about)
+    history = progress.history
+    files.write_text(folder / "history.csv", table(EPOCH_COLUMNS, history.epochs))
+    files.write_text(folder / "validation.csv", table(VALIDATION_COLUMNS, history.validations))
+
+
+def _collect(folder: Path, out: Path, kept: str) -> None:
+    """The outputs of a finished training: the model that is kept, the tables, dvclive's files."""
+    shutil.rmtree(out)
+    shutil.copytree(folder / kept, out)
+    for name in ("history.csv", "validation.csv"):
+        shutil.copyfile(folder / name, out / name)
+    shutil.copytree(folder / LOG, out / LOG)
