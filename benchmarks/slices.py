@@ -164,11 +164,10 @@ def forms(
 
     def shards(cache_mib: float) -> Callable[[], None]:
         dataset = SliceDataset(folder / "prepare" / "shards", names, cache_mib)
-        loader = SliceLoader(dataset, BATCH, workers, device != "cpu")
+        loader = SliceLoader(dataset, BATCH, workers, device)
 
         def run() -> None:
             for images, labels, indices in loader.epoch(range(len(names))):
-                images, labels = ([each.to(device) for each in kind] for kind in (images, labels))
                 augment(images, labels, settings, seeds[indices], size)
 
         return run

@@ -62,8 +62,12 @@ def ours(backbone: str, image_size: int, batch: int, device: str) -> Step:
     trainer = Trainer.make(fabric, model, settings, seed=0)
     images, labels = (torch.from_numpy(array) for array in slices(batch))
     one = next(Batches(batch, 1, batch, batch, seed=0).steps())
-    read = [(images, labels, one.indices)]
-    return lambda: training_step(trainer, one, read, settings.learning_rate, 0.4)
+
+    def step() -> None:
+        read = [(images.to(device), labels.to(device), one.indices)]
+        training_step(trainer, one, read, settings.learning_rate, 0.4)
+
+    return step
 
 
 STEPS = {"published": published, "ours": ours}

@@ -98,7 +98,8 @@ def fit(
     saved = None if store is None else store.load()
     if saved is not None and folder is not None:
         _check_checkpoint(saved, model, folder)
-    batches = _batches(fabric, model, slices, settings, seed, saved, validate is not None)
+    passes = _passes(fabric, model, slices, settings, saved, validate is not None)
+    batches = _batches(fabric, slices, settings, seed, passes.slices)
     if folder is not None and fabric.is_global_zero:
         show_table(title, preflight.derived(fabric, model, settings, batches, facts or {}))
     trainer = Trainer.make(fabric, model, settings, seed)
@@ -108,8 +109,9 @@ def fit(
         slices,
         batches.micro_batch,
         settings.workers,
-        _on_gpu(fabric),
+        fabric.device,
         devices=fabric.world_size,
+        room=passes.spare / 2,  # the rest is for augmentation, and for what others take
     )
     log = None
     if folder is not None and fabric.is_global_zero:
@@ -189,18 +191,17 @@ def schedules(settings: Train, batches: Batches, step: Step) -> tuple[float, flo
     return settings.learning_rate * factor, weight
 
 
-def _batches(
+def _passes(
     fabric: Fabric,
     model: SegmentationModel,
     slices: SliceDataset,
     settings: Train,
-    seed: int,
     saved: Mapping[str, Any] | None,
     validated: bool,
-) -> Batches:
-    """The steps of the training; a resumed one keeps the size of its passes."""
+) -> preflight.Passes:
+    """The passes of the training; a resumed one keeps their size."""
     most = -(-min(settings.batch_size, len(slices)) // fabric.world_size)
-    size = preflight.micro_batch(
+    return preflight.passes(
         fabric,
         model,
         settings,
@@ -208,6 +209,12 @@ def _batches(
         begun=saved is not None,
         validated=slices.largest() if validated else None,
     )
+
+
+def _batches(
+    fabric: Fabric, slices: SliceDataset, settings: Train, seed: int, micro_batch: int
+) -> Batches:
+    """The steps of the training."""
     weights = None
     if settings.sampler == "rare_organ":
         weights = rare_organ_weights(slices.class_counts())
@@ -215,7 +222,7 @@ def _batches(
         len(slices),
         settings.epochs,
         settings.batch_size,
-        size,
+        micro_batch,
         seed,
         fabric.world_size,
         fabric.global_rank,
@@ -340,7 +347,3 @@ def _signal_of_any(fabric: Fabric, stop: Stop) -> int:
         return number
     highest: Any = fabric.all_reduce(torch.tensor(float(number)), reduce_op="max")
     return int(highest.item())
-
-
-def _on_gpu(fabric: Fabric) -> bool:
-    return fabric.device.type == "cuda"

@@ -1,24 +1,26 @@
 """Batches of training slices, read in this process or ahead of time by worker processes."""
 
+import math
 import shutil
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from pipeline.core.children import start_worker
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.signals import Stop
-from pipeline.training.slices import Item, SliceDataset
+from pipeline.training.packed import PackedSlices, StoredSlice, packed
+from pipeline.training.slices import SliceDataset
 
 Batch = tuple[list[Tensor], list[Tensor], Tensor]  # images, labels, indices
+Read = tuple[list[StoredSlice], list[int]]  # slices and their indices
 
 AHEAD = 2  # batches that each worker reads ahead
 SHARED_MEMORY = Path("/dev/shm")  # where batches of workers lie, on Linux
@@ -27,18 +29,20 @@ MIB = 2**20
 
 
 class SliceLoader:
-    """Reads batches whose indices the caller gives.
+    """Reads batches whose indices the caller gives, and sends them to the training's device.
 
-    The batches are the same for any number of workers. Workers live as long as the loader; a
-    dataset that is cached as a whole is read in this process, which is faster.
+    The batches are the same for any number of workers, any cache and any place of it. Workers live
+    as long as the loader. A dataset that is cached as a whole is read in this process, which is
+    faster; it lies on the device, where it fits there, and no slice is sent again.
 
     Args:
         dataset: the slices; their cache is filled here.
         batch_size: slices per batch of `epoch`; the last batch may hold fewer.
         workers: processes that read ahead; 0: this process reads.
-        pin_memory: put batches into pinned memory, which a GPU copies without waiting.
+        device: of the training.
         start_method: of the workers, "fork" or "spawn"; None: the platform's default.
         devices: training processes of this machine, which share its memory.
+        room: bytes of the device that a whole cached dataset may take.
     """
 
     def __init__(
@@ -46,32 +50,39 @@ class SliceLoader:
         dataset: SliceDataset,
         batch_size: int,
         workers: int = 0,
-        pin_memory: bool = False,
+        device: str | torch.device = "cpu",
         start_method: str | None = None,
         devices: int = 1,
+        room: float = math.inf,
     ) -> None:
         self.dataset = dataset
         dataset.fill_cache()
-        if dataset.cached == len(dataset):
+        self.device = torch.device(device)
+        self._whole: PackedSlices | None = None
+        if dataset.cache is not None and dataset.cached == len(dataset):
             workers = 0
+            if self.device.type == "cpu" or dataset.cache.data.nbytes <= room:
+                self._whole = dataset.cache.to(self.device)
         if workers and not _fits_shared_memory(dataset, batch_size, workers, devices):
             workers = 0
         self.workers = workers
         self.batch_size = batch_size
         self._indices = _GivenBatches()
-        self._loader = DataLoader(
-            _ErrorsAsItems(dataset),
-            batch_sampler=self._indices,
-            collate_fn=_joined if workers or pin_memory else _listed,
-            num_workers=workers,
-            prefetch_factor=AHEAD if workers else None,
-            timeout=WAIT_SECONDS if workers else 0,
-            pin_memory=pin_memory,
-            persistent_workers=workers > 0,
-            multiprocessing_context=start_method if workers else None,
-            worker_init_fn=start_worker,
-            generator=torch.Generator(),  # else a number is drawn from the one that the model uses
-        )
+        self._loader: DataLoader | None = None
+        if workers:
+            self._loader = DataLoader(
+                _ErrorsAsItems(dataset),
+                batch_sampler=self._indices,
+                collate_fn=_shared,
+                num_workers=workers,
+                prefetch_factor=AHEAD,
+                timeout=WAIT_SECONDS,
+                pin_memory=self.device.type == "cuda",
+                persistent_workers=True,
+                multiprocessing_context=start_method,
+                worker_init_fn=start_worker,
+                generator=torch.Generator(),  # else a number of the model's one is drawn
+            )
 
     def epoch(self, order: Sequence[int] | Tensor) -> Iterator[Batch]:
         """Batches of `batch_size` slices; `order` gives the dataset indices one after the other."""
@@ -85,29 +96,50 @@ class SliceLoader:
 
         Args:
             chosen: dataset indices of each batch; workers take them a few batches ahead.
-            stop: ends the waiting for a worker.
+            stop: ends the waiting for a slice.
 
         Yields:
-            B images (H, W) float32 in [0, 1], B labels (H, W) uint8, and their indices (B,) int64.
+            B images (H, W) float32 in [0, 1] and B labels (H, W) uint8, both on the device, and
+            their indices (B,) int64 on the CPU.
 
         Raises:
             UserError: a shard is missing or damaged, or workers give nothing for WAIT_SECONDS.
             WaitEnded: a signal came while this waited.
         """
         self._indices.batches = chosen
-        stream = iter(self._loader)
+        loader = self._loader
+        stream = self._read_here(chosen) if loader is None else self._from_workers(loader)
         while True:
             with nullcontext() if stop is None else stop.waiting():
                 batch = next(stream, None)
             if batch is None:
                 return
+            slices, indices = batch
+            yield (
+                [one.unit() for one in slices],
+                [one.label for one in slices],
+                torch.tensor(indices),
+            )
+
+    def _read_here(self, chosen: Iterable[Sequence[int] | Tensor]) -> Iterator[Read]:
+        """Batches of this process, on the device."""
+        whole: PackedSlices | SliceDataset = self.dataset if self._whole is None else self._whole
+        for wanted in chosen:
+            indices = _integers(wanted)
+            slices = [whole[index] for index in indices]
+            if self._whole is None and self.device.type != "cpu":
+                batch = packed(slices, pinned=self.device.type == "cuda")
+                slices = batch.to(self.device).all()
+            yield slices, indices
+
+    def _from_workers(self, loader: DataLoader) -> Iterator[Read]:
+        """Batches of the workers, on the device."""
+        for batch in loader:
             if isinstance(batch, UserError):
                 raise batch
-            images, labels, indices, sizes = batch
-            if sizes is not None:
-                images, labels, indices = map(torch.as_tensor, (images, labels, indices))
-                images, labels = _split(images, sizes), _split(labels, sizes)
-            yield images, labels, indices
+            data, places, indices = batch
+            slices = PackedSlices(torch.as_tensor(data), places)
+            yield slices.to(self.device).all(), indices
 
 
 @contextmanager
@@ -167,7 +199,11 @@ class _GivenBatches:
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.batches:
-            yield [int(index) for index in batch]
+            yield _integers(batch)
+
+
+def _integers(indices: Sequence[int] | Tensor) -> list[int]:
+    return [int(index) for index in indices]
 
 
 @dataclass(frozen=True)
@@ -176,45 +212,21 @@ class _ErrorsAsItems(Dataset):
 
     dataset: SliceDataset
 
-    def __getitems__(self, indices: list[int]) -> list[Item] | UserError:
+    def __getitems__(self, indices: list[int]) -> list[tuple[StoredSlice, int]] | UserError:
         try:
-            return [self.dataset[index] for index in indices]
+            return [(self.dataset[index], index) for index in indices]
         except UserError as error:
             return error
 
 
-def _listed(
-    items: list[Item] | UserError,
-) -> tuple[list[Tensor], list[Tensor], Tensor, None] | UserError:
-    """A batch for this process: lists of images and labels, indices, and None for the sizes."""
+def _shared(items: list[tuple[StoredSlice, int]] | UserError) -> tuple | UserError:
+    """A batch of a worker: its slices in one tensor of shared memory, their places, and indices."""
     if isinstance(items, UserError):
         return items
-    images, labels, indices = (list(each) for each in zip(*items, strict=True))
-    return images, labels, torch.tensor(indices), None
-
-
-def _joined(items: list[Item] | UserError) -> tuple[Any, Any, Any, list] | UserError:
-    """A batch for another process or a GPU: pixels of all images in one tensor, of all labels in
-    another, indices, and the sizes (H, W).
-
-    Sending two tensors is faster than sending two for each slice.
-    """
-    listed = _listed(items)
-    if isinstance(listed, UserError):
-        return listed
-    images, labels, indices, _ = listed
-    values, classes = (torch.cat([each.reshape(-1) for each in kind]) for kind in (images, labels))
-    sizes = [tuple(image.shape) for image in images]
-    if get_worker_info() is not None:
-        try:
-            values, classes = values.share_memory_(), classes.share_memory_()
-        except RuntimeError:
-            # shared memory is full: arrays go through a pipe, slower
-            return values.numpy(), classes.numpy(), indices.tolist(), sizes
-    return values, classes, indices, sizes
-
-
-def _split(pixels: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
-    """The slices (H, W) of each size in a tensor of all their pixels, as views."""
-    parts = pixels.split([rows * columns for rows, columns in sizes])
-    return [part.view(*size) for part, size in zip(parts, sizes, strict=True)]
+    slices, indices = (list(each) for each in zip(*items, strict=True))
+    batch = packed(slices)
+    try:
+        return batch.data.share_memory_(), batch.places, indices
+    except RuntimeError:
+        # shared memory is full: an array goes through a pipe, slower
+        return batch.data.numpy(), batch.places, indices

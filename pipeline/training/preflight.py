@@ -5,7 +5,7 @@ a step don't depend on what was drawn before.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -21,7 +21,19 @@ GIB = 2**30
 VALIDATION_SLICES = 16  # largest number of slices per forward pass of a validation
 
 
-def micro_batch(
+class Passes(NamedTuple):
+    """Forward passes that fit in memory.
+
+    Attributes:
+        slices: per device and pass.
+        spare: bytes of this device that are left beside them.
+    """
+
+    slices: int
+    spare: float
+
+
+def passes(
     fabric: Fabric,
     model: SegmentationModel,
     settings: Train,
@@ -29,8 +41,8 @@ def micro_batch(
     *,
     begun: bool = False,
     validated: tuple[int, int] | None = None,
-) -> int:
-    """Slices per device and forward pass.
+) -> Passes:
+    """The size of a forward pass on each device.
 
     Args:
         fabric: launched.
@@ -42,8 +54,8 @@ def micro_batch(
             well; None: there is none.
 
     Returns:
-        `settings.micro_batch`, or for "auto" the largest of most, most / 2, most / 4 ... that fits
-        in the memory of every device.
+        of `settings.micro_batch` slices, or for "auto" the largest of most, most / 2, most / 4 ...
+        that fits in the memory of every device.
 
     Raises:
         UserError: it doesn't fit, or for "auto" a single slice doesn't.
@@ -63,7 +75,7 @@ def micro_batch(
             needs.append(validation(validation_slices(size)))
         fits: Any = fabric.all_reduce(torch.tensor(float(max(needs) <= free)), reduce_op="sum")
         if fits.item() >= fabric.world_size:
-            return size
+            return Passes(size, free - max(needs))
         if size == 1 or not auto:
             validating = needs[0] <= free < needs[-1]
             raise _refusal(settings, size, max(needs), free, fabric.device, begun, validating)

@@ -186,7 +186,7 @@ def training_step(
     Args:
         trainer: model, loss and optimizer.
         step: from `Batches.steps`.
-        read: b images (H, W), b labels (H, W) and indices of each pass, on the CPU.
+        read: b images (H, W) and b labels (H, W) of each pass, on the device, and their indices.
         rate: learning rate.
         weight: weight of the coarse stage, in [0, 1].
 
@@ -252,10 +252,9 @@ def _clip(trainer: Trainer, norm: float) -> None:
 def _prepare(
     trainer: Trainer, epoch: int, part: Pass, images: Sequence[Tensor], labels: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    device = trainer.fabric.device
     batch, classes = augment(
-        [image.to(device, non_blocking=True) for image in images],
-        [label.to(device, non_blocking=True) for label in labels],
+        images,
+        labels,
         trainer.settings.augment,
         sample_seeds(trainer.seed, epoch, part.places),
         trainer.settings.image_size,

@@ -143,7 +143,7 @@ def test_a_raw_scan_gets_the_labels_that_evaluate_gave_it(trained, phantom_param
         assert largest_distance(one.geometry, other.geometry) < 1e-4
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_gives_a_raw_scan_the_labels_that_evaluate_gave_it(
     trained, phantom_params, prepared_phantoms, tmp_path
 ):

@@ -1,10 +1,10 @@
 """Three small shards, and seven named slices of them, for the tests of slices and loader."""
 
-import operator
-
 import numpy as np
 import pytest
+import torch
 
+from pipeline.shards.case import ShardReader
 from pipeline.training.slices import SliceDataset
 from tests.pipeline.conftest import save_shard
 
@@ -30,8 +30,18 @@ def dataset(folder, cache_mib: float = 0) -> SliceDataset:
     return SliceDataset(folder, NAMES, cache_mib)
 
 
+def decoded(folder) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Image in [0, 1] and label of each slice, straight from the shards."""
+    items = [ShardReader(folder / f"{case}.parquet").read(place) for case, place in NAMES]
+    return [(torch.from_numpy(item.image), torch.from_numpy(item.label)) for item in items]
+
+
 def mib_of(slices: int) -> float:
     """What the first slices take: an image as its shard has it, a label of one byte."""
-    pixels = [SIZES[case][0] * SIZES[case][1] for case, _ in NAMES[:slices]]
-    types = [3 if case == "a" else 5 for case, _ in NAMES[:slices]]
-    return sum(map(operator.mul, pixels, types)) / 2**20
+    return sum(map(bytes_of, NAMES[:slices])) / 2**20
+
+
+def bytes_of(name: tuple[str, int]) -> int:
+    """What a slice takes: an image of 2 or 4 bytes a pixel, a label of one."""
+    case = name[0]
+    return SIZES[case][0] * SIZES[case][1] * (3 if case == "a" else 5)

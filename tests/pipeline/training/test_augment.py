@@ -216,7 +216,7 @@ def test_seeds_are_a_function_of_seed_epoch_and_sample():
     assert first.min() >= 0 and first.dtype == torch.int64
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("side", [SIDE, 75])
 @pytest.mark.parametrize("transform", EVERY)
 def test_a_gpu_gives_what_the_cpu_gives(transform, side):
@@ -227,7 +227,7 @@ def test_a_gpu_gives_what_the_cpu_gives(transform, side):
     assert (theirs[1].cpu() != ours[1]).float().mean() < 0.005
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_waits_for_nothing():
     pairs = [(each[0].cuda() for each in batch(1, side)) for side in 8 * (SIDE, 75)]
     images, labels = zip(*pairs, strict=True)

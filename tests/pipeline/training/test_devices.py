@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
@@ -60,8 +61,8 @@ def worker(fabric, chosen, shards, folder, validate) -> None:
         (folder / "losses.json").write_text(json.dumps([row["train_loss"] for row in rows]))
 
 
-def losses(chosen: Train, shards: Path, folder: Path) -> list[float]:
-    launch(make_fabric(chosen, "cpu"), worker, chosen, shards, folder, score)
+def losses(chosen: Train, shards: Path, folder: Path, device: str = "cpu") -> list[float]:
+    launch(make_fabric(chosen, device), worker, chosen, shards, folder, score)
     return json.loads((folder / "losses.json").read_text())
 
 
@@ -84,6 +85,16 @@ def test_passes_that_are_shared_out_have_the_curve_of_passes_of_that_size(shards
     common = {"model": "samed", "epochs": 2, "second_loss": "mse"}
     one = losses(settings(micro_batch=2, **common), shards, tmp_path / "one")
     two = losses(settings(micro_batch=1, devices=2, **common), shards, tmp_path / "two")
+    assert_same_curve(one, two)
+
+
+@pytest.mark.gpu
+def test_two_gpus_have_the_loss_curve_of_one(shards, tmp_path):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    common = {"model": "samed", "batch_size": 3, "precision": "fp32"}
+    one = losses(settings(**common), shards, tmp_path / "one", "cuda")
+    two = losses(settings(devices=2, **common), shards, tmp_path / "two", "cuda")
     assert_same_curve(one, two)
 
 

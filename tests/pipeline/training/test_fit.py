@@ -47,9 +47,11 @@ def write_slices(folder, count: int = 6, bad: int | None = None) -> SliceDataset
 Weights = dict[str, torch.Tensor]
 
 
-def run(data: SliceDataset, chosen: Train, folder=None, validate=None) -> tuple[Weights, Progress]:
+def run(
+    data: SliceDataset, chosen: Train, folder=None, validate=None, device="cpu"
+) -> tuple[Weights, Progress]:
     model = build_model(chosen, organs=2, seed=0)
-    fabric = make_fabric(chosen, "cpu")
+    fabric = make_fabric(chosen, device)
     fabric.launch()
     progress = fit(fabric, model, data, chosen, seed=0, validate=validate, folder=folder)
     return model.state_dict(), progress
@@ -342,6 +344,18 @@ def test_heads_without_a_loss_stay_as_they_were_and_are_kept(slices, tmp_path):
     heads = [name for name in start if "iou_prediction_head" in name]
     assert heads and all(torch.equal(start[name], end[name]) for name in heads)
     assert all(torch.equal(start[name], saved[name]) for name in heads)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_training_on_a_gpu_goes_on(slices, tmp_path, precision):
+    chosen = settings(precision=precision, ema_decay=0.9, clip_norm=1.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(slices, chosen, tmp_path, stop_at(2), "cuda")
+    _, resumed = run(slices, chosen, tmp_path, steady, "cuda")
+    _, whole = run(slices, chosen, None, steady, "cuda")
+    losses = [[row["train_loss"] for row in one.history.epochs] for one in (resumed, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)  # a GPU adds in any order
 
 
 def test_the_first_step_is_said_at_once(slices, capsys):

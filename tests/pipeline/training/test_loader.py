@@ -1,4 +1,5 @@
 import itertools
+import math
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from pipeline.core.errors import UserError
 from pipeline.training import loader as loading
 from pipeline.training.loader import SliceLoader, explaining_killed_workers
 from pipeline.training.slices import SliceDataset
-from tests.pipeline.training.conftest import dataset, mib_of
+from tests.pipeline.training.conftest import NAMES, SIZES, bytes_of, dataset, decoded, mib_of
 
 
 @pytest.mark.parametrize(
@@ -32,10 +33,9 @@ from tests.pipeline.training.conftest import dataset, mib_of
     ],
 )
 def test_batches_are_the_same_with_any_workers_and_cache(slice_shards, cached, workers, start):
-    whole = dataset(slice_shards)
-    whole[0]  # a reader that is open when the workers start
+    whole = decoded(slice_shards)
     slices = dataset(slice_shards, mib_of(cached))
-    slices[0]
+    slices[0]  # a reader that is open when the workers start
     loader = SliceLoader(slices, 3, workers, start_method=start)
     assert slices.cached == cached
     for order in ([6, 2, 2, 0, 5, 1, 4], [1, 3]):
@@ -46,6 +46,46 @@ def test_batches_are_the_same_with_any_workers_and_cache(slice_shards, cached, w
             for image, label, index in zip(images, labels, indices.tolist(), strict=True):
                 assert torch.equal(image, whole[index][0])
                 assert torch.equal(label, whole[index][1])
+
+
+def test_a_batch_of_workers_travels_as_one_tensor(slice_shards):
+    for _, labels, indices in SliceLoader(dataset(slice_shards), 3, workers=1).epoch(range(7)):
+        assert len({label.untyped_storage().data_ptr() for label in labels}) == 1
+        assert labels[0].untyped_storage().nbytes() == sum(bytes_of(NAMES[i]) for i in indices)
+
+
+@pytest.mark.parametrize("room", [math.inf, 0])
+def test_a_set_that_is_cached_whole_lies_on_the_device_where_it_has_room(slice_shards, room):
+    slices = dataset(slice_shards, mib_of(7))
+    on_cpu = SliceLoader(slices, 7, workers=1)
+    assert on_cpu.workers == 0
+    for _, labels, _ in on_cpu.epoch(range(7)):
+        assert {label.untyped_storage().data_ptr() for label in labels} == {
+            slices.cache.data.data_ptr()
+        }
+    # a device without pixels shows that all that follows is done there
+    elsewhere = SliceLoader(slices, 3, device="meta", room=room)
+    for images, labels, indices in elsewhere.epoch(range(7)):
+        assert {each.device.type for each in (*images, *labels)} == {"meta"}
+        assert [tuple(image.shape) for image in images] == [SIZES[NAMES[i][0]] for i in indices]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cached", [0, 7])
+@pytest.mark.parametrize("room", [math.inf, 0])
+def test_a_gpu_gets_the_same_bits_and_waits_for_none(slice_shards, cached, room):
+    loader = SliceLoader(dataset(slice_shards, mib_of(cached)), 3, device="cuda", room=room)
+    list(loader.epoch(range(7)))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batches = list(loader.epoch(range(7)))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    whole = decoded(slice_shards)
+    for images, labels, indices in batches:
+        for image, label, index in zip(images, labels, indices.tolist(), strict=True):
+            assert torch.equal(image.cpu(), whole[index][0])
+            assert torch.equal(label.cpu(), whole[index][1])
 
 
 def test_an_epoch_that_was_left_does_not_reach_into_the_next(slice_shards):
@@ -131,9 +171,9 @@ import sys
 from pathlib import Path
 import torch
 from pipeline.training import loader
-from tests.pipeline.training.conftest import dataset
+from tests.pipeline.training.conftest import dataset, decoded
 
-whole = [dataset(Path(sys.argv[1]))[index] for index in range(7)]
+whole = decoded(Path(sys.argv[1]))
 assert loader.SliceLoader(dataset(Path(sys.argv[1])), 7, workers=1).workers == 0
 loader.free_shared_memory = lambda: 2**40
 late = loader.SliceLoader(dataset(Path(sys.argv[1])), 70, workers=1)

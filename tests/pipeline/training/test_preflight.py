@@ -22,9 +22,10 @@ def chosen(monkeypatch, free: float, validated=None, begun=False, **changes) -> 
     fabric.launch()
     model = build_model(wanted, organs=2, seed=0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    size = preflight.micro_batch(fabric, model, wanted, 16, begun=begun, validated=validated)
+    size, spare = preflight.passes(fabric, model, wanted, 16, begun=begun, validated=validated)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+    assert 0 <= spare < free
     return size
 
 
@@ -123,6 +124,19 @@ def test_checkpointing_needs_less(monkeypatch):
         ).slice_bytes
 
     assert a_slice(gradient_checkpointing=True) < 0.95 * a_slice(gradient_checkpointing=False)
+
+
+@pytest.mark.gpu
+def test_passes_are_measured_on_a_gpu():
+    wanted = settings(micro_batch="auto")
+    fabric = make_fabric(wanted, "cuda")
+    fabric.launch()
+    model = build_model(wanted, organs=2, seed=0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    size, spare = preflight.passes(fabric, model, wanted, 16, validated=(64, 64))
+    assert size == 16 and 0 < spare < memory.free_bytes(fabric.device)
+    assert all(torch.equal(value.cpu(), before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_the_table_names_what_follows_from_the_parameters():

@@ -17,11 +17,12 @@ def test_an_item_is_the_named_slice_as_the_shard_holds_it(slice_shards, cached):
     slices = dataset(slice_shards, mib_of(cached))
     slices.fill_cache()
     for number, (case, place) in enumerate(NAMES):
-        image, label, index = slices[number]
-        item = ShardReader(slice_shards / f"{case}.parquet").read(place)
-        assert index == number
-        assert image.dtype == torch.float32 and np.array_equal(image, item.image)
-        assert label.dtype == torch.uint8 and np.array_equal(label, item.label)
+        image, label, bounds = slices[number]
+        shard = ShardReader(slice_shards / f"{case}.parquet")
+        stored, classes = shard.read_stored(place)
+        assert image.numpy().dtype == stored.dtype and np.array_equal(image, stored)
+        assert label.dtype == torch.uint8 and np.array_equal(label, classes)
+        assert bounds == shard.bounds
 
 
 def test_there_is_no_slice_beyond_the_last(slice_shards):
@@ -30,7 +31,7 @@ def test_there_is_no_slice_beyond_the_last(slice_shards):
 
 
 def test_class_counts_come_from_the_columns(slice_shards, monkeypatch):
-    monkeypatch.setattr(ShardReader, "read", lambda *_: pytest.fail("decoded an image"))
+    monkeypatch.setattr(ShardReader, "read_stored", lambda *_: pytest.fail("decoded an image"))
     counts = dataset(slice_shards).class_counts()
     assert counts.shape == (7, 4)
     assert counts.sum(1).tolist() == [np.prod(SIZES[case]) for case, _ in NAMES]
@@ -41,8 +42,10 @@ def test_the_cache_is_read_and_never_larger_than_its_limit(slice_shards, monkeyp
     slices = dataset(slice_shards, mib_of(3) + 1e-6)
     slices.fill_cache()
     assert slices.cached == 3
-    monkeypatch.setattr(ShardReader, "read", lambda *_: pytest.fail("decoded again"))
-    assert [slices[index][2] for index in range(3)] == [0, 1, 2]
+    monkeypatch.setattr(ShardReader, "read_stored", lambda *_: pytest.fail("decoded again"))
+    assert [tuple(slices[index].image.shape) for index in range(3)] == [
+        SIZES[case] for case, _ in NAMES[:3]
+    ]
     with pytest.raises(pytest.fail.Exception, match="decoded again"):
         slices[3]
 

@@ -24,6 +24,7 @@ def steps(one: Trainer, number: int, micro_batch: int = 4):
     """Losses of some steps on one batch."""
     images = torch.rand(4, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     labels = (images * 3).to(torch.uint8)
+    images, labels = (each.to(one.fabric.device) for each in (images, labels))
     batches = Batches(4, number, 4, micro_batch, 0)
     for step in batches.steps():
         read = [(images[p.indices], labels[p.indices], p.indices) for p in step.passes]
@@ -92,7 +93,7 @@ def test_the_gradient_has_no_larger_norm_than_the_bound(monkeypatch, scaled):
     assert norm(free * 2) == pytest.approx(free, rel=1e-3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_does_not_wait_for_the_gpu(precision):
     one = trainer("cuda", precision=precision, clip_norm=1.0, ema_decay=0.9)
