@@ -37,7 +37,7 @@ from pipeline.scoring import dice
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.runs import ScoredRun, longest_voxel_mm, read_runs, tolerance_cautions
 from pipeline.scoring.scores import in_view
-from pipeline.scoring.tables import read_table
+from pipeline.scoring.tables import REVIEW, read_table
 from pipeline.shards.case import Slice
 
 Chosen = Sequence[tuple[str, int]]
@@ -144,7 +144,7 @@ def worst_slices(run: ScoredRun, number: int) -> list[tuple[str, int, str, float
 
     A slice is there once, with its worst organ.
     """
-    review = read_table(run.folder / "review.parquet")
+    review = read_table(run.folder / "review.parquet", REVIEW)
     # in the order of the list: the largest differing area first
     review = review[review["disagreement"] > 0].drop_duplicates(["case", "slice"]).head(number)
     columns = ["case", "slice", "organ", "disagreement"]

@@ -11,9 +11,12 @@ import pyarrow as pa
 from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import read_yaml
-from pipeline.scoring.scores import SCORES
+from pipeline.scoring.tables import ORGANS, REVIEW, STAGES, case_schema, read_table
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split
+
+# of metrics.json, what the report shows whatever the model and the cases
+METRICS = ("cases", "convention", "conventions", "pairs", "review", "split", "stage")
 
 
 @dataclass(frozen=True)
@@ -148,18 +151,18 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
     """Read every file.
 
     Raises:
-        UserError: damaged files, files of runs that don't belong together, or tables without one
-            of the scores.
+        UserError: damaged files, files of runs that don't belong together, or tables without a
+            column.
     """
     named, searched = folders.files(), "search" in folders.stages()
     inputs = ReportInputs(
         manifest=read_manifest(named["manifest"]),
         split=read_split(named["split"]),
         scores=_read(files.read_json, named["metrics"]),
-        cases=_read(pd.read_parquet, named["cases"]),
-        organs=_read(pd.read_parquet, named["organs"]),
-        stages=_read(pd.read_parquet, named["stages"]),
-        review=_read(pd.read_parquet, named["review"]),
+        cases=read_table(named["cases"], case_schema()),
+        organs=read_table(named["organs"], ORGANS),
+        stages=read_table(named["stages"], STAGES),
+        review=read_table(named["review"], REVIEW),
         history=_read(pd.read_csv, named["history"]),
         model=_read(files.read_json, named["model.json"]),
         trials=_read(pd.read_csv, named["trials"]) if searched else pd.DataFrame(),
@@ -189,16 +192,15 @@ def _read(reader: Callable[[Path], Any], path: Path) -> Any:
 
 
 def _check(folders: ReportFolders, inputs: ReportInputs) -> None:
-    """Refuse scores that were made from other files than those there, or lack a score.
+    """Refuse scores that were made from other files than those there, or lack what is shown.
 
     Raises:
         UserError: lists every problem.
     """
     problems = []
-    if missing := [name for name in SCORES if name not in inputs.cases.columns]:
+    if missing := [name for name in METRICS if name not in inputs.scores]:
         problems.append(
-            f"{folders.files()['cases']}: no column {', '.join(missing)}; run the evaluate stage "
-            "again."
+            f"{folders.files()['metrics']}: no {', '.join(missing)}; evaluate the run again."
         )
     hashes = {name: files.sha256(path) for name, path in folders.files().items()}
     for stage, name, current in (

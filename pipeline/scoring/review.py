@@ -15,6 +15,7 @@ from pipeline.scoring.disagreement import overlaps, rank_correlation
 
 MOST = 10  # rows a case
 FIRST = 20  # rows that are judged: about what a person looks through
+LONGEST = 7  # slices of a row: looked at in one go
 NEIGHBOUR = 0.5  # least expected area of a neighbouring slice in a row, share of the row's largest
 
 Areas = NDArray[np.floating[Any]]
@@ -77,8 +78,8 @@ def review_rows(
 ) -> list[dict[str, Any]]:
     """The rows of one case, the largest expected area first, at most MOST.
 
-    A row begins at the slice with the largest area that is in no row yet, and takes in neighbours
-    on both sides while they have at least the share NEIGHBOUR of it.
+    A row begins at the slice with the largest area that is in no row yet, and takes in the larger
+    of its two neighbours while that has at least the share NEIGHBOUR of it, up to LONGEST slices.
 
     Args:
         case: its id.
@@ -155,10 +156,13 @@ def _spans(areas: Areas) -> Iterable[tuple[int, int, int]]:
             continue
         wanted = free & (areas >= NEIGHBOUR * areas[peak])
         first = last = peak
-        while first > 0 and wanted[first - 1]:
-            first -= 1
-        while last + 1 < len(areas) and wanted[last + 1]:
-            last += 1
+        while last - first + 1 < LONGEST:
+            beside = [place for place in (first - 1, last + 1) if 0 <= place < len(areas)]
+            beside = [place for place in beside if wanted[place]]
+            if not beside:
+                break
+            taken = max(beside, key=areas.__getitem__)
+            first, last = min(first, taken), max(last, taken)
         free[first : last + 1] = False
         yield peak, first, last
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.scoring.scores import SCORES
-from pipeline.scoring.tables import read_table, tolerance_caution, voxel_mm
+from pipeline.scoring.tables import case_schema, read_table, tolerance_caution, voxel_mm
 
 CASES, METRICS = "cases.parquet", "metrics.json"
 # where a run keeps its scores: the folder itself, a folder of results, a run folder, a repository
@@ -123,14 +123,10 @@ def _read(folder: Path, name: str) -> ScoredRun:
             f"{folder}: no {CASES} there; give a folder that hsam evaluate or hsam score wrote."
         )
     try:
-        cases, metrics = read_table(scores / CASES), files.read_json(scores / METRICS)
+        cases = read_table(scores / CASES, case_schema())
+        metrics = files.read_json(scores / METRICS)
     except (OSError, ValueError) as error:
         raise UserError(f"{scores}: damaged ({' '.join(str(error).split())}).") from None
-    needed = {"case", "organ", "truth_voxels", *SCORES}
-    if missing := sorted(needed - set(cases.columns)):
-        raise UserError(
-            f"{scores / CASES}: no column {', '.join(missing)}; evaluate the run again."
-        )
     return ScoredRun(name, scores, cases, metrics)
 
 

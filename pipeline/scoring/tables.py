@@ -51,6 +51,24 @@ ORGANS = pa.schema(
     ]
 )
 
+# columns of the tables `stages` and `review`
+STAGES = pa.schema([pa.field("stage", pa.string(), nullable=False), *ORGANS])
+REVIEW = pa.schema(
+    [
+        pa.field("case", pa.string(), nullable=False),
+        pa.field("organ", pa.string(), nullable=False),
+        pa.field("slice", pa.int64(), nullable=False),
+        pa.field("first", pa.int64(), nullable=False),
+        pa.field("last", pa.int64(), nullable=False),
+        pa.field("expected_mm2", pa.float64(), nullable=False),
+        pa.field("disagreement", pa.float64()),
+        pa.field("error_mm2", pa.float64(), nullable=False),
+        pa.field("dice", pa.float64()),
+    ]
+)
+# columns that tables of earlier versions may lack
+ADDED = {"voxel_mm", "below_voxel"}
+
 
 def case_schema() -> pa.Schema:
     """Columns of the table `cases`: case, organ, every score, voxels of truth and prediction,
@@ -267,17 +285,24 @@ def write_table(
     files.write_text(folder / f"{name}.csv", text)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     """The table of a parquet file that `write_table` wrote.
 
+    Args:
+        path: the file.
+        schema: the columns that it was written with, of which only those of ADDED may lack.
+
     Raises:
-        UserError: missing or damaged.
+        UserError: missing, damaged, or without one of the columns, as another version wrote it.
     """
     try:
-        return pd.read_parquet(path)
+        table = pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged ({reason}); evaluate the run again.") from None
+    if missing := [name for name in schema.names if name not in {*table.columns, *ADDED}]:
+        raise UserError(f"{path}: no column {', '.join(missing)}; evaluate the run again.")
+    return table
 
 
 def to_json(measured: Measured) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.core import files, gpu, run_folder, sources
@@ -42,21 +41,6 @@ if TYPE_CHECKING:
 
 FINISHED = "cases"  # folders of finished cases, one a precision
 MEASURES, REVIEW_ROWS = "measures.json", "review.json"  # of a finished case
-# columns of the tables of these names
-STAGES = pa.schema([pa.field("stage", pa.string(), nullable=False), *tables.ORGANS])
-REVIEW = pa.schema(
-    [
-        pa.field("case", pa.string(), nullable=False),
-        pa.field("organ", pa.string(), nullable=False),
-        pa.field("slice", pa.int64(), nullable=False),
-        pa.field("first", pa.int64(), nullable=False),
-        pa.field("last", pa.int64(), nullable=False),
-        pa.field("expected_mm2", pa.float64(), nullable=False),
-        pa.field("disagreement", pa.float64()),
-        pa.field("error_mm2", pa.float64(), nullable=False),
-        pa.field("dice", pa.float64()),
-    ]
-)
 
 
 def run(
@@ -324,10 +308,12 @@ def _write_outputs(out: Path, scoring: Scoring, cases: Sequence[str], split_hash
         "convention": settings.convention,
     }
     stage_rows = _stage_rows(measured, organs)
-    tables.write_table(out, "stages", [row for rows in stage_rows.values() for row in rows], STAGES)
+    tables.write_table(
+        out, "stages", [row for rows in stage_rows.values() for row in rows], tables.STAGES
+    )
     reviews = [scoring.review(case) for case in cases]
     review = in_order(row for found in reviews for row in found["rows"])
-    tables.write_table(out, "review", review, REVIEW)
+    tables.write_table(out, "review", review, tables.REVIEW)
     areas = [
         np.array([area for found in reviews for area in found[key]])
         for key in ("expected_mm2", "error_mm2")

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from pipeline.scoring.review import MOST, Pairs, in_order, quality, review_rows, uncertain_pixels
+from pipeline.scoring.review import (
+    LONGEST,
+    MOST,
+    Pairs,
+    in_order,
+    quality,
+    review_rows,
+    uncertain_pixels,
+)
 
 
 def test_neighbouring_slices_of_one_organ_are_one_row():
@@ -15,6 +23,15 @@ def test_neighbouring_slices_of_one_organ_are_one_row():
         ("liver", 1, 1, 1, 4),
         ("liver", 4, 4, 4, 1),
     ]
+
+
+def test_a_row_is_looked_at_in_one_go():
+    """A whole organ of 20 slices, the largest area at 12: rows around it, then what is left."""
+    areas = 100.0 - np.abs(np.arange(20) - 12)
+    rows = review_rows("a", areas[:, None], ["liver"])
+    assert [(row["first"], row["last"]) for row in rows] == [(9, 15), (2, 8), (16, 19), (0, 1)]
+    assert rows[0]["slice"] == 12 and rows[0]["last"] - rows[0]["first"] + 1 == LONGEST
+    assert sum(row["expected_mm2"] for row in rows) == areas.sum()
 
 
 def test_a_large_error_comes_before_a_speck_that_is_wholly_wrong():

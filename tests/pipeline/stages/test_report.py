@@ -223,8 +223,29 @@ def test_a_new_row_in_the_table_of_scores_is_shown(params, results, written, tmp
 
 def test_scores_from_before_a_new_row_are_refused(written, results, monkeypatch):
     monkeypatch.setitem(SCORES, "new", replace(SCORES["iou"], name="new"))
-    with pytest.raises(UserError, match="cases.parquet: no column new; run the evaluate stage"):
+    with pytest.raises(UserError, match="cases.parquet: no column new; evaluate the run again"):
         written(results=results)
+
+
+@pytest.mark.parametrize("name, column", [("review", "first"), ("organs", "low")])
+def test_tables_of_another_version_are_refused_by_what_they_lack(
+    results, written, tmp_path, name, column
+):
+    shutil.copytree(results, tmp_path / "results")
+    path = tmp_path / "results" / "evaluate" / f"{name}.parquet"
+    pd.read_parquet(path).drop(columns=column).to_parquet(path)
+    with pytest.raises(UserError, match=f"{name}.parquet: no column {column}; evaluate the run"):
+        written(results=tmp_path / "results")
+
+
+def test_metrics_of_another_version_are_refused_by_what_they_lack(results, written, tmp_path):
+    shutil.copytree(results, tmp_path / "results")
+    path = tmp_path / "results" / "evaluate" / "metrics.json"
+    metrics = files.read_json(path)
+    del metrics["review"], metrics["voxel_mm"]
+    files.write_json(path, metrics)
+    with pytest.raises(UserError, match="metrics.json: no review; evaluate the run again"):
+        written(results=tmp_path / "results")
 
 
 def test_left_atrium_data_come_with_a_remark(inputs, written):
@@ -366,7 +387,7 @@ def test_missing_files_are_all_named_and_the_old_report_stays(written, results, 
 def test_damaged_files_are_named(written, results, tmp_path, name):
     shutil.copytree(results, tmp_path / "broken")
     (tmp_path / "broken" / "evaluate" / name).write_text("torn")
-    with pytest.raises(UserError, match=f"{name}: damaged .* run the evaluate stage"):
+    with pytest.raises(UserError, match=f"{name}: damaged .* again"):
         written(results=tmp_path / "broken")
 
 
