@@ -101,13 +101,13 @@ def _refusal(
     slices = validation_slices(size) if validating else size
     advice = "choose a smaller train.image_size" if size == 1 else "set it to auto or lower"
     if begun:
+        less = "a smaller train.image_size" if size == 1 else "a lower number"
         advice = (
             f"the training began with passes of {size} and other ones would end with other "
-            "weights: free some and run the same command again, or begin anew with a lower number"
+            f"weights: free some and run the same command again, or begin anew with {less}"
         )
-    advice += ", or set " + (
-        "train.validate_every to 0" if validating else "train.gradient_checkpointing to true"
-    )
+    if not validating:
+        advice += ", or set train.gradient_checkpointing to true"
     return UserError(
         f"train.micro_batch: {slices} slices of {settings.image_size} px in {what} of "
         f"{settings.model} need {_gib(needed)}, {_gib(free)} are free on {device}; {advice}."

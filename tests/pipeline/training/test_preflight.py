@@ -63,12 +63,11 @@ def test_the_passes_of_a_validation_have_to_fit_as_well(monkeypatch):
         assert chosen(monkeypatch, needed(size) * 1.01, large, micro_batch="auto") == size
     assert chosen(monkeypatch, needed(1) * 1.01, micro_batch=4) == 4
     for micro_batch, sentence in {
-        4: "4 slices of 32 px in a validation of hsam need .*: set it to auto or lower, ",
-        "auto": "1 slices of 32 px in a validation .*: choose a smaller train.image_size, ",
+        4: "4 slices of 32 px in a validation of hsam need .*; set it to auto or lower.$",
+        "auto": "1 slices of 32 px in a validation .*; choose a smaller train.image_size.$",
     }.items():
-        with pytest.raises(UserError, match=sentence.replace(":", ";")) as caught:
+        with pytest.raises(UserError, match=sentence):
             chosen(monkeypatch, needed(1) * 0.99, large, micro_batch=micro_batch)
-        assert str(caught.value).endswith("or set train.validate_every to 0.")
 
 
 def test_a_validation_takes_16_slices_at_most():
