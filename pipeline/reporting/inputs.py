@@ -11,12 +11,19 @@ import pyarrow as pa
 from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import read_yaml
-from pipeline.scoring.tables import ORGANS, REVIEW, STAGES, case_schema, read_table
+from pipeline.scoring.tables import (
+    METRICS,
+    ORGANS,
+    REVIEW,
+    STAGES,
+    case_schema,
+    read_metrics,
+    read_table,
+)
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split
 
-# of metrics.json, what the report shows whatever the model and the cases
-METRICS = ("cases", "convention", "conventions", "pairs", "review", "split", "stage")
+SHOWN = ("review", "split", "stage")  # of metrics.json, by the report alone
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
     inputs = ReportInputs(
         manifest=read_manifest(named["manifest"]),
         split=read_split(named["split"]),
-        scores=_read(files.read_json, named["metrics"]),
+        scores=read_metrics(named["metrics"], [*METRICS, *SHOWN]),
         cases=read_table(named["cases"], case_schema()),
         organs=read_table(named["organs"], ORGANS),
         stages=read_table(named["stages"], STAGES),
@@ -192,16 +199,12 @@ def _read(reader: Callable[[Path], Any], path: Path) -> Any:
 
 
 def _check(folders: ReportFolders, inputs: ReportInputs) -> None:
-    """Refuse scores that were made from other files than those there, or lack what is shown.
+    """Refuse scores that were made from other files than those there.
 
     Raises:
         UserError: lists every problem.
     """
     problems = []
-    if missing := [name for name in METRICS if name not in inputs.scores]:
-        problems.append(
-            f"{folders.files()['metrics']}: no {', '.join(missing)}; evaluate the run again."
-        )
     hashes = {name: files.sha256(path) for name, path in folders.files().items()}
     for stage, name, current in (
         ("evaluate", "manifest", hashes["manifest"]),

@@ -12,10 +12,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.scoring.scores import SCORES
-from pipeline.scoring.tables import case_schema, read_table, tolerance_caution, voxel_mm
+from pipeline.scoring.tables import (
+    case_schema,
+    read_metrics,
+    read_table,
+    tolerance_caution,
+    voxel_mm,
+)
 
 CASES, METRICS = "cases.parquet", "metrics.json"
 # where a run keeps its scores: the folder itself, a folder of results, a run folder, a repository
@@ -122,11 +127,7 @@ def _read(folder: Path, name: str) -> ScoredRun:
         raise UserError(
             f"{folder}: no {CASES} there; give a folder that hsam evaluate or hsam score wrote."
         )
-    try:
-        cases = read_table(scores / CASES, case_schema())
-        metrics = files.read_json(scores / METRICS)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{scores}: damaged ({' '.join(str(error).split())}).") from None
+    cases, metrics = read_table(scores / CASES, case_schema()), read_metrics(scores / METRICS)
     return ScoredRun(name, scores, cases, metrics)
 
 

@@ -23,7 +23,7 @@ from pipeline.reporting.inputs import ReportFolders, read_inputs
 from pipeline.reporting.page import page
 from pipeline.reporting.pictures import test_pictures
 from pipeline.reporting.recorded import check_given, recorded_params
-from pipeline.scoring.tables import print_scores
+from pipeline.scoring.tables import print_scores, read_metrics
 
 TEMPLATES = ROOT / "pipeline" / "reporting" / "templates"
 TEMPLATE, STYLE, REPORT = "report.html.j2", "report.css", "report.html"
@@ -100,6 +100,6 @@ def print_summary(evaluate: Path, report: Path) -> None:
     path = evaluate / "metrics.json"
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; run the evaluate stage first.")
-    scores = files.read_json(path)
+    scores = read_metrics(path)
     print_scores(scores, f"test cases: {scores['cases']}")
     Console().print(Text(f"report: {report}"), soft_wrap=True)

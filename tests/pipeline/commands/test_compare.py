@@ -7,6 +7,7 @@ from PIL import Image
 from scipy import stats
 
 from pipeline.commands import compare
+from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.scoring.runs import read_runs
 from pipeline.scoring.tables import OVERALL
@@ -147,6 +148,18 @@ def test_folders_without_scores_are_all_named(folders, tmp_path):
     with pytest.raises(UserError) as error:
         read_runs([tmp_path / "x", folders[0], tmp_path / "y"])
     assert len(error.value.problems) == 2
+
+
+def test_scores_of_another_version_are_refused_by_what_they_lack(folders, tmp_path):
+    metrics = files.read_json(folders[1] / "metrics.json")
+    del metrics["convention"]
+    files.write_json(folders[1] / "metrics.json", metrics)
+    (folders[2] / "metrics.json").write_text("[")
+    with pytest.raises(UserError) as error:
+        read_runs(folders)
+    lacking, damaged = error.value.problems
+    assert "near/metrics.json: no convention; evaluate the run again" in lacking
+    assert "same/metrics.json: damaged (" in damaged
 
 
 @pytest.mark.parametrize("place", ["evaluate", "out", "results/evaluate"])

@@ -246,6 +246,10 @@ def test_metrics_of_another_version_are_refused_by_what_they_lack(results, writt
     files.write_json(path, metrics)
     with pytest.raises(UserError, match="metrics.json: no review; evaluate the run again"):
         written(results=tmp_path / "results")
+    del metrics["pairs"]
+    files.write_json(path, metrics)
+    with pytest.raises(UserError, match="metrics.json: no pairs; evaluate the run again"):
+        report.print_summary(path.parent, Path("reports/report.html"))
 
 
 def test_left_atrium_data_come_with_a_remark(inputs, written):
