@@ -15,7 +15,8 @@ from nibabel import orientations
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.core.errors import UserError
-from pipeline.imaging.geometry import LPS_TO_RAS
+from pipeline.imaging.geometry import LPS_TO_RAS, Geometry
+from pipeline.imaging.grids import grid_difference
 
 Grid = tuple[NDArray[np.float64], list[str]]
 
@@ -28,6 +29,7 @@ NRRD_UNITS = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "um": 0.001, "µm": 0.001}
 # voxel sides beyond these, mm, are rather in another unit
 LIKELY_MM = (0.02, 50.0)
 STRAIGHT = 0.01  # cosine of two axes up to which a grid is not called sheared
+SIDES = 1e-3  # share by which two records of a voxel's sides may differ
 HEADER_BYTES = 100_000  # read of a text header
 
 
@@ -53,6 +55,10 @@ def of_nifti(header: nib.Nifti1Header, stored: nib.Nifti1Header) -> Grid:
                 f"qform and sform codes are 0: orientation and place are a guess ({axes}); left "
                 "and right, or front and back, may be swapped."
             )
+    elif difference := _of_the_other_forms(header, stored, affine):
+        warnings.append(
+            f"{difference}; the sform was taken, and programs that take the other see another grid."
+        )
     try:
         unit = header.get_xyzt_units()[0]
     except KeyError:
@@ -65,6 +71,30 @@ def of_nifti(header: nib.Nifti1Header, stored: nib.Nifti1Header) -> Grid:
     if unit not in ("mm", "unknown"):
         warnings.append(f"the unit of length is {unit}; voxel sides were converted to mm.")
     return _scaled(affine, scale), warnings
+
+
+def _of_the_other_forms(
+    header: nib.Nifti1Header, stored: nib.Nifti1Header, sform: NDArray[np.float64]
+) -> str | None:
+    """How a NIfTI file's qform, or without one its voxel sides, differ from its sform, in words."""
+    sizes = [int(side) for side in header.get_data_shape()]
+    if len(sizes) < 3 or not is_usable(sform):
+        return None  # refused later, by what is wrong
+    shape = sizes[0], sizes[1], sizes[2]
+    sides = np.abs(stored["pixdim"][1:4].astype(np.float64))
+    expected = Geometry(shape, sform)
+    if header["qform_code"] == 0:
+        same = np.allclose(sides, expected.spacing, rtol=SIDES)
+        shown = [" x ".join(f"{side:.4g}" for side in each) for each in (sides, expected.spacing)]
+        return None if same else f"voxel sides of {shown[0]} (pixdim) and of {shown[1]} (sform)"
+    try:
+        qform = header.get_qform()
+    except (ValueError, nib.spatialimages.HeaderDataError) as error:
+        return f"the qform can't be read ({error})"
+    if not is_usable(qform):
+        return "the qform is no grid"
+    difference = grid_difference(expected, Geometry(shape, qform))
+    return None if difference is None else f"qform and sform disagree, the qform has {difference}"
 
 
 def of_hdf5(path: Path, file: h5py.File, key: str) -> Grid:

@@ -98,6 +98,7 @@ def test_a_spacing_that_is_none_is_refused(tmp_path, spacing):
         volumes.read(path, "image")
 
 
+SIDES = {"pixdim": [1, 0.8544, 0.7, 3, 0, 0, 0, 0]}  # of the sheared sform below
 UNPLACED = {"qform_code": 0, "sform_code": 0}
 
 
@@ -113,7 +114,10 @@ UNPLACED = {"qform_code": 0, "sform_code": 0}
         ({"xyzt_units": 1}, ["unit of length is meter", "unlike a patient's scan"]),
         ({"xyzt_units": 3}, ["unit of length is micron", "unlike a patient's scan"]),
         ({"xyzt_units": 5}, ["has code 5, none of NIfTI's"]),
-        ({"srow_y": [0.3, 0.7, 0, -110]}, ["the grid is sheared"]),
+        ({"srow_y": [0.3, 0.7, 0, -110], **SIDES}, ["the grid is sheared"]),
+        # nibabel's header has a qform of code 0
+        ({"pixdim": [1, 1, 1, 1, 0, 0, 0, 0]}, [r"1 x 1 x 1 \(pixdim\) and of 0.8 x 0.7 x 3 "]),
+        ({"pixdim": [1, 0.80001, 0.7, 3, 0, 0, 0, 0]}, []),
     ],
 )
 def test_what_a_nifti_header_leaves_open_is_a_warning(tmp_path, fields, warnings):
@@ -121,6 +125,48 @@ def test_what_a_nifti_header_leaves_open_is_a_warning(tmp_path, fields, warnings
     assert len(found) == len(warnings)
     for sentence, expected in zip(found, warnings, strict=True):
         assert re.search(expected, sentence)
+
+
+def turned(degrees: float = 0, shift: float = 0, side: float = 0) -> np.ndarray:
+    """AFFINE turned about the patient's long axis, moved (mm), with longer voxels along z (mm)."""
+    angle = np.radians(degrees)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine = turn @ AFFINE
+    affine[2, 2] += side
+    affine[:3, 3] += shift
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("qform", "expected"),
+    [
+        (turned(0.0001, shift=0.001), None),  # rounding
+        (turned(10), "axes that point elsewhere"),
+        (turned(shift=20), "its origin 34.64 mm away"),
+        (turned(side=0.5), "spacing 0.8 x 0.7 x 3.5 mm instead of 0.8 x 0.7 x 3 mm"),
+        (AFFINE @ np.diag([-1, 1, 1, 1]), "orientation RAS instead of LAS"),
+    ],
+)
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_forms_of_a_nifti_file_that_disagree_are_a_warning(tmp_path, qform, expected, kind):
+    image = kind(tiny_image(), AFFINE)
+    image.header.set_qform(qform, code=1)
+    image.header.set_sform(AFFINE, code=1)
+    path = tmp_path / "a.nii.gz"
+    nib.save(image, path)
+    volume = volumes.read(path)
+    assert np.allclose(volume.affine, AFFINE, atol=1e-5)  # the sform counts
+    assert len(volume.warnings) == (expected is not None)
+    for warning in volume.warnings:
+        assert (
+            warning.startswith("qform and sform disagree, the qform has ") and expected in warning
+        )
+
+
+def test_a_qform_that_is_none_is_a_warning(tmp_path):
+    path = save_nifti_header(tmp_path / "a.nii", tiny_image(), qform_code=1, quatern_b=2)
+    assert volumes.read(path).warnings[0].startswith("the qform can't be read (")
 
 
 def text_volume(path, header):
