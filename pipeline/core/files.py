@@ -1,6 +1,7 @@
 """Files written whole or not at all, their hashes, and texts in any Unicode encoding."""
 
 import codecs
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.errors import UserError
 from pipeline.core.writable import naming_unwritable, refusal
 
 # byte order marks, which editors on Windows write, to encodings; the longest first
@@ -45,6 +47,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies directly in a folder, sorted.
+
+    Raises:
+        UserError: the system refuses to list it or to reach what is in it.
+    """
+    try:
+        if not os.access(folder, os.X_OK):  # its names alone may be listed
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return sorted(Path(folder).iterdir())
+    except OSError as error:
+        reason = str(error.strerror or error).lower()
+        raise UserError(
+            f"{folder}: the folder can't be read ({reason}); change its rights or leave it out."
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Dataset, Percentile, Window
 
@@ -256,7 +257,7 @@ def file_cases(folder: Path, pattern: str) -> dict[str, list[Path]]:
         pattern: regular expression with a group `case`.
     """
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+    for path in files.entries(folder) if folder.is_dir() else []:
         match = re.fullmatch(pattern, path.name)
         # macOS leaves ._ files beside the real ones
         if match and not path.name.startswith("."):

@@ -7,6 +7,7 @@ growing to the patient's left, back and head (LPS); the spacing is 0.625 mm alon
 
 from pathlib import Path
 
+from pipeline.core import files
 from pipeline.core.params.blocks import Dataset, Percentile
 from pipeline.datasets.base import (
     MR_PERCENTILES,
@@ -72,7 +73,7 @@ class LeftAtrium(DataSet):
 
     def _find_cases(self, dataset: Dataset) -> CaseList:
         found = CaseList()
-        for folder in sorted(Path(dataset.root).iterdir()):
+        for folder in files.entries(Path(dataset.root)):
             hdf5, image, label = (folder / name for name in (HDF5, IMAGE, LABEL))
             if hdf5.is_file():
                 found.add(RawCase(folder.name, hdf5, hdf5, "image", "label"))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core import files
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
@@ -77,7 +78,11 @@ def find(paths: Iterable[Path]) -> list[Source]:
     found, problems = [], []
     for path in map(Path, paths):
         if path.is_dir():
-            inside, others = _in_folder(path)
+            try:
+                inside, others = _in_folder(path)
+            except UserError as error:
+                problems += error.problems
+                continue
             if not inside:
                 instead = some(others) if others else "none"
                 problems.append(
@@ -149,7 +154,7 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
             found.append(Source(_name(name), place))
         else:
             others += [f"{path.relative_to(folder)}: {kind}" for path, kind in other_objects(place)]
-        for path in sorted(place.iterdir()):
+        for path in files.entries(place):
             named = volumes.suffix(path) is not None and not path.name.startswith(".")
             if named and (path.is_file() or leads_nowhere(path)):
                 found.append(Source(_name("_".join([*inner, _stem(path)])), path))
@@ -163,7 +168,7 @@ def _folders(folder: Path, seen: set[Path]) -> Iterator[Path]:
         return
     seen.add(real)
     yield folder
-    for path in sorted(folder.iterdir()):
+    for path in files.entries(folder):
         if path.is_dir() and not path.name.startswith("."):
             yield from _folders(path, seen)
 

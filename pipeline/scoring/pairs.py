@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.imaging.volumes import ITK, NIFTI
 
@@ -123,13 +124,22 @@ def _volumes(folder: Path, name: str) -> Mapping[str, Source]:
 def _matches(folder: Path, name: str) -> Iterator[tuple[re.Match[str], Path]]:
     """Volumes below `folder` whose names fit the pattern, with the match of case and organ."""
     pattern = _pattern(name)
-    for path in sorted(folder.glob("/".join("*" * (name.count("/") + 1)))):
+    for path in _at_depth(folder, name.count("/")):
         ending = next((end for end in SUFFIXES if path.name.lower().endswith(end)), None)
         if ending is None or path.name.startswith(".") or not path.is_file():
             continue
         relative = path.relative_to(folder).as_posix()[: -len(ending)]
         if match := pattern.fullmatch(relative):
             yield match, path
+
+
+def _at_depth(folder: Path, depth: int) -> list[Path]:
+    """What lies that many folders below a folder, sorted; 0: directly in it."""
+    found = files.entries(folder)
+    for _ in range(depth):
+        inner = [path for path in found if path.is_dir()]
+        found = [path for place in inner for path in files.entries(place)]
+    return sorted(found)
 
 
 def _pattern(name: str) -> re.Pattern[str]:

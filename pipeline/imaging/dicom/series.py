@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
 from pipeline.imaging.dicom.images import NO_DICOM, Image, leads_nowhere, look
@@ -128,7 +129,7 @@ def _files(folder: Path) -> list[Path]:
     """Files and links to none directly in a folder that may be DICOM, sorted by name."""
     return [
         path
-        for path in sorted(folder.iterdir())
+        for path in files.entries(folder)
         if (path.is_file() or leads_nowhere(path))
         and not path.name.startswith(".")
         and volumes.suffix(path) is None
