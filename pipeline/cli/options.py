@@ -12,6 +12,7 @@ from pipeline.scoring.scores import SCORES
 
 PARAMS = [Path("params.yaml")]
 RESULTS, RUNS, REPORTS = Path("results"), Path("runs"), Path("reports")
+WEIGHTS = Path("checkpoints")
 
 
 def output_folder(help: str, *names: str) -> Any:
@@ -74,7 +75,9 @@ TrainedOption = Annotated[
 CheckpointOption = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Meta's SAM weights.", show_default="the file that the run recorded"
+        metavar="FILE",
+        help="Weights of a frozen encoder.",
+        show_default="the file that the run recorded",
     ),
 ]
 RunsArgument = Annotated[

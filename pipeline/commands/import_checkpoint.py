@@ -12,7 +12,7 @@ from hsam.two_stage import HSAM
 from hsam.weights import storage
 from hsam.weights.published_adapter import load_published_adapter
 from pipeline import datasets
-from pipeline.core import files, sources
+from pipeline.core import files, sources, weight_files
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import AXES_RULE, Params, is_axes, stage_params
@@ -21,7 +21,6 @@ from pipeline.imaging.geometry import preparation
 from pipeline.shards.recipe import Recipe
 from pipeline.training.build import build_model
 from pipeline.training.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
-from pipeline.training.sam_files import checked_sha256
 
 PRESETS = Path("workflow") / "presets"
 
@@ -38,12 +37,14 @@ def preset_file(preset: str) -> Path:
     return known[preset]
 
 
-def run(adapter: Path, sam: Path, params: Params, out: Path, axes: str | None = None) -> None:
+def run(
+    adapter: Path, sam: Path | None, params: Params, out: Path, axes: str | None = None
+) -> None:
     """Import a published checkpoint; `out` appears whole or not at all.
 
     Args:
         adapter: file of the published code: LoRA, prompt encoder and both decoders.
-        sam: Meta's SAM file that it was trained on.
+        sam: Meta's SAM file that it was trained on; None: the published one, wherever it lies.
         params: `train` and `dataset` describe the model and its data.
         out: the run folder to make; must not be there yet.
         axes: of the slices that it was trained on; None: `prepare.axes`, or else those of the
@@ -59,17 +60,22 @@ def run(adapter: Path, sam: Path, params: Params, out: Path, axes: str | None = 
         raise UserError(f"--axes: {AXES_RULE}, found {axes}.")
     if not adapter.is_file():
         raise UserError(f"--adapter: there is no file {adapter}.")
-    settings = params.train.model_copy(update={"sam_checkpoint": str(sam), "train_encoder": False})
-    digest = checked_sha256(sam, settings.backbone)
+    if params.train.model != "hsam":
+        raise UserError(
+            f"train.model: expected hsam, found {params.train.model}; the published code has no "
+            "other."
+        )
+    named = weight_files.AUTO if sam is None else str(sam)
+    settings = params.train.model_copy(update={"sam_checkpoint": named, "train_encoder": False})
+    sam = sam or weight_files.chosen(settings)
+    assert sam is not None, "H-SAM starts from a file"
+    digest = weight_files.checked_sha256(sam, settings.backbone, "--sam")
     recipe = Recipe.of(params)
     data_set = datasets.get(params.dataset)
     axes = axes or params.prepare.axes or data_set.published_axes or recipe.axes
     names = list(data_set.labels(params.dataset).names)
     model = build_model(settings, len(names), params.seed_of("train"))
-    if not isinstance(model, HSAM):
-        raise UserError(
-            f"train.model: expected hsam, found {settings.model}; the published code has no other."
-        )
+    assert isinstance(model, HSAM)
     try:
         report = load_published_adapter(model, adapter)
     except ValueError as error:

@@ -7,9 +7,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from hsam.backbones import known_by_sha256
 from hsam.inference import for_inference
 from hsam.model import SegmentationModel
 from hsam.weights import storage
+from pipeline.core import weight_files
 from pipeline.core.errors import UserError
 from pipeline.core.run_folder import MODEL_FILES
 from pipeline.inference.precision import Precision, inference_precision, set_tf32
@@ -87,12 +89,18 @@ def load_model(
 def _sam_checkpoint(
     folder: Path, record: Mapping[str, Any], given: str | Path | None, option: str
 ) -> Path:
-    """SAM's file, given or recorded; UserError where it isn't there."""
-    chosen = given or recorded_checkpoint(folder)
-    if chosen is None or not Path(chosen).is_file():
-        where = f"there is no file {chosen}" if chosen else "none is recorded"
-        raise UserError(
-            f"{folder}: the model's frozen encoder is in SAM's file with SHA-256 "
-            f"{record['sam_sha256']}, {where}; name it with {option}."
-        )
-    return Path(chosen)
+    """SAM's file, given or found by the record; UserError where it isn't there."""
+    recorded, digest = recorded_checkpoint(folder), record["sam_sha256"]
+    chosen = weight_files.of_run(digest, recorded) if given is None else Path(given)
+    if chosen is not None and chosen.is_file():
+        return chosen
+    known = known_by_sha256(digest)
+    if (missing := given or recorded) in (None, weight_files.AUTO):
+        where = "none is recorded" if known is None else f"{known[1].name}, which isn't here"
+    else:
+        where = f"there is no file {missing}"
+    get = "" if known is None else f"{weight_files.how_to_get(known[0])}, or "
+    raise UserError(
+        f"{folder}: the model's frozen encoder is in SAM's file with SHA-256 {digest}, {where}; "
+        f"{get}name it with {option}."
+    )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core import files, gpu, run_folder, sources
+from pipeline.core import files, gpu, run_folder, sources, weight_files
 from pipeline.core.console import say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Evaluate, Params, stage_params
@@ -263,11 +263,10 @@ def _load(folder: Path, sam_checkpoint: str | None, device: str) -> "Ready":
     """The trained model, with the frozen encoder's weights from `sam_checkpoint` or the record."""
     from pipeline.inference.trained import load_for_inference
 
-    # a preset's path may not exist here, while an imported model has recorded its file
-    exists = sam_checkpoint is not None and Path(sam_checkpoint).is_file()
-    recorded = records.recorded_checkpoint(folder)
-    chosen = sam_checkpoint if exists or recorded is None else recorded
-    return load_for_inference(folder, chosen, device, "train.sam_checkpoint")
+    # a preset's path may not exist here, while the model has recorded its own file
+    given = None if sam_checkpoint in (None, weight_files.AUTO) else sam_checkpoint
+    named = given if given is not None and Path(given).is_file() else None
+    return load_for_inference(folder, named, device, "train.sam_checkpoint")
 
 
 def _stages(network: "SegmentationModel", wanted: str) -> tuple[str, ...]:

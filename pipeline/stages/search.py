@@ -15,12 +15,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import files, gpu, run_folder, sources
+from pipeline.core import files, gpu, run_folder, sources, weight_files
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Search, stage_params, trial_params
 from pipeline.training.prepared import TrainingData
-from pipeline.training.sam_files import checked_sha256, sam_file
 from pipeline.training.trials import Finished, read_journal, write_journal
 
 KNOBS = ("lora_rank", "dice_weight", "lambda_start")
@@ -50,8 +49,8 @@ def run(
         data.check_training(split)
         data.check_validation(split, "search.trials", "trials are scored", "0")
     inputs = dict(data.hashes)
-    if (sam := sam_file(params.train)) is not None:
-        inputs["sam_checkpoint"] = checked_sha256(sam, params.train.backbone)
+    if (sam := weight_files.chosen(params.train)) is not None:
+        inputs["sam_checkpoint"] = weight_files.checked_sha256(sam, params.train.backbone)
     key, code = stage_params(params, "search"), sources.chosen("search", params)
     with run_folder.open_run(
         runs, data.name, "search", key, inputs, code, named_by=trial_params(params)

@@ -10,12 +10,11 @@ interrupted training goes on, and at the end the models of the last and of the b
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import files, gpu, run_folder, sources
+from pipeline.core import files, gpu, run_folder, sources, weight_files
 from pipeline.core.console import say
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.params.load import overlay, read_yaml, validate
 from pipeline.training.prepared import TrainingData
-from pipeline.training.sam_files import checked_sha256, sam_file
 
 
 def run(
@@ -47,8 +46,8 @@ def run(
     inputs = dict(data.hashes)
     if read_overlay(best):
         inputs["search"] = files.sha256(best)
-    if (sam := sam_file(settings)) is not None:
-        inputs["sam_checkpoint"] = checked_sha256(sam, settings.backbone)
+    if (sam := weight_files.chosen(settings)) is not None:
+        inputs["sam_checkpoint"] = weight_files.checked_sha256(sam, settings.backbone)
     key, code = stage_params(params, "train"), sources.chosen("train", params)
     with run_folder.open_run(runs, data.name, "train", key, inputs, code) as run:
         if (other := run.other_at(out)) is not None:

@@ -6,6 +6,7 @@ import torch
 
 from hsam.model import SegmentationModel
 from hsam.registry import MODELS, build
+from pipeline.core import weight_files
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Train
 
@@ -19,7 +20,7 @@ def build_model(settings: Train, organs: int, seed: int) -> SegmentationModel:
         seed: of the training, `Params.seed_of("train")`.
 
     Raises:
-        UserError: a SAM file that doesn't fit the backbone.
+        UserError: a SAM file that isn't there or doesn't fit the backbone.
     """
     torch.manual_seed(seed)
     try:
@@ -31,6 +32,7 @@ def build_model(settings: Train, organs: int, seed: int) -> SegmentationModel:
 def _arguments(settings: Train) -> dict[str, Any]:
     values = {
         **settings.model_dump(exclude={"model"}),
+        "sam_checkpoint": weight_files.chosen(settings),
         "checkpoint_blocks": settings.gradient_checkpointing,
     }
     taken = {"image_size", *MODELS[settings.model].takes}

@@ -184,7 +184,8 @@ class Train(Block):
         )
     )
     sam_checkpoint: str | None = Field(
-        description="Meta's SAM file for the backbone; null: random weights"
+        description="weights of the backbone: a file | auto (the published one, `hsam weights`); "
+        "null: random weights"
     )
     train_encoder: bool = Field(
         description="train the whole encoder (not only LoRA): for backbones without SAM weights"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import ndimage
 from torch import nn
 
 import hsam
-from hsam.backbones import BACKBONES
+from hsam.backbones import BACKBONES, WeightFile
 from pipeline.cli import main
 from pipeline.commands import import_checkpoint
 from pipeline.commands import predict as predict_command
@@ -337,3 +338,42 @@ def test_sams_file_is_asked_for_where_none_can_be_found(published, tmp_path):
     trained.load_model(folder, tmp_path / "moved.pth", "cpu")
     with pytest.raises(UserError, match="expected SHA-256 .*, got .*--checkpoint naming the SAM"):
         trained.load_model(folder, adapter, "cpu")
+
+
+def test_the_published_sam_file_is_found_by_name_for_importing_and_predicting(
+    published, tmp_path, monkeypatch
+):
+    """Its folder stays out of what is written, and another one serves later."""
+    _, sam, adapter = published
+    known = WeightFile("toy.pth", "https://h/t", sam.stat().st_size, files.sha256(sam), "", "")
+    monkeypatch.setitem(BACKBONES, "vit_b", replace(TOY, weights=known))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="auto finds no toy.pth, .*`hsam weights get vit_b`"):
+        import_checkpoint.run(adapter, None, params(), tmp_path / "out")
+    for folder in ("shared-weights", "checkpoints"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setenv("HSAM_WEIGHTS", str(tmp_path / "shared-weights"))
+    shutil.copyfile(sam, tmp_path / "shared-weights" / "toy.pth")
+    import_checkpoint.run(adapter, None, params(), tmp_path / "out")
+    folder = records.model_folder(tmp_path / "out")
+    assert records.recorded_checkpoint(folder) == "auto"
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or b"shared-weights" not in path.read_bytes()
+    trained.load_model(folder, None, "cpu")
+    shutil.move(tmp_path / "shared-weights" / "toy.pth", tmp_path / "checkpoints" / "toy.pth")
+    trained.load_model(folder, None, "cpu")
+    (tmp_path / "checkpoints" / "toy.pth").unlink()
+    with pytest.raises(UserError, match="`hsam weights get vit_b` downloads it, or name it with"):
+        trained.load_model(folder, None, "cpu")
+
+
+def test_a_run_whose_sam_file_went_away_takes_the_published_one(published, tmp_path, monkeypatch):
+    _, sam, adapter = published
+    known = WeightFile("toy.pth", "https://h/t", sam.stat().st_size, files.sha256(sam), "", "")
+    monkeypatch.setitem(BACKBONES, "vit_b", replace(TOY, weights=known))
+    import_checkpoint.run(adapter, sam, params(), tmp_path / "out")
+    folder = records.model_folder(tmp_path / "out")
+    (tmp_path / "checkpoints").mkdir()
+    sam.rename(tmp_path / "checkpoints" / "toy.pth")
+    monkeypatch.chdir(tmp_path)
+    trained.load_model(folder, None, "cpu")
