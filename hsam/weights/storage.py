@@ -110,7 +110,10 @@ def load(
     arguments = dict(record["config"])
     if needs_sam:
         arguments["sam_checkpoint"] = sam_checkpoint
-    model = build(arguments.pop("model"), **arguments)
+    try:
+        model = build(arguments.pop("model"), **arguments)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{Path(folder) / JSON_NAME}: config: {error}") from None
     model.sam_sha256 = record["sam_sha256"]
     path = Path(folder) / TENSORS_NAME
     if (other := text_instead(path)) is not None:

@@ -107,11 +107,25 @@ def replace_folder(new: Path, target: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file; FileNotFoundError or ValueError when there is none."""
+    """The value in a JSON file.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or a key is there twice in one mapping.
+    """
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), object_pairs_hook=_mapping)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs as a mapping; of a key that is there twice, JSON's readers silently keep one."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} is there twice")
+    return mapping
 
 
 def read_text(path: Path) -> str:

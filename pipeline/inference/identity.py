@@ -65,12 +65,19 @@ def _test_scores(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any] | No
         inputs = read_provenance(evaluation).get("inputs", {})
         try:
             if all(inputs.get(name) == value for name, value in hashes.items()):
-                metrics = files.read_json(evaluation / METRICS)
-                keys = ("mean_dice", "cases", "stage", "convention")
-                return {key: metrics[key] for key in keys}
+                return _scores(files.read_json(evaluation / METRICS))
         except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
             continue  # a half-written or foreign folder says nothing
     return None
+
+
+def _scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What identifies an evaluation; TypeError or KeyError where metrics.json isn't whole."""
+    dice = metrics.get("mean_dice")  # a mean over no case has no entry
+    whole = isinstance(dice, float | int | None) and isinstance(metrics["cases"], int)
+    if not whole:
+        raise TypeError("expected numbers")
+    return {"mean_dice": dice} | {key: metrics[key] for key in ("cases", "stage", "convention")}
 
 
 def _evaluations(folder: Path) -> Iterator[Path]:

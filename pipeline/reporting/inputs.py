@@ -1,29 +1,29 @@
 """Reads what a report shows from the stages' files, and checks that they belong together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
+from pandas.api.types import is_numeric_dtype
 
 from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import read_yaml
-from pipeline.scoring.tables import (
-    METRICS,
-    ORGANS,
-    REVIEW,
-    STAGES,
-    case_schema,
-    read_metrics,
-    read_table,
-)
+from pipeline.scoring.metrics_file import read_metrics
+from pipeline.scoring.scores import SCORES
+from pipeline.scoring.tables import ORGANS, OVERALL, REVIEW, STAGES, case_schema, read_table
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split
 
-SHOWN = ("review", "split", "stage")  # of metrics.json, by the report alone
+# columns of numbers that the report reads from the stages' CSV files
+HISTORY = (
+    *("epoch", "iteration", "learning_rate", "lambda"),
+    *("train_loss", "train_loss_coarse", "train_loss_fine", "validation_dice"),
+)
+TRIALS = ("number", "value")
 
 
 @dataclass(frozen=True)
@@ -165,22 +165,57 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
     inputs = ReportInputs(
         manifest=read_manifest(named["manifest"]),
         split=read_split(named["split"]),
-        scores=read_metrics(named["metrics"], [*METRICS, *SHOWN]),
+        scores=read_metrics(named["metrics"], evaluation=True),
         cases=read_table(named["cases"], case_schema()),
         organs=read_table(named["organs"], ORGANS),
         stages=read_table(named["stages"], STAGES),
         review=read_table(named["review"], REVIEW),
-        history=_read(pd.read_csv, named["history"]),
-        model=_read(files.read_json, named["model.json"]),
-        trials=_read(pd.read_csv, named["trials"]) if searched else pd.DataFrame(),
+        history=_read(partial(_numbers, HISTORY), named["history"]),
+        model=_read(_model, named[run_folder.MODEL_FILES[0]]),
+        trials=_read(partial(_numbers, TRIALS), named["trials"]) if searched else pd.DataFrame(),
         best=read_yaml(named["best"]) if searched else {},
         provenance={
-            stage: _read(files.read_json, folder / run_folder.PROVENANCE)
+            stage: _read(_provenance, folder / run_folder.PROVENANCE)
             for stage, folder in folders.stages().items()
         },
     )
     _check(folders, inputs)
     return inputs
+
+
+def _numbers(columns: Sequence[str], path: Path) -> pd.DataFrame:
+    """A CSV file; ValueError where it lacks columns, or numbers in them."""
+    table = pd.read_csv(path)
+    if missing := [name for name in columns if name not in table]:
+        raise ValueError(f"no column {', '.join(missing)}")
+    if other := [name for name in columns if len(table) and not is_numeric_dtype(table[name])]:
+        raise ValueError(f"column {other[0]}: expected numbers")
+    return table
+
+
+def _model(path: Path) -> dict[str, Any]:
+    """model.json; ValueError where what the report says of the model isn't there."""
+    record = _mapping(files.read_json(path))
+    config = _mapping(record.get("config"), "config")
+    if not isinstance(config.get("model"), str) or not isinstance(config.get("image_size"), int):
+        raise ValueError("config: expected model and image_size")
+    if not isinstance(record.get("trainable_parameters"), int):
+        raise ValueError("expected trainable_parameters, a number")
+    return record
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    """provenance.json; ValueError where its parameters, inputs or versions are no mappings."""
+    record = _mapping(files.read_json(path))
+    for name in ("inputs", "params", "versions"):
+        _mapping(record.get(name, {}), name)
+    return record
+
+
+def _mapping(value: Any, name: str = "content") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: expected a mapping, found {type(value).__name__}")
+    return value
 
 
 def _is_imported(provenance: Mapping[str, Any]) -> bool:
@@ -191,7 +226,7 @@ def _read(reader: Callable[[Path], Any], path: Path) -> Any:
     """What `reader` makes of a file; a file that it can't read is named as damaged."""
     try:
         return reader(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{path}: damaged ({reason}); run the {path.parent.name} stage again."
@@ -204,7 +239,7 @@ def _check(folders: ReportFolders, inputs: ReportInputs) -> None:
     Raises:
         UserError: lists every problem.
     """
-    problems = []
+    problems = _gaps(folders, inputs)
     hashes = {name: files.sha256(path) for name, path in folders.files().items()}
     for stage, name, current in (
         ("evaluate", "manifest", hashes["manifest"]),
@@ -225,6 +260,31 @@ def _check(folders: ReportFolders, inputs: ReportInputs) -> None:
             )
     if problems:
         raise UserError(problems)
+
+
+def _gaps(folders: ReportFolders, inputs: ReportInputs) -> list[str]:
+    """A sentence for each table without the rows that the report shows."""
+    organs, named = inputs.manifest.class_names, folders.files()
+    tested = pd.MultiIndex.from_product([inputs.split.cases["test"], organs])
+    every = pd.MultiIndex.from_product([[inputs.scores["convention"]], [*organs, OVERALL], SCORES])
+    wanted = [
+        ("cases", inputs.cases, ["case", "organ"], tested),
+        ("organs", inputs.organs, ["convention", "organ", "score"], every),
+    ]
+    if stages := inputs.scores.get("stages"):
+        by_stage = pd.MultiIndex.from_product([stages, *every.levels])
+        keys = ["stage", "convention", "organ", "score"]
+        wanted.append(("stages", inputs.stages, keys, by_stage))
+    gaps = []
+    for name, table, keys, rows in wanted:
+        if missing := rows.difference(pd.MultiIndex.from_frame(table[keys])).tolist():
+            gaps.append((name, f"no row of {', '.join(missing[0])}"))
+    if inputs.history.empty and not inputs.imported:
+        gaps.append(("history", "no epoch"))
+    return [
+        f"{named[name]}: damaged ({what}); run the {named[name].parent.name} stage again."
+        for name, what in gaps
+    ]
 
 
 def _short(digest: str | None) -> str:

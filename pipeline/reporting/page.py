@@ -24,6 +24,7 @@ from pipeline.scoring.scores import SCORES, Score, in_view
 from pipeline.scoring.tables import OVERALL, cautions, voxel_mm
 
 # evaluate.stage in words
+ONE_STAGE = "the answer of a model of one stage"
 LOGITS = {
     "mean": "the mean of both decoders",
     "coarse": "the coarse decoder alone",
@@ -116,9 +117,8 @@ def _scoring_sentence(inputs: ReportInputs) -> str:
     """Which stage is scored and how empty masks count."""
     scores = inputs.scores
     words = CONVENTIONS[scores["convention"]].words
-    return (
-        f"Scored is {LOGITS[scores['stage']]}, with convention “{scores['convention']}”: {words}."
-    )
+    scored = LOGITS[scores["stage"]] if "stages" in scores else ONE_STAGE
+    return f"Scored is {scored}, with convention “{scores['convention']}”: {words}."
 
 
 def _cautions(inputs: ReportInputs) -> list[str]:

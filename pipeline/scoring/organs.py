@@ -78,7 +78,8 @@ def _checked(path: Path, labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]
     # nnU-Net's first version: {"1": "liver"}
     if labels and all(k.isdigit() and isinstance(v, str) for k, v in labels.items()):
         labels = {name: int(label) for label, name in labels.items()}
-    organs, problems = {}, []
+    organs: dict[str, tuple[int, ...]] = {}
+    problems: list[str] = []
     for name, value in labels.items():
         values = value if isinstance(value, list) else [value]
         if values == [0]:
@@ -97,6 +98,13 @@ def _checked(path: Path, labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]
             organs[name] = tuple(values)
     if not organs and not problems:
         problems.append(f"{path}: names no organ besides the background.")
+    owners: dict[frozenset[int], str] = {}
+    for name, chosen in organs.items():
+        if (other := owners.setdefault(frozenset(chosen), name)) != name:
+            problems.append(
+                f"{path}: {other} and {name} have the same labels, "
+                f"{', '.join(map(str, chosen))}; give each its own."
+            )
     if problems:
         raise UserError(problems)
     return organs

@@ -13,16 +13,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
+from pipeline.scoring.metrics_file import METRICS, read_metrics
 from pipeline.scoring.scores import SCORES
 from pipeline.scoring.tables import (
     case_schema,
-    read_metrics,
     read_table,
     tolerance_caution,
     voxel_mm,
 )
 
-CASES, METRICS = "cases.parquet", "metrics.json"
+CASES = "cases.parquet"
 # where a run keeps its scores: the folder itself, a folder of results, a run folder, a repository
 PLACES = (".", "evaluate", "out", "results/evaluate")
 

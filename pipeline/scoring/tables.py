@@ -66,8 +66,6 @@ REVIEW = pa.schema(
         pa.field("dice", pa.float64()),
     ]
 )
-# entries of metrics.json that every reader needs
-METRICS = ("cases", "convention", "conventions", "dice", "pairs")
 # columns that tables of earlier versions may lack
 ADDED = {"voxel_mm", "below_voxel"}
 
@@ -305,25 +303,6 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     if missing := [name for name in schema.names if name not in {*table.columns, *ADDED}]:
         raise UserError(f"{path}: no column {', '.join(missing)}; evaluate the run again.")
     return table
-
-
-def read_metrics(path: Path, needed: Sequence[str] = METRICS) -> dict[str, Any]:
-    """metrics.json of `hsam evaluate` or `hsam score`.
-
-    Raises:
-        UserError: missing, damaged, or without one of the needed entries, as another version wrote
-            it.
-    """
-    try:
-        metrics = files.read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: damaged ({' '.join(str(error).split())}); evaluate the run again."
-        ) from None
-    found = metrics if isinstance(metrics, dict) else {}
-    if missing := [name for name in needed if name not in found]:
-        raise UserError(f"{path}: no {', '.join(missing)}; evaluate the run again.")
-    return found
 
 
 def to_json(measured: Measured) -> dict[str, dict[str, Any]]:

@@ -16,14 +16,14 @@ from rich.text import Text
 
 from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
-from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.sources import ROOT
 from pipeline.reporting.inputs import ReportFolders, read_inputs
 from pipeline.reporting.page import page
 from pipeline.reporting.pictures import test_pictures
 from pipeline.reporting.recorded import check_given, recorded_params
-from pipeline.scoring.tables import print_scores, read_metrics
+from pipeline.scoring.metrics_file import METRICS, read_metrics
+from pipeline.scoring.tables import print_scores
 
 TEMPLATES = ROOT / "pipeline" / "reporting" / "templates"
 TEMPLATE, STYLE, REPORT = "report.html.j2", "report.css", "report.html"
@@ -95,11 +95,8 @@ def print_summary(evaluate: Path, report: Path) -> None:
         report: the report's file.
 
     Raises:
-        UserError: there are no scores yet.
+        UserError: there are no scores yet, or they are damaged.
     """
-    path = evaluate / "metrics.json"
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; run the evaluate stage first.")
-    scores = read_metrics(path)
+    scores = read_metrics(evaluate / METRICS)
     print_scores(scores, f"test cases: {scores['cases']}")
     Console().print(Text(f"report: {report}"), soft_wrap=True)

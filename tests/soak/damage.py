@@ -1,6 +1,7 @@
 """Files with bytes changed, lost or added: read, or refused in one sentence, and nothing else."""
 
 import random
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,12 +17,18 @@ import SimpleITK as sitk
 import torch
 from safetensors.torch import save_file
 
+import hsam
 from hsam.weights.files import read_tensors
+from pipeline.commands.predict import Predictor
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import load
 from pipeline.imaging import scans, volumes
+from pipeline.inference.identity import sentence
+from pipeline.scoring.metrics_file import read_metrics
+from pipeline.scoring.tables import cautions
 from pipeline.shards.case import ShardReader
 from pipeline.shards.roles import SplitFile, read_split, write_split
+from tests.fixtures.write_runs import RUNS
 from tests.pipeline.conftest import save_shard
 from tests.pipeline.dicom_files import write_enhanced, write_series
 from tests.soak.outcome import Outcome
@@ -131,6 +138,27 @@ def _safetensors(path: Path) -> Path:
     return path
 
 
+def _model(path: Path) -> Path:
+    model = hsam.build("unet", image_size=32, num_classes=2, features=(2, 2, 2, 2, 2, 2))
+    about = {"intensity": {"kind": "window", "low": -125, "high": 275}}
+    about["preparation"] = {"axes": "SPL", "spacing_mm": None}
+    hsam.save(model, path.parent, class_names=["liver", "spleen"], data_set="phantom", **about)
+    return path
+
+
+def _read_model(path: Path) -> None:
+    sentence(Predictor.load(path.parent, None, "cpu").identity)
+
+
+def _metrics(path: Path) -> Path:
+    shutil.copyfile(RUNS / "0.1.0/hsam/results/evaluate/metrics.json", path)
+    return path
+
+
+def _read_metrics(path: Path) -> None:
+    cautions(read_metrics(path, evaluation=True))
+
+
 def _read_volume(path: Path) -> None:
     volumes.read(path, "image")
 
@@ -149,6 +177,9 @@ FORMATS = {
     "shard (parquet)": Format("img0001.parquet", _shard, _read_shard),
     "split (parquet)": Format("split.parquet", _split, read_split),
     "parameters (YAML)": Format("params.yaml", _params, lambda path: load([path])),
+    "scores (metrics.json)": Format("metrics.json", _metrics, _read_metrics),
+    "model.json of a run": Format("model.json", _model, _read_model),
+    "model.safetensors of a run": Format("model.safetensors", _model, _read_model),
     "checkpoint (.pth)": Format("sam.pth", _checkpoint, read_tensors, refusal=ValueError),
     "checkpoint (.safetensors)": Format(
         "sam.safetensors", _safetensors, read_tensors, refusal=ValueError

@@ -102,7 +102,16 @@ def is_inverted(header: Dataset) -> bool:
 
 
 def _check_bits(where: str, file: Dataset) -> None:
-    """UserError where the stored bits don't begin at the lowest, which GDCM doesn't look at."""
+    """UserError where voxels are fractions, or their bits don't begin at the lowest.
+
+    GDCM looks at neither.
+    """
+    for keyword in ("FloatPixelData", "DoubleFloatPixelData"):
+        if keyword in file:
+            raise UserError(
+                f"{where}: expected whole numbers as stored voxels, found {keyword} (a parametric "
+                "map); convert the series to NIfTI."
+            )
     lowest = file.HighBit - file.BitsStored + 1
     if lowest > 0:
         raise UserError(

@@ -167,6 +167,25 @@ def test_missing_folder_and_unknown_format_are_told(tmp_path):
         hsam.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: [],
+        lambda record: None,
+        lambda record: record | {"config": None},
+        lambda record: {k: v for k, v in record.items() if k != "needs_sam_checkpoint"},
+        lambda record: record | {"config": record["config"] | {"gaet": "spatial"}},
+        lambda record: record | {"config": record["config"] | {"image_size": "64"}},
+        lambda record: record | {"config": {}},
+    ],
+)
+def test_a_damaged_record_is_told(toy, tmp_path, change):
+    path = hsam.save(toy(), tmp_path) / "model.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match="model.json"):
+        hsam.load(tmp_path)
+
+
 def test_trained_part_of_vit_b_is_megabytes():
     with torch.device("meta"):
         model = hsam.build_hsam("vit_b", image_size=224)

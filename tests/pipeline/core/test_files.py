@@ -25,3 +25,10 @@ def test_replace_folder_swaps_whole_folders(tmp_path):
 def test_digest_ignores_key_order():
     assert files.digest({"a": 1, "b": [2]}) == files.digest({"b": [2], "a": 1})
     assert files.digest({"a": 1}) != files.digest({"a": 2})
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "dataset.json"
+    path.write_text('{"labels": {"liver": 1, "spleen": 2, "liver": 3}}')
+    with pytest.raises(ValueError, match="key 'liver' is there twice"):
+        files.read_json(path)

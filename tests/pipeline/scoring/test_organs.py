@@ -48,6 +48,7 @@ def test_parameters_give_the_data_sets_raw_labels(tmp_path):
         ([1, 2], "expected a mapping"),
         ({"liver": 70_000}, "65535"),
         ({"liver": []}, "liver"),
+        ({"liver": 1, "spleen": 1}, "liver and spleen have the same labels, 1"),
     ],
 )
 def test_what_is_no_description(tmp_path, value, message):

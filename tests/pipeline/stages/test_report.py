@@ -395,6 +395,45 @@ def test_damaged_files_are_named(written, results, tmp_path, name):
         written(results=tmp_path / "broken")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "evaluate/metrics.json",
+        "evaluate/provenance.json",
+        "train/provenance.json",
+        "train/model.json",
+    ],
+)
+def test_records_that_are_no_mappings_are_damaged(written, results, tmp_path, name):
+    shutil.copytree(results, tmp_path / "broken")
+    (tmp_path / "broken" / name).write_text("[]")
+    with pytest.raises(UserError, match=f"{name}: damaged .* again"):
+        written(results=tmp_path / "broken")
+
+
+@pytest.mark.parametrize("name", ["evaluate/organs", "evaluate/review", "train/history"])
+def test_tables_without_their_columns_are_damaged(written, results, tmp_path, name):
+    shutil.copytree(results, tmp_path / "broken")
+    path = next((tmp_path / "broken").glob(f"{name}.*"))
+    if path.suffix == ".csv":
+        path.write_text("epoch,train_loss\n1,x\n")
+    else:
+        path = path.with_suffix(".parquet")
+        pd.read_parquet(path).iloc[:, :1].to_parquet(path)
+    with pytest.raises(UserError, match=f"{path.name}: .*no column"):
+        written(results=tmp_path / "broken")
+
+
+@pytest.mark.parametrize("name", ["cases", "organs", "stages"])
+def test_tables_without_their_rows_are_damaged(written, results, tmp_path, name):
+    shutil.copytree(results, tmp_path / "broken")
+    path = tmp_path / "broken" / "evaluate" / f"{name}.parquet"
+    table = pd.read_parquet(path)
+    table[table["organ"] != "liver"].to_parquet(path)
+    with pytest.raises(UserError, match=f"{name}.parquet: damaged .no row of .*liver"):
+        written(results=tmp_path / "broken")
+
+
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_scores_of_another_model(written, results, tmp_path, name):
     """Another training of the same architecture differs in its weights alone."""

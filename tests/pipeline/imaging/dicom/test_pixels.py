@@ -179,6 +179,13 @@ def test_values_that_cant_be_known_are_refused(tmp_path, tags, message):
         read(tmp_path)
 
 
+def test_voxels_that_are_fractions_are_refused(tmp_path):
+    paths = write_series(tmp_path, HU)
+    changed(paths[1], PixelData=None, FloatPixelData=HU[1].astype(np.float32).tobytes())
+    with pytest.raises(UserError, match=r"found FloatPixelData .*; convert the series to NIfTI"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
 @pytest.mark.parametrize("signed", [False, True])
 def test_compressed_values(tmp_path, syntax, signed):
