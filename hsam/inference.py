@@ -1,11 +1,14 @@
 """Preparing a trained model for prediction."""
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
 from hsam.lora import merge_lora
-from hsam.model import SegmentationModel
+from hsam.model import EncodedModel, SegmentationModel
 
+Model = TypeVar("Model", bound=SegmentationModel)
 # layers whose products autocast computes in bfloat16
 _PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
@@ -31,25 +34,24 @@ class HalfEncoder(nn.Module):
             return embedding.float()
 
 
-def for_inference(
-    model: SegmentationModel, device: str = "cpu", *, half_encoder: bool = False
-) -> SegmentationModel:
+def for_inference(model: Model, device: str = "cpu", *, half_encoder: bool = False) -> Model:
     """Prepare a trained model for prediction, in place.
 
-    It is moved to the device and put in eval mode, and its LoRA is merged.
+    It is moved to the device and put in eval mode, its LoRA is merged, and its encoder is rewritten
+    where that is faster, so that `save` can't store it any more.
 
     Args:
         model: a trained model.
         device: "cpu" or "cuda".
-        half_encoder: compute the encoder's products in bfloat16; `save` can't store the model any
-            more. Everything else stays float32.
+        half_encoder: compute the encoder's products in bfloat16; all else stays float32.
 
     Returns:
         the same model.
     """
     model = model.to(device).eval()
     merge_lora(model)
-    encoder = getattr(model, "image_encoder", None)
-    if encoder is not None and half_encoder:
-        model.image_encoder = HalfEncoder(encoder)
+    if isinstance(model, EncodedModel):
+        model.image_encoder.settle()
+        if half_encoder:
+            setattr(model, "image_encoder", HalfEncoder(model.image_encoder))  # noqa: B010
     return model

@@ -18,6 +18,7 @@ class SegmentationModel(nn.Module):
         classes: number of classes C, background included.
         config: the builder's arguments without paths, as JSON values; `hsam.build` takes them.
         sam_sha256: SHA-256 of the SAM checkpoint that was loaded, or None.
+        pretrained: names of the parameters and buffers that have the values of that checkpoint.
         generator: random number generator for training, if `forward` is given none; None:
             PyTorch's global one.
     """
@@ -28,6 +29,7 @@ class SegmentationModel(nn.Module):
         self.classes = classes
         self.config: dict[str, Any] = {}
         self.sam_sha256: str | None = None
+        self.pretrained: frozenset[str] = frozenset()
         self.generator: torch.Generator | None = None
 
     @property
@@ -55,6 +57,12 @@ class EncodedModel(SegmentationModel):
         super().__init__(image_size, classes)
         self.image_encoder = image_encoder
         self._side, self._grid = image_encoder.image_size, image_encoder.grid
+        self._width = image_encoder.width
+
+    @property
+    def embedding_shape(self) -> tuple[int, int, int]:
+        """(D, G, G) of one embedding."""
+        return self._width, self._grid, self._grid
 
     def embed(self, image: Tensor) -> Tensor:
         """The embedding of images.

@@ -89,6 +89,9 @@ class ImageEncoder(nn.Module):
     def kind_in(state: Mapping[str, Tensor]) -> str | None:
         """The same of the encoder whose tensors, under "image_encoder.", a file has; None: none."""
 
+    def settle(self) -> None:
+        """Rewrite the encoder for inference where that is faster; it can't be stored then."""
+
     def fitted(self, name: str, value: Tensor, shape: torch.Size) -> Tensor | None:
         """A tensor of a weight file for another image side, brought to this one's.
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
 from hsam.backbones import Backbone
@@ -215,7 +216,8 @@ class TinyViT(ImageEncoder):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, E, E) in [0, 1] -> (B, D, G, G) with G = E / 4."""
-        x = self.patch_embed["seq"](self.normalised(image))
+        image = self.normalised(image).contiguous(memory_format=torch.channels_last)
+        x = self.patch_embed["seq"](image)
         recompute = self.checkpoint_blocks and torch.is_grad_enabled()
         stages: Any = self.layers
         for stage in stages:
@@ -225,6 +227,14 @@ class TinyViT(ImageEncoder):
                 x = stage.downsample(x)
         embedding: Tensor = self.neck(x)
         return embedding
+
+    def settle(self) -> None:
+        """Join each convolution with its norm, which leaves the function as it is."""
+        for module in list(self.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, ConvNorm):
+                    setattr(module, name, fuse_conv_bn_eval(child.c, child.bn))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def projections(self) -> Iterator[Projection]:
         """q, k and v of each block that has attention: all but the first stage's."""

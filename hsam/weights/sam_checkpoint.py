@@ -95,7 +95,7 @@ def load_sam_checkpoint(model: EncodedModel, path: str | Path) -> LoadReport:
     with torch.no_grad():
         for name, value in values.items():
             target[name].copy_(value)
-    model.sam_sha256 = sha256(path)
+    model.sam_sha256, model.pretrained = sha256(path), frozenset(values)
     return report
 
 

@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files, locks, sources
+from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.writable import naming_unwritable
 
+WAIT_SECONDS = 2.0  # between two looks at a lock that is waited for
 DONE, KEY, LOCK = "done.json", "key.json", ".lock"
 PROVENANCE = "provenance.json"
 MODEL_FILES = ("model.json", "model.safetensors")  # of a trained or imported model
@@ -100,6 +103,8 @@ def open_run(
     inputs: Mapping[str, str],
     choice: sources.Chosen = sources.NOTHING,
     named_by: Mapping[str, Any] | None = None,
+    module: str | None = None,
+    wait: bool = False,
 ) -> Iterator[RunFolder]:
     """The run folder for these parameters and inputs, created if new, locked while in use.
 
@@ -112,6 +117,8 @@ def open_run(
         choice: code that names in the parameters stand for.
         named_by: the values that name the folder, where a change of others in `params` goes on
             with the work in it; None: all of `params`.
+        module: whose code is part of the hash; None: the stage's.
+        wait: for another process that is at work in the folder.
 
     Raises:
         UserError: another process is at work in the same folder, or the folder belongs to another
@@ -121,12 +128,17 @@ def open_run(
         "stage": stage,
         "params": dict(params),
         "inputs": dict(inputs),
-        "code": sources.stage_digest(stage, choice),
+        "code": sources.digest(module or f"pipeline.stages.{stage}", choice),
     }
     key = record if named_by is None else record | {"params": dict(named_by)}
     path = Path(runs) / f"{data_set}-{stage}-{files.digest(key)[:12]}"
     with naming_unwritable(path):
         release = _locked(path)
+        if release is None and wait:
+            say(f"{path}: waiting for another process that works here")
+        while release is None and wait:
+            time.sleep(WAIT_SECONDS)
+            release = _locked(path)
     if release is None:
         raise UserError(f"{path}: another process is working here; wait for it or stop it first.")
     try:

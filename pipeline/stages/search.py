@@ -60,7 +60,7 @@ def run(
         else:
             trials = []
             if params.search.trials:
-                trials = _search(params, data, run.path / JOURNAL, device)
+                trials = _search(params, data, run, device)
             _write(run.out, trials)
             _refuse_failures(trials, run)
             run.finish()
@@ -76,10 +76,11 @@ def _found(out: Path) -> str:
 
 
 def _search(
-    params: Params, data: TrainingData, journal: Path, device: gpu.Device
+    params: Params, data: TrainingData, run: run_folder.RunFolder, device: gpu.Device
 ) -> list[Finished]:
     """All trials; those that the journal lacks are run, and written to it one by one."""
-    finished, total = read_journal(journal), params.search.trials
+    journal, total = run.path / JOURNAL, params.search.trials
+    finished = read_journal(journal)
     if any(number not in finished for number in range(total)):
         data.check_shards("train", "validation")
         proposals = _Proposals(params.search, params.seed_of("search"))
@@ -87,7 +88,7 @@ def _search(
         # imports PyTorch, which takes longer than finding that all is done
         from pipeline.training import objective
 
-        begin = objective.objectives(params, data, settled)
+        begin = objective.objectives(run, params, data, settled)
         for number in range(total):
             if number not in finished:
                 finished[number] = objective.run_trial(number, proposals.ask(number), begin)

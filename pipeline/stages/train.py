@@ -68,7 +68,7 @@ def run(
             # imports PyTorch, which takes longer than finding that all is done
             from pipeline.training import session
 
-            session.train(run.path, run.out, settings, data, params.seed_of("train"), settled)
+            session.train(run, settings, data, params.seed_of("train"), settled)
             run.finish()
             session.clear(run.path)
         run.publish(out)

@@ -1,7 +1,7 @@
 """The training loop, for the stage train and for each trial of search."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from pipeline.training import preflight
 from pipeline.training.batches import Batches, Step
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.clock import Clock
+from pipeline.training.embeddings import Embeddings
 from pipeline.training.history import History, LiveLog, Pending
 from pipeline.training.loader import SliceLoader, explaining_killed_workers
 from pipeline.training.sampling import rare_organ_weights
 from pipeline.training.slices import SliceDataset
-from pipeline.training.step import Trainer, training_step
+from pipeline.training.step import Read, Trainer, training_step
 
 NONFINITE, LOG = "nonfinite.json", "dvclive"
 LINE_SECONDS = 15  # between two lines of progress in a log file
@@ -65,6 +66,7 @@ def fit(
     folder: Path | None = None,
     facts: Mapping[str, str] | None = None,
     title: str = "train",
+    embeddings: Embeddings | None = None,
 ) -> Progress:
     """Train the model in place; with a folder, resume from the newest checkpoint there.
 
@@ -81,6 +83,7 @@ def fit(
         folder: for checkpoints and logs; None: none are written, and no table is printed.
         facts: further rows of the table of settings that is printed first.
         title: of the progress bar.
+        embeddings: of the training slices, where `train.cache_embeddings` asks for them.
 
     Returns:
         The state at the end; the model holds the last weights, or their moving average where the
@@ -101,18 +104,12 @@ def fit(
     passes = _passes(fabric, model, slices, settings, saved, validate is not None)
     batches = _batches(fabric, slices, settings, seed, passes.slices)
     if folder is not None and fabric.is_global_zero:
-        show_table(title, preflight.derived(fabric, model, settings, batches, facts or {}))
+        rows = _known(facts, embeddings)
+        show_table(title, preflight.derived(fabric, model, settings, batches, rows))
     trainer = Trainer.make(fabric, model, settings, seed)
     progress = Progress() if saved is None else _resume(trainer, saved)
     del saved  # its weights and moments would live as long as the training
-    loader = SliceLoader(
-        slices,
-        batches.micro_batch,
-        settings.workers,
-        fabric.device,
-        devices=fabric.world_size,
-        room=passes.spare / 2,  # the rest is for augmentation, and for what others take
-    )
+    source = _source(fabric, slices, settings, batches, passes.spare, embeddings)
     log = None
     if folder is not None and fabric.is_global_zero:
         log = LiveLog(folder / LOG, settings.model_dump())
@@ -122,9 +119,7 @@ def fit(
     )
     begun = progress.step
     with explaining_killed_workers(), listening() as stop, shown as bar:
-        read = loader.batches(
-            (part.indices for step in batches.steps(begun) for part in step.passes), stop
-        )
+        read = source(batches.steps(begun), stop)
         for step in batches.steps(progress.step):
             if progress.stale == settings.early_stopping:
                 break
@@ -169,6 +164,38 @@ def fit(
     if trainer.average is not None:
         trainer.average.keep()
     return progress
+
+
+def _known(facts: Mapping[str, str] | None, embeddings: Embeddings | None) -> dict[str, str]:
+    """The first rows of the table of settings."""
+    rows = dict(facts or {})
+    if embeddings is not None:
+        rows["embeddings"] = f"{embeddings.size}, computed once: an epoch costs the decoders alone"
+    return rows
+
+
+def _source(
+    fabric: Fabric,
+    slices: SliceDataset,
+    settings: Train,
+    batches: Batches,
+    spare: float,
+    embeddings: Embeddings | None,
+) -> Callable[[Iterator[Step], Stop], Iterator[Read]]:
+    """Where the passes of steps come from: embeddings, or the slices themselves."""
+    if embeddings is not None:
+        return lambda chosen, stop: embeddings.batches(chosen, fabric.device)
+    loader = SliceLoader(
+        slices,
+        batches.micro_batch,
+        settings.workers,
+        fabric.device,
+        devices=fabric.world_size,
+        room=spare / 2,  # the rest is for augmentation, and for what others take
+    )
+    return lambda chosen, stop: loader.batches(
+        (part.indices for step in chosen for part in step.passes), stop
+    )
 
 
 def schedules(settings: Train, batches: Batches, step: Step) -> tuple[float, float]:

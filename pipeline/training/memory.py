@@ -140,9 +140,9 @@ class Peak(TorchDispatchMode):
 
 
 def zero_batch(loss: Loss, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images (size, 1, S, S) and labels (size, S, S) of zeros, as the loss takes them."""
+    """Images (size, 1, S, S) or embeddings, and labels (size, S, S), as the loss takes them."""
     side = loss.image_size
-    images = torch.zeros(size, 1, side, side, device=device)
+    images = torch.zeros(size, *(loss.embedding or (1, side, side)), device=device)
     return images, torch.zeros(size, side, side, dtype=torch.long, device=device)
 
 

@@ -8,8 +8,10 @@ import torch
 
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params
+from pipeline.core.run_folder import RunFolder
 from pipeline.training.build import build_model
 from pipeline.training.devices import make_fabric
+from pipeline.training.embeddings import embedded
 from pipeline.training.fit import fit
 from pipeline.training.prepared import TrainingData
 from pipeline.training.trials import Finished
@@ -19,11 +21,12 @@ from pipeline.training.validation import Validation
 Begin = Callable[[int, dict[str, Any]], Callable[[], float]]
 
 
-def objectives(params: Params, data: TrainingData, device: str) -> Begin:
+def objectives(run: RunFolder, params: Params, data: TrainingData, device: str) -> Begin:
     """What a trial does: train a model with its values, score it on the validation cases."""
     slices = data.slices("train", params.train.cache_mib)
     validation = Validation.of(data)
     seed = params.seed_of("train")
+    embeddings = embedded(run, params.train, data, seed, device)
 
     def begin(number: int, values: dict[str, Any]) -> Callable[[], float]:
         # a trial runs on one device and is scored at its end
@@ -38,7 +41,14 @@ def objectives(params: Params, data: TrainingData, device: str) -> Begin:
         def objective() -> float:
             title = f"trial {number}"
             fitted = fit(
-                fabric, model, slices, settings, seed=seed, validate=validation, title=title
+                fabric,
+                model,
+                slices,
+                settings,
+                seed=seed,
+                validate=validation,
+                title=title,
+                embeddings=embeddings,
             )
             dice = fitted.history.last_dice()
             assert dice is not None  # validated at the end of its last epoch

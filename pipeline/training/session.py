@@ -10,24 +10,23 @@ from hsam.model import SegmentationModel
 from hsam.weights import storage
 from pipeline.core import files
 from pipeline.core.params.blocks import Train
+from pipeline.core.run_folder import RunFolder
 from pipeline.core.writable import naming_unwritable
 from pipeline.training.build import build_model
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import launch, make_fabric
+from pipeline.training.embeddings import Embeddings, embedded
 from pipeline.training.fit import LOG, Progress, fit
 from pipeline.training.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
 from pipeline.training.prepared import TrainingData
 from pipeline.training.validation import Validation
 
 
-def train(
-    folder: Path, out: Path, settings: Train, data: TrainingData, seed: int, device: str
-) -> None:
-    """Train, or go on from the newest checkpoint, and put what is published into `out`.
+def train(run: RunFolder, settings: Train, data: TrainingData, seed: int, device: str) -> None:
+    """Train, or go on from the newest checkpoint, and put what is published into `run.out`.
 
     Args:
-        folder: for checkpoints, logs, tables, and the models of the last and of the best epoch.
-        out: replaced by the model that is kept, the tables and dvclive's files.
+        run: for checkpoints, logs, tables, and the models of the last and of the best epoch.
         settings: the `train` block.
         data: prepared data and their split.
         seed: of the training, `Params.seed_of("train")`.
@@ -37,9 +36,10 @@ def train(
         UserError: as `fit`; devices or a precision that there aren't.
         Stopped: a signal asked for it; the same call goes on from there.
     """
-    Checkpoints(folder).mend()
-    launch(make_fabric(settings, device), _train, seed, settings, data, folder)
-    _collect(folder, out, settings.keep)
+    Checkpoints(run.path).mend()
+    embeddings = embedded(run, settings, data, seed, device)
+    launch(make_fabric(settings, device), _train, seed, settings, data, run.path, embeddings)
+    _collect(run.path, run.out, settings.keep)
 
 
 def clear(folder: Path) -> None:
@@ -53,6 +53,7 @@ def _train(
     settings: Train,
     data: TrainingData,
     folder: Path,
+    embeddings: Embeddings | None,
 ) -> None:
     """Train on one of fabric's devices; the first one writes the models and tables."""
     model = build_model(settings, len(data.class_names), seed)
@@ -66,6 +67,7 @@ def _train(
             validate=Validation.of(data) if settings.validate_every else None,
             folder=folder,
             facts=_facts(data),
+            embeddings=embeddings,
         )
         if fabric.is_global_zero:
             _write(model, progress, data, folder)

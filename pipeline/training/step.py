@@ -11,12 +11,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from hsam.losses import two_stage_loss
-from hsam.model import SegmentationModel
+from hsam.model import EncodedModel, SegmentationModel
 from pipeline.core.params.blocks import Train
 from pipeline.training.augment import augment, sample_seeds
 from pipeline.training.batches import Pass, Step
 
-Read = tuple[Sequence[Tensor], Sequence[Tensor], Tensor]  # images, labels, indices
+# images, labels, indices
+Read = tuple[Sequence[Tensor] | Tensor, Sequence[Tensor] | Tensor, Tensor]
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -42,6 +43,10 @@ class Loss(nn.Module):
         super().__init__()
         self.network = torch.compile(model) if settings.compile else model
         self.image_size = model.image_size
+        self.embedding = None  # (D, G, G) of what `images` hold instead, where they are cached
+        if settings.cache_embeddings:
+            assert isinstance(model, EncodedModel), "the parameters were checked"
+            self.embedding = model.embedding_shape
         self.terms: dict[str, Any] = {
             "dice_weight": settings.dice_weight,
             "second_loss": settings.second_loss,
@@ -52,7 +57,7 @@ class Loss(nn.Module):
         """Loss of the first `count` slices of a batch.
 
         Args:
-            images: (B, 1, S, S) in [0, 1].
+            images: (B, 1, S, S) in [0, 1], or their embeddings (B, D, G, G).
             labels: (B, S, S) int64.
             weight: weight of the coarse stage, in [0, 1].
             count: from 0 to B; the other slices fill the batch up.
@@ -60,7 +65,10 @@ class Loss(nn.Module):
         Returns:
             (3,): total, coarse and fine loss; NaN for a stage that the model doesn't have.
         """
-        output = self.network(images, labels)
+        if self.embedding is None:
+            output = self.network(images, labels)
+        else:
+            output = self.network(None, labels, embedding=images)
         if count < len(images):
             output = output.first(count)
         loss = two_stage_loss(output, labels[:count], weight, **self.terms)
@@ -159,7 +167,7 @@ class Trainer:
         model = model.to(fabric.device).train()
         loss = fabric.setup_module(Loss(model, settings, fabric.world_size))
         optimizer = torch.optim.AdamW(
-            model.trainable_parameters(),
+            parameter_groups(model, settings),
             lr=settings.learning_rate,
             betas=(settings.betas[0], settings.betas[1]),
             weight_decay=settings.weight_decay,
@@ -174,6 +182,27 @@ class Trainer:
     def averaged(self) -> AbstractContextManager[None]:
         """Inside the block the model holds the moving average, where there is one."""
         return nullcontext() if self.average is None else self.average.applied()
+
+
+def parameter_groups(model: SegmentationModel, settings: Train) -> list[dict[str, Any]]:
+    """The trained parameters by their learning rates, for an optimizer.
+
+    Returns:
+        groups of `params` and the `factor` of their rate: what is trained in the encoder (its LoRA,
+        or all of it), other parts that start from pretrained weights, and new parts; those that the
+        model has.
+    """
+    factors = {"encoder": settings.encoder_rate, "pretrained": settings.pretrained_rate, "new": 1.0}
+    groups: dict[str, list[nn.Parameter]] = {kind: [] for kind in factors}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            known = "pretrained" if name in model.pretrained else "new"
+            groups["encoder" if name.startswith("image_encoder.") else known].append(parameter)
+    return [
+        {"params": parameters, "factor": factors[kind]}
+        for kind, parameters in groups.items()
+        if parameters
+    ]
 
 
 def training_step(
@@ -195,7 +224,7 @@ def training_step(
     """
     fabric, settings = trainer.fabric, trainer.settings
     for group in trainer.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
     trainer.optimizer.zero_grad(set_to_none=True)
     losses: list[Tensor] = []
     for part, (images, labels, _) in zip(step.passes, read, strict=False):
@@ -250,15 +279,22 @@ def _clip(trainer: Trainer, norm: float) -> None:
 
 
 def _prepare(
-    trainer: Trainer, epoch: int, part: Pass, images: Sequence[Tensor], labels: Sequence[Tensor]
+    trainer: Trainer,
+    epoch: int,
+    part: Pass,
+    images: Sequence[Tensor] | Tensor,
+    labels: Any,
 ) -> tuple[Tensor, Tensor]:
-    batch, classes = augment(
-        images,
-        labels,
-        trainer.settings.augment,
-        sample_seeds(trainer.seed, epoch, part.places),
-        trainer.settings.image_size,
-    )
+    if isinstance(images, Tensor):  # embeddings, augmented before
+        batch, classes = images.float(), torch.as_tensor(labels)
+    else:
+        batch, classes = augment(
+            images,
+            labels,
+            trainer.settings.augment,
+            sample_seeds(trainer.seed, epoch, part.places),
+            trainer.settings.image_size,
+        )
     # the model's noise and dropout are equal after an interruption, and differ between devices
     torch.manual_seed(part.seed)
     return batch, classes.long()

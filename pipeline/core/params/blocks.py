@@ -193,7 +193,13 @@ class Train(Block):
     image_size: int = Field(
         ge=32, le=1024, multiple_of=16, description="side the slices are resized to, pixels"
     )
-    lora_rank: int = Field(ge=1, le=256, description="rank of LoRA in q and v")
+    encoder_size: Annotated[int, Field(ge=32, le=1024)] | None = Field(
+        description="side at which the encoder sees the slices, pixels; null: image_size"
+    )
+    normalise: bool = Field(
+        description="give the encoder the value range of its pretraining; false: [0, 1]"
+    )
+    lora_rank: int = Field(ge=0, le=256, description="rank of LoRA in q and v; 0: none")
     mask_attention: bool = Field(description="learnable mask cross attention (Table 11)")
     pixel_decoder: bool = Field(description="hierarchical pixel decoder (Table 11)")
     cm_attention: bool = Field(description="class-balanced mask-guided self attention (Table 11)")
@@ -222,6 +228,12 @@ class Train(Block):
         description="shuffle | rare_organ (slices with rare organs come more often)"
     )
     learning_rate: float = Field(gt=0, le=1, description="AdamW's, after warm-up")
+    encoder_rate: float = Field(
+        gt=0, le=100, description="times that rate for LoRA, or for a trained encoder"
+    )
+    pretrained_rate: float = Field(
+        gt=0, le=100, description="times that rate for decoder parts that start pretrained"
+    )
     weight_decay: float = Field(ge=0, le=1)
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
     warmup_iterations: int = Field(ge=0, description="steps of linear warm-up")
@@ -247,6 +259,11 @@ class Train(Block):
         ge=0, description="memory for decoded slices, MiB; 0: none"
     )
     augment: Augment = Field(description="random transforms, one resampling (docs/training.md)")
+    cache_embeddings: int = Field(
+        ge=0,
+        le=1000,
+        description="augmented views of each slice that a frozen encoder embeds once; 0: none",
+    )
     validate_every: Annotated[int, OUTSIDE_TRIALS] = Field(
         ge=0, description="epochs between validations; 0: never"
     )

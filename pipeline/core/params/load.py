@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from hsam.backbones import BACKBONES
+from hsam.backbones import BACKBONES, get_backbone
 from hsam.registry import MODELS
 from pipeline.core import files
 from pipeline.core.errors import UserError
@@ -216,6 +216,8 @@ def _contradictions(values: dict[str, Any]) -> list[Problem]:
         _intensity_order,
         _split_ways,
         _encoder_weights,
+        _encoder_sides,
+        _frozen_encoder,
         _needs_validation,
         _one_stage,
         _model_options,
@@ -268,6 +270,54 @@ def _encoder_weights(values: dict[str, Any]) -> list[Problem]:
         )
         problems.append(Problem(text, ("train.train_encoder", "train.sam_checkpoint")))
     return problems
+
+
+def _encoder_sides(values: dict[str, Any]) -> list[Problem]:
+    train = values["train"]
+    if "backbone" not in MODELS[train["model"]].takes:
+        return []
+    name, line = train["backbone"], get_backbone(train["backbone"])
+    key = "image_size" if train["encoder_size"] is None else "encoder_size"
+    side, multiple = train[key], line.side_multiple
+    if side % multiple:
+        text = f"train.{key}: {name} takes multiples of {multiple}, found {side}."
+        return [Problem(text, (f"train.{key}", "train.backbone"))]
+    allowed = [times * side // line.stride for times in (4, 8, 16)]
+    if train["image_size"] in allowed:
+        return []
+    text = (
+        f"train.image_size: for {name} that sees {side} px expected "
+        f"{', '.join(map(str, allowed[:2]))} or {allowed[2]}, found {train['image_size']}."
+    )
+    return [Problem(text, ("train.image_size", "train.encoder_size", "train.backbone"))]
+
+
+def _frozen_encoder(values: dict[str, Any]) -> list[Problem]:
+    train, search = values["train"], values["search"]
+    if not train["cache_embeddings"]:
+        return []
+    model = MODELS[train["model"]]
+    trained = {
+        "train.train_encoder": train["train_encoder"],
+        "train.lora_rank": "lora_rank" in model.takes and train["lora_rank"] > 0,
+        "search.lora_rank": search["trials"] > 0 and search["lora_rank"] is not None,
+        "train.model": "backbone" not in model.takes or "adapter_ratio" in model.options,
+    }
+    wanted = {
+        "train.train_encoder": "false",
+        "train.lora_rank": "0",
+        "search.lora_rank": "null",
+        "train.model": "hsam, samed or autosam",
+    }
+    return [
+        Problem(
+            "train.cache_embeddings: embeddings are computed once for a frozen encoder only; set "
+            f"{key} to {wanted[key]}, or this to 0.",
+            (key, "train.cache_embeddings"),
+        )
+        for key, asked in trained.items()
+        if asked
+    ]
 
 
 def _needs_validation(values: dict[str, Any]) -> list[Problem]:

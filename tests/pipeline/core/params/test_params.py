@@ -94,7 +94,7 @@ def test_bases_that_cannot_be_found_or_read_are_refused(tmp_path, text, message)
 def test_a_problem_names_the_file_that_the_value_stands_in(tmp_path):
     files = write(
         tmp_path,
-        one="train: {epochs: 0, lora_rank: 0, keep: best}",
+        one="train: {epochs: 0, lora_rank: -1, keep: best}",
         two="train: {epochs: 3, batch: 1, validate_every: 0}\nprepare: {intensity: {kind: window}}",
     )
     with pytest.raises(UserError) as caught:
@@ -103,7 +103,7 @@ def test_a_problem_names_the_file_that_the_value_stands_in(tmp_path):
     expected = [
         f"{two}: prepare.intensity.low: missing",
         f"{two}: prepare.intensity.high: missing",
-        f"{one}: train.lora_rank: 0",
+        f"{one}: train.lora_rank: -1",
         f"{two}: train.batch: unknown key",
         f"{one} and {two}: train.keep: best needs validations",
     ]
@@ -204,6 +204,37 @@ def test_a_search_tunes_only_what_the_model_has(values):
     assert any("search.trials: 2 trials, but nothing to tune" in line for line in problems(values))
     values["search"]["trials"] = 0
     validate(values, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "start"),
+    [
+        ({"image_size": 96, "encoder_size": 72}, "train.encoder_size: vit_tiny takes multiples of"),
+        ({"encoder_size": 64}, "train.image_size: for vit_tiny that sees 64 px expected 16, 32 or"),
+        ({"backbone": "litemedsam", "image_size": 80}, "train.image_size: litemedsam takes multi"),
+    ],
+)
+def test_sides_that_decoders_cannot_reach_are_refused(values, changes, start):
+    values["train"] |= changes
+    assert any(line.startswith(f"params.yaml: {start}") for line in problems(values))
+
+
+@pytest.mark.parametrize("image_size", [128, 256, 512])
+def test_an_encoder_may_see_a_smaller_slice(values, image_size):
+    fine = {"backbone": "litemedsam", "sam_checkpoint": "a.pth", "train_encoder": False}
+    values["train"] |= fine | {"image_size": image_size, "encoder_size": 128}
+    validate(values, "")
+
+
+def test_embeddings_are_cached_for_a_frozen_encoder_alone(values):
+    values["search"]["trials"] = 2
+    values["train"]["cache_embeddings"] = 4
+    found = [line.split("; set ")[1] for line in problems(values)]
+    assert found == [
+        "train.train_encoder to false, or this to 0.",
+        "train.lora_rank to 0, or this to 0.",
+        "search.lora_rank to null, or this to 0.",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,215 @@
+"""Embeddings of augmented training slices, computed once for an encoder that isn't trained.
+
+An epoch of a training then costs the decoders alone. Each slice has `train.cache_embeddings` views,
+each with an augmentation of its own; epoch e of a training takes view e modulo their number.
+
+They lie in a run folder of their own, `runs/<data set>-embeddings-<hash>/`, which every training
+and search with the same slices, encoder and augmentation shares; an interrupted one goes on.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hsam.inference import for_inference
+from hsam.model import EncodedModel
+from pipeline.core import files, run_folder, sources
+from pipeline.core.console import steps
+from pipeline.core.errors import Stopped, UserError
+from pipeline.core.params.blocks import Train
+from pipeline.core.run_folder import RunFolder
+from pipeline.core.signals import listening
+from pipeline.inference.precision import set_tf32
+from pipeline.training.augment import augment, sample_seeds
+from pipeline.training.batches import Step
+from pipeline.training.build import build_model
+from pipeline.training.prepared import TrainingData
+from pipeline.training.slices import SliceDataset
+
+PROGRESS, EMBEDDINGS, LABELS = "progress.json", "embeddings.f16", "labels.u8"
+CHUNK = 8  # slices embedded together; a multiple of it is done after every interruption
+# what they depend on of the block `train`
+DEPENDS = {
+    "cache_embeddings",
+    "model",
+    "backbone",
+    "encoder_size",
+    "normalise",
+    "image_size",
+    "augment",
+    "tf32",
+}
+GIB = 2**30
+LINE_SECONDS = 15  # between two lines of progress in a log file
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings and labels on disk, a row a view and slice: row view * slices + index.
+
+    Attributes:
+        folder: where they lie.
+        slices: number of training slices N.
+        views: views of each, K.
+        embedding: (D, G, G) of one, stored in float16.
+        side: side S of the labels, stored as uint8.
+    """
+
+    folder: Path
+    slices: int
+    views: int
+    embedding: tuple[int, int, int]
+    side: int
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk."""
+        row = 2 * int(np.prod(self.embedding)) + self.side**2
+        return self.slices * self.views * row
+
+    @property
+    def size(self) -> str:
+        """Number and size, for people."""
+        return f"{self.views} x {self.slices:,} slices, {self.bytes / GIB:.2f} GiB"
+
+    def batches(
+        self, chosen: Iterable[Step], device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """For each pass of the steps: embeddings (b, D, G, G) and labels (b, S, S) on the device,
+        and indices.
+        """
+        embeddings, labels = self.arrays("r")
+        for step in chosen:
+            for part in step.passes:
+                rows = (step.epoch % self.views) * self.slices + part.indices.numpy()
+                yield (
+                    torch.from_numpy(embeddings[rows]).to(device),
+                    torch.from_numpy(labels[rows]).to(device),
+                    part.indices,
+                )
+
+    def arrays(
+        self, mode: Literal["r", "r+", "w+"]
+    ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+        """The files as arrays (rows, D, G, G) and (rows, S, S); `mode` as for `numpy.memmap`."""
+        rows = self.slices * self.views
+        return (
+            np.memmap(self.folder / EMBEDDINGS, np.float16, mode, shape=(rows, *self.embedding)),
+            np.memmap(self.folder / LABELS, np.uint8, mode, shape=(rows, self.side, self.side)),
+        )
+
+
+def embedded(
+    run: RunFolder, settings: Train, data: TrainingData, seed: int, device: str
+) -> Embeddings | None:
+    """The embeddings that a training asks for, computed where they aren't there yet.
+
+    Args:
+        run: of the training or search; the embeddings lie beside it.
+        settings: the `train` block.
+        data: prepared data and their split.
+        seed: of the training, `Params.seed_of("train")`.
+        device: "cpu" or "cuda".
+
+    Returns:
+        None where `train.cache_embeddings` is 0.
+
+    Raises:
+        UserError: no room on the disk, or a damaged shard.
+        Stopped: a signal asked for it; the same call goes on from there.
+    """
+    if not settings.cache_embeddings:
+        return None
+    values = settings.model_dump(mode="json", include=DEPENDS)
+    inputs = {name: value for name, value in run.key["inputs"].items() if name != "search"}
+    with run_folder.open_run(
+        run.path.parent,
+        data.name,
+        "embeddings",
+        {"train": values | {"seed": seed}},
+        inputs,
+        sources.model(settings.model, settings.backbone),
+        module=__name__,
+        wait=True,
+    ) as beside:
+        model = build_model(settings, len(data.class_names), seed)
+        assert isinstance(model, EncodedModel), "the parameters were checked"
+        found = Embeddings(
+            beside.path,
+            len(data.names("train")),
+            settings.cache_embeddings,
+            model.embedding_shape,
+            settings.image_size,
+        )
+        set_tf32(settings.tf32)
+        _fill(found, for_inference(model, device), data.slices("train"), settings, seed)
+    return found
+
+
+@torch.inference_mode()
+def _fill(
+    found: Embeddings, model: EncodedModel, slices: SliceDataset, settings: Train, seed: int
+) -> None:
+    """Compute the rows that aren't there yet, a chunk of slices of one view at a time."""
+    chunks = [
+        (view, torch.arange(first, min(first + CHUNK, found.slices)))
+        for view in range(found.views)
+        for first in range(0, found.slices, CHUNK)
+    ]
+    done = _done(found)
+    if done == len(chunks):
+        return
+    _check_room(found)
+    embeddings, labels = found.arrays("r+" if (found.folder / EMBEDDINGS).exists() else "w+")
+    shown = steps("embed slices", len(chunks), done, LINE_SECONDS)
+    device = next(model.parameters()).device
+    with listening() as stop, shown as bar:
+        for number, (view, indices) in enumerate(chunks[done:], done + 1):
+            items = [slices[index] for index in indices.tolist()]
+            images, truth = augment(
+                [item.unit().to(device) for item in items],
+                [item.label.to(device) for item in items],
+                settings.augment,
+                sample_seeds(seed, view, indices),
+                settings.image_size,
+            )
+            rows = view * found.slices + indices.numpy()
+            embeddings[rows] = model.embed(images).half().cpu().numpy()
+            labels[rows] = truth.cpu().numpy()
+            bar.advance()
+            if number == len(chunks) or number % CHUNK == 0 or stop.signal is not None:
+                embeddings.flush()  # type: ignore[attr-defined]
+                labels.flush()  # type: ignore[attr-defined]
+                files.write_json(found.folder / PROGRESS, {"chunks": number})
+            if stop.signal is not None:
+                raise Stopped(f"embed slices: stopped after {number} of {len(chunks)}", stop.signal)
+
+
+def _done(found: Embeddings) -> int:
+    """Chunks that an earlier start has written."""
+    try:
+        return int(files.read_json(found.folder / PROGRESS)["chunks"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _check_room(found: Embeddings) -> None:
+    """UserError where the disk has no room for what isn't there yet."""
+    present = sum(
+        path.stat().st_size
+        for name in (EMBEDDINGS, LABELS)
+        if (path := found.folder / name).exists()
+    )
+    free = shutil.disk_usage(found.folder).free
+    if found.bytes - present > free:
+        raise UserError(
+            f"train.cache_embeddings: {found.size} don't fit on the disk of {found.folder}, which "
+            f"has {free / GIB:.2f} GiB free; lower it, set it to 0, or work elsewhere (--runs)."
+        )

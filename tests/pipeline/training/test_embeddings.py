@@ -1,0 +1,130 @@
+"""Embeddings that a frozen encoder computes once."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hsam.inference import for_inference
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Train
+from pipeline.core.run_folder import open_run
+from pipeline.stages import split
+from pipeline.training import embeddings
+from pipeline.training.augment import augment, sample_seeds
+from pipeline.training.batches import Batches
+from pipeline.training.build import build_model
+from pipeline.training.devices import make_fabric
+from pipeline.training.embeddings import EMBEDDINGS, LABELS, PROGRESS, Embeddings, embedded
+from pipeline.training.fit import fit
+from pipeline.training.prepared import TrainingData
+
+SEED = 3
+# a frozen encoder; its weights are random, which the parameters don't allow
+FROZEN = {"lora_rank": 0, "train_encoder": False, "cache_embeddings": 2, "image_size": 32}
+
+
+@pytest.fixture(scope="module")
+def data(phantom_params, prepared_phantoms, tmp_path_factory) -> TrainingData:
+    folder = tmp_path_factory.mktemp("split")
+    split.run(phantom_params, prepared_phantoms, folder / "split", folder / "runs")
+    return TrainingData.open(prepared_phantoms, folder / "split")
+
+
+@pytest.fixture
+def settings(phantom_params) -> Train:
+    return phantom_params.train.model_copy(update=FROZEN)
+
+
+def compute(runs: Path, data: TrainingData, settings: Train) -> Embeddings:
+    with open_run(runs, data.name, "train", {"train": {}}, data.hashes) as run:
+        found = embedded(run, settings, data, SEED, "cpu")
+    assert found is not None
+    return found
+
+
+def files(found: Embeddings) -> tuple[bytes, bytes]:
+    return (found.folder / EMBEDDINGS).read_bytes(), (found.folder / LABELS).read_bytes()
+
+
+def test_a_row_is_an_augmented_slices_embedding(tmp_path, data, settings):
+    found = compute(tmp_path, data, settings)
+    slices = data.slices("train")
+    assert (found.slices, found.views) == (len(slices), 2)
+    rows, labels = found.arrays("r")
+    model = for_inference(build_model(settings, len(data.class_names), SEED))
+    for view, index in ((0, 1), (1, 1), (1, len(slices) - 1)):
+        item = slices[index]
+        seeds = sample_seeds(SEED, view, torch.tensor([index]))
+        image, label = augment([item.unit()], [item.label], settings.augment, seeds, 32)
+        with torch.inference_mode():
+            expected = model.embed(image)[0].numpy()
+        row = view * len(slices) + index
+        np.testing.assert_allclose(rows[row], expected, atol=2e-3)
+        assert np.array_equal(labels[row], label[0].numpy())
+    assert not np.array_equal(rows[1], rows[len(slices) + 1])
+
+
+def test_each_epoch_takes_a_view(tmp_path, data, settings):
+    found = compute(tmp_path, data, settings)
+    rows, _ = found.arrays("r")
+    batches = Batches(found.slices, 3, 4, 2, SEED)
+    steps = list(batches.steps())
+    passes = [(step, part) for step in steps for part in step.passes]
+    read = found.batches(steps, torch.device("cpu"))
+    for (step, part), (batch, _, indices) in zip(passes, read, strict=True):
+        assert torch.equal(indices, part.indices)
+        first = (step.epoch % 2) * found.slices
+        assert np.array_equal(batch.numpy(), rows[first + part.indices.numpy()])
+
+
+def test_an_interrupted_one_goes_on(tmp_path, data, settings, monkeypatch):
+    monkeypatch.setattr(embeddings, "CHUNK", 2)
+    whole = compute(tmp_path / "whole", data, settings)
+    part = compute(tmp_path / "part", data, settings)
+    (part.folder / PROGRESS).write_text('{"chunks": 1}')
+    for array in part.arrays("r+"):
+        array[2:] = 1
+        array.flush()
+    again = compute(tmp_path / "part", data, settings)
+    assert files(again) == files(whole)
+
+
+def test_what_is_there_is_not_computed_again(tmp_path, data, settings):
+    found = compute(tmp_path, data, settings)
+    before = (found.folder / EMBEDDINGS).stat().st_mtime_ns
+    other = settings.model_copy(update={"learning_rate": 0.1, "epochs": 2})
+    assert compute(tmp_path, data, other) == found
+    assert (found.folder / EMBEDDINGS).stat().st_mtime_ns == before
+    assert compute(tmp_path, data, settings.model_copy(update={"tf32": False})) != found
+
+
+def test_a_training_on_them_learns_the_decoders_alone(tmp_path, data, settings):
+    settings = settings.model_copy(
+        update={"epochs": 6, "batch_size": 8, "warmup_iterations": 2, "learning_rate": 0.005}
+    )
+    found = compute(tmp_path, data, settings)
+    weights = []
+    for _ in range(2):
+        model = build_model(settings, len(data.class_names), SEED)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        fabric = make_fabric(settings, "cpu")
+        fabric.launch()
+        slices = data.slices("train")
+        progress = fit(fabric, model, slices, settings, seed=SEED, embeddings=found)
+        losses = [row["train_loss"] for row in progress.history.epochs]
+        assert losses[-1] < 0.9 * losses[0]
+        now = model.state_dict()
+        changed = {name for name, value in now.items() if not torch.equal(value, before[name])}
+        assert changed and not any(name.startswith("image_encoder.") for name in changed)
+        weights.append(model.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_full_disk_is_told_before_the_work(tmp_path, data, settings, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(embeddings.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(UserError, match=r"train.cache_embeddings: 2 x .* don't fit on the disk of"):
+        compute(tmp_path, data, settings)
