@@ -6,13 +6,15 @@ family is one line here; a new family is one more file in `hsam/encoders/`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hsam.encoders.base import Family
+
+HUGGING_FACE = "hf:"  # what names of encoders in Hugging Face form begin with
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,13 @@ class Backbone:
             has to be trained whole.
         stride: pixels of the image per position of the embedding, along a side.
         side_multiple: the sides that it takes are multiples of it.
-        width: channels D of the embedding, and width of the decoders.
+        width: of the decoders.
+        features: channels D of the embedding, which a trained neck brings to `width`; None: they
+            are as many already.
         decoder_heads: attention heads of the decoders.
         mean, std: of the pretraining's images in [0, 1], by channel.
+        hugging_face: what config.json and preprocessor_config.json say of an encoder in Hugging
+            Face form, which has its weights beside them; None: a line of the table.
     """
 
     family: str
@@ -62,14 +68,16 @@ class Backbone:
     stride: int = 16
     side_multiple: int = 16
     width: int = 256
+    features: int | None = None
     decoder_heads: int = 8
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    hugging_face: Mapping[str, Any] | None = None
 
     @property
     def pretrained(self) -> bool:
-        """Whether there are published weights."""
-        return self.weights is not None
+        """Whether there are weights of a pretraining."""
+        return self.weights is not None or self.hugging_face is not None
 
     @property
     def module(self) -> str:
@@ -78,7 +86,8 @@ class Backbone:
 
     def essence(self) -> str:
         """What results depend on, as text: all but the weight file's address and licence."""
-        values = {name: value for name, value in vars(self).items() if name != "weights"}
+        left_out = ("weights", "hugging_face")
+        values = {name: value for name, value in vars(self).items() if name not in left_out}
         return repr((values, self.pretrained))
 
     def load_family(self) -> Family:
@@ -229,14 +238,23 @@ def backbones() -> list[str]:
     return list(BACKBONES)
 
 
-def get_backbone(name: str) -> Backbone:
+def get_backbone(name: str, hugging_face: Mapping[str, Any] | None = None) -> Backbone:
     """The line of the backbone `name`.
+
+    Args:
+        name: of the table, or "hf:" and a folder or hub name (`hsam.hugging_face`).
+        hugging_face: as in `Backbone`, for "hf:"; None: read the folder.
 
     Raises:
         ValueError: no such backbone.
     """
+    if name.startswith(HUGGING_FACE):
+        read: Callable[..., Backbone] = import_module("hsam.hugging_face").backbone
+        return read(name, hugging_face)
     if name not in BACKBONES:
-        raise ValueError(f"backbone: expected one of {backbones()}, got {name!r}")
+        raise ValueError(
+            f"backbone: expected one of {backbones()} or {HUGGING_FACE}FOLDER, got {name!r}"
+        )
     return BACKBONES[name]
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from hsam.adapted_encoder import EncoderOptions, load_start
-from hsam.backbones import get_backbone
 from hsam.class_balance import ClassBalancedMaskAttention, gate_pooling
 from hsam.coarse_decoder import CoarseDecoder, decoder_steps
 from hsam.fine_decoder import FineDecoder
@@ -31,12 +30,12 @@ def build_hsam(
     """Build H-SAM, in training mode.
 
     Args:
-        backbone: a name of `hsam.backbones()`.
+        backbone: a name of `hsam.backbones()`, or "hf:FOLDER".
         image_size: side S in pixels; 4, 8 or 16 times that of the encoder's grid.
         num_classes: organs, without the background.
         lora_rank: rank of the LoRA in the encoder; 0: no LoRA.
         lora_scale: factor of the LoRA's update.
-        sam_checkpoint: file of SAM's weights; None: random weights.
+        sam_checkpoint: file of SAM's weights; None: random weights, or those in "hf:FOLDER".
         mask_attention, pixel_decoder, cm_attention: parts of stage 2 (paper table 11).
         gate: CMAttn's gate, "spatial" as in the paper or "constant" as in the published H-SAM code.
         encoder: as in `hsam.adapted_encoder.EncoderOptions`.
@@ -47,8 +46,8 @@ def build_hsam(
 
     Source: paper section 3.
     """
-    line, classes = get_backbone(backbone), check_classes(num_classes)
-    options = EncoderOptions(backbone, **encoder)
+    options, classes = EncoderOptions(backbone, **encoder), check_classes(num_classes)
+    line = options.line
     image_encoder = options.build(image_size, lora_rank, lora_scale)
     width, heads, mlp_dim, grid = line.width, line.decoder_heads, 8 * line.width, image_encoder.grid
     steps = decoder_steps(image_size, grid)
@@ -83,4 +82,4 @@ def build_hsam(
         "cm_attention": cm_attention,
         "gate": gate,
     }
-    return load_start(model, sam_checkpoint)
+    return load_start(model, options, sam_checkpoint)

@@ -51,11 +51,13 @@ class EncodedModel(SegmentationModel):
 
     Attributes:
         image_encoder: the encoder; its side E may differ from that of the images.
+        neck: brings embeddings to the decoders' width; it is trained where it has weights.
     """
 
     def __init__(self, image_encoder: ImageEncoder, image_size: int, classes: int) -> None:
         super().__init__(image_size, classes)
         self.image_encoder = image_encoder
+        self.neck = image_encoder.new_neck()
         self._side, self._grid = image_encoder.image_size, image_encoder.grid
         self._width = image_encoder.width
 
@@ -84,7 +86,7 @@ class EncodedModel(SegmentationModel):
         return embedding
 
     def embedding_of(self, image: Tensor | None, embedding: Tensor | None) -> Tensor:
-        """`embed(image)`, unless an embedding is given.
+        """What the decoders take, of `embed(image)` or of a given embedding: (B, width, G, G).
 
         Raises:
             TypeError, ValueError: both or none are given, or one of another dtype or shape.
@@ -92,5 +94,8 @@ class EncodedModel(SegmentationModel):
         if (image is None) == (embedding is None):
             raise ValueError("image: expected either images or their embedding")
         if image is not None:
-            return self.embed(image)
-        return check_embedding(embedding, self._grid, self.dtype)
+            features = self.embed(image)
+        else:
+            features = check_embedding(embedding, self._grid, self.dtype)
+        found: Tensor = self.neck(features)
+        return found

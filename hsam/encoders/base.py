@@ -3,12 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from hsam.backbones import Backbone
+from hsam.norm import LayerNorm2d
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,19 +47,23 @@ class ImageEncoder(nn.Module):
         grid: side G of the embedding.
         width: its channels D.
         normalise: whether images are first brought into the value range of the pretraining.
+        own_files: whether `load_file` reads its weights; False: they are in a file of SAM's form.
     """
 
     image_size: int
     grid: int
     width: int
     normalise: bool = False
+    own_files: bool = False
+    _decoder_width: int
     _mean: tuple[float, ...]
     _std: tuple[float, ...]
 
     def set_up(self, backbone: Backbone, image_size: int, normalise: bool) -> None:
         """Set what all encoders have, from a line of the table, a side E and `normalise`."""
         self.image_size, self.grid = image_size, image_size // backbone.stride
-        self.width, self.normalise = backbone.width, normalise
+        self.width = backbone.features or backbone.width
+        self._decoder_width, self.normalise = backbone.width, normalise
         self._mean, self._std = backbone.mean, backbone.std
 
     @staticmethod
@@ -76,6 +82,16 @@ class ImageEncoder(nn.Module):
         mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (self._mean, self._std))
         return (image - mean) / std
 
+    def new_neck(self) -> nn.Module:
+        """What brings embeddings to the decoders' width, (B, D, G, G) -> (B, width, G, G).
+
+        Source: the neck of segment_anything/modeling/image_encoder.py, its first half.
+        """
+        if self.width == self._decoder_width:
+            return nn.Identity()
+        projection = nn.Conv2d(self.width, self._decoder_width, kernel_size=1, bias=False)
+        return nn.Sequential(projection, LayerNorm2d(self._decoder_width))
+
     @abstractmethod
     def projections(self) -> Iterator[Projection]:
         """The layers that LoRA adapts, in the order of the blocks."""
@@ -91,6 +107,15 @@ class ImageEncoder(nn.Module):
 
     def settle(self) -> None:
         """Rewrite the encoder for inference where that is faster; it can't be stored then."""
+
+    def load_file(self, path: str | Path) -> None:
+        """Load the encoder's weights from a file of its own form.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a file that doesn't fit.
+        """
+        raise ValueError(f"{path}: expected a file of SAM's form for {self.kind()}")
 
     def fitted(self, name: str, value: Tensor, shape: torch.Size) -> Tensor | None:
         """A tensor of a weight file for another image side, brought to this one's.

@@ -29,4 +29,4 @@ def build_autosam(
         "image_size": image_size,
         "num_classes": num_classes,
     }
-    return load_start(model, sam_checkpoint)
+    return load_start(model, options, sam_checkpoint)

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from hsam.adapted_encoder import EncoderOptions
-from hsam.backbones import get_backbone
 from hsam.coarse_decoder import CoarseDecoder, decoder_steps
 from hsam.encoders.base import ImageEncoder
 from hsam.inputs import check_classes
@@ -67,7 +66,7 @@ def one_stage(
     Raises:
         ValueError: an argument out of range.
     """
-    line, classes = get_backbone(options.backbone), check_classes(num_classes)
+    line, classes = options.line, check_classes(num_classes)
     decoder_steps(image_size, encoder.grid)
     transformer = TwoWayTransformer(2, line.width, line.decoder_heads, 8 * line.width)
     decoder = CoarseDecoder(transformer, line.width, classes)

@@ -88,4 +88,4 @@ def build_sam_adapter(
         "num_classes": num_classes,
         "adapter_ratio": adapter_ratio,
     }
-    return load_start(model, sam_checkpoint)
+    return load_start(model, options, sam_checkpoint)

@@ -34,4 +34,4 @@ def build_samed(
         "lora_rank": lora_rank,
         "lora_scale": lora_scale,
     }
-    return load_start(model, sam_checkpoint)
+    return load_start(model, options, sam_checkpoint)

@@ -12,6 +12,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from hsam.hugging_face import weights_file
 from hsam.lora import lora_layers
 from hsam.model import SegmentationModel
 from hsam.registry import build
@@ -85,8 +86,9 @@ def load(
 
     Args:
         folder: the folder.
-        sam_checkpoint: the SAM file that the model was trained from; needed if its encoder was
-            frozen.
+        sam_checkpoint: the file that the model was trained from; needed if its encoder was frozen.
+            For an encoder in Hugging Face form its folder will do, and None names the one that
+            the training read.
         device: device of the model.
 
     Returns:
@@ -99,6 +101,8 @@ def load(
     record = read_record(folder)
     needs_sam = record["needs_sam_checkpoint"]
     if needs_sam:
+        if record["config"].get("hugging_face") is not None:
+            sam_checkpoint = weights_file(sam_checkpoint or record["config"]["backbone"])
         if sam_checkpoint is None:
             raise ValueError(
                 f"sam_checkpoint: expected the file with SHA-256 {record['sam_sha256']}, got none"
