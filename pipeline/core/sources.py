@@ -9,13 +9,15 @@ run's key already) and tables of names, of which the chosen entry counts.
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hsam.backbones import get_backbone
 from hsam.registry import MODELS
+from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params
 from pipeline.core.registry import DATASETS
 
@@ -54,12 +56,24 @@ def data_set(name: str) -> Chosen:
     return Chosen(modules=(DATASETS[name].partition(":")[0],))
 
 
-def model(name: str, backbone: str | None) -> Chosen:
-    """The code of one model and its image encoder; None for a model without a backbone."""
+def model(name: str, backbone: str | None, hugging_face: Mapping[str, Any] | None = None) -> Chosen:
+    """The code of one model and its image encoder.
+
+    Args:
+        name: of the model.
+        backbone: of the encoder; None for a model without one.
+        hugging_face: of a trained model's config, which its folder needn't be there for.
+
+    Raises:
+        UserError: the folder of an encoder in Hugging Face form isn't there or has none.
+    """
     entry = MODELS[name]
     if backbone is None or "backbone" not in entry.takes:
         return Chosen((entry.module,), (repr(entry),))
-    line = get_backbone(backbone)
+    try:
+        line = get_backbone(backbone, hugging_face)
+    except ValueError as error:
+        raise UserError(f"train.backbone: {error}.") from None
     return Chosen((entry.module, line.module), (repr(entry), line.essence()))
 
 

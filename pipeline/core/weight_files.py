@@ -7,9 +7,11 @@ folder that the environment's HSAM_WEIGHTS names, and in the Python package that
 import os
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
-from hsam.backbones import BACKBONES, WeightFile, get_backbone, known_by_sha256
+from hsam.backbones import BACKBONES, HUGGING_FACE, WeightFile, get_backbone, known_by_sha256
+from hsam.hugging_face import weights_file
 from hsam.registry import MODELS
 from hsam.weights.foreign import text_instead
 from pipeline.core import files
@@ -48,9 +50,14 @@ def chosen(settings: Train) -> Path | None:
     """The file that a model starts from; None: it starts without one.
 
     Raises:
-        UserError: `train.sam_checkpoint` is "auto", and the backbone's file isn't anywhere.
+        UserError: `train.sam_checkpoint` is "auto", and the backbone's file isn't anywhere; or
+            the folder of an encoder in Hugging Face form isn't there or has none.
     """
-    if not MODELS[settings.model].pretrained or settings.sam_checkpoint is None:
+    if not MODELS[settings.model].pretrained:
+        return None
+    if settings.backbone.startswith(HUGGING_FACE):
+        return beside_config(settings.backbone)
+    if settings.sam_checkpoint is None:
         return None
     if settings.sam_checkpoint != AUTO:
         return Path(settings.sam_checkpoint)
@@ -70,13 +77,15 @@ def checked_sha256(path: Path, backbone: str, key: str = "train.sam_checkpoint")
 
     Args:
         path: the file.
-        backbone: name of a backbone that has published weights.
+        backbone: name of a backbone that has published weights, or is in Hugging Face form.
         key: the parameter or option that names the file, for messages.
 
     Raises:
         UserError: no such file, a web page or a pointer of Git LFS, the file of another backbone,
             or a file with the published name but another content (a download cut short).
     """
+    if backbone.startswith(HUGGING_FACE):
+        return files.sha256(path)  # `beside_config` looked at it
     expected = _published(backbone)
     wanted = (
         f"expected the weights of {backbone} from {expected.url}, "
@@ -94,6 +103,31 @@ def checked_sha256(path: Path, backbone: str, key: str = "train.sam_checkpoint")
     if (problem := damage(path, expected)) is not None:
         raise UserError(f"{key}: {path} {problem}; {wanted}.")
     return expected.sha256
+
+
+def beside_config(name: str) -> Path:
+    """The weight file of an encoder in Hugging Face form, whose folder is looked at.
+
+    Args:
+        name: of the backbone, "hf:" and a folder or hub name.
+
+    Raises:
+        UserError: no such folder, no encoder that can be used, pickled weights, or the package
+            transformers isn't installed.
+    """
+    try:
+        get_backbone(name)
+        path = weights_file(name)
+    except ValueError as error:
+        raise UserError(f"train.backbone: {error}.") from None
+    if (text := text_instead(path)) is not None:
+        raise UserError(f"train.backbone: {path} is {text}.")
+    if find_spec("transformers") is None:
+        raise UserError(
+            f"train.backbone: {name} needs the Python package transformers, which isn't installed; "
+            "`pip install 'hsam[hf]'` brings it."
+        )
+    return path
 
 
 def of_run(sha256: str, recorded: str | None) -> Path | None:

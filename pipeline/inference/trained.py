@@ -7,7 +7,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from hsam.backbones import known_by_sha256
+from hsam.backbones import HUGGING_FACE, known_by_sha256
+from hsam.hugging_face import weights_file
 from hsam.inference import for_inference
 from hsam.model import SegmentationModel
 from hsam.weights import storage
@@ -63,8 +64,8 @@ def load_model(
 
     Args:
         folder: of the model's files, from `records.model_folder`.
-        checkpoint: SAM's file with the weights of a frozen encoder; None: the file that the
-            training or import recorded.
+        checkpoint: SAM's file with the weights of a frozen encoder, or the folder of one in
+            Hugging Face form; None: the file that the training or import recorded.
         device: "cpu" or "cuda".
         option: the option or parameter that names SAM's file, for messages.
 
@@ -80,7 +81,7 @@ def load_model(
     try:
         return storage.load(folder, sam_checkpoint=chosen, device=device)
     except (FileNotFoundError, ValueError, SafetensorError) as error:
-        named = "" if chosen is None else f", {option} naming the SAM file that it was trained on"
+        named = "" if chosen is None else f", {option} naming the file that it was trained on"
         raise UserError(
             f"{folder / MODEL_FILES[1]}: can't be loaded ({error}); train or import again{named}."
         ) from None
@@ -91,6 +92,14 @@ def _sam_checkpoint(
 ) -> Path:
     """SAM's file, given or found by the record; UserError where it isn't there."""
     recorded, digest = recorded_checkpoint(folder), record["sam_sha256"]
+    if (backbone := record["config"]["backbone"]).startswith(HUGGING_FACE):
+        try:
+            return weights_file(given or backbone)
+        except ValueError as error:
+            raise UserError(
+                f"{folder}: the model's frozen encoder is in the weight file with SHA-256 {digest} "
+                f"({error}); name its folder with {option}."
+            ) from None
     chosen = weight_files.of_run(digest, recorded) if given is None else Path(given)
     if chosen is not None and chosen.is_file():
         return chosen

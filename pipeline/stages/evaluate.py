@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsam.backbones import HUGGING_FACE
 from pipeline.core import files, gpu, run_folder, sources, weight_files
 from pipeline.core.console import say, steps
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import Evaluate, Params, stage_params
+from pipeline.core.params.blocks import Evaluate, Params, Train, stage_params
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import recorded_preparation, restore_labels
 from pipeline.inference import records
@@ -84,7 +85,8 @@ def run(
     }
     key = stage_params(params, "evaluate")
     record = records.read_record(model)
-    choice = sources.model(record["config"]["model"], record["config"].get("backbone"))
+    config = record["config"]
+    choice = sources.model(config["model"], config.get("backbone"), config.get("hugging_face"))
     with run_folder.open_run(runs, manifest.name, "evaluate", key, inputs, choice) as work:
         if work.is_done():
             say(f"evaluate: already done in {work.path}")
@@ -98,7 +100,7 @@ def run(
             finished = work.path / f"{FINISHED}-{precision.encoder}"
             scoring = Scoring(params.evaluate, manifest, prepared / "shards", finished)
             if pending := [case for case in cases if not scoring.is_done(case)]:
-                network = _load(model, params.train.sam_checkpoint, settled)
+                network = _load(model, params.train, config.get("backbone"), settled)
                 stages = _stages(network.model, params.evaluate.stage)
                 with steps("evaluate", len(cases), len(cases) - len(pending)) as bar:
                     for case in pending:
@@ -259,13 +261,19 @@ def _check_data(folder: Path, manifest: Manifest) -> None:
         raise UserError(problems)
 
 
-def _load(folder: Path, sam_checkpoint: str | None, device: str) -> "Ready":
-    """The trained model, with the frozen encoder's weights from `sam_checkpoint` or the record."""
+def _load(folder: Path, train: Train, backbone: str | None, device: str) -> "Ready":
+    """The trained model, with the frozen encoder's weights as `train` or the record names them.
+
+    `backbone` is that of the model.
+    """
     from pipeline.inference.trained import load_for_inference
 
+    if backbone is not None and backbone.startswith(HUGGING_FACE):
+        named = train.backbone if train.backbone.startswith(HUGGING_FACE) else None
+        return load_for_inference(folder, named, device, "train.backbone")
     # a preset's path may not exist here, while the model has recorded its own file
-    given = None if sam_checkpoint in (None, weight_files.AUTO) else sam_checkpoint
-    named = given if given is not None and Path(given).is_file() else None
+    given = train.sam_checkpoint
+    named = given if given not in (None, weight_files.AUTO) and Path(given).is_file() else None
     return load_for_inference(folder, named, device, "train.sam_checkpoint")
 
 

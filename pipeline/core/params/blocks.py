@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from hsam.backbones import BACKBONES
+from hsam.backbones import BACKBONES, HUGGING_FACE
 from hsam.registry import MODELS
 from pipeline.core.files import digest
 from pipeline.core.registry import CONVENTIONS, DATASETS
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:
     DataSetName = Literal[tuple(DATASETS)]
     ModelName = Literal[tuple(MODELS)]
-    BackboneName = Literal[tuple(BACKBONES)]
+    BackboneName = Literal[tuple(BACKBONES)] | Annotated[str, Field(pattern=f"^{HUGGING_FACE}.")]
     Convention = Literal[CONVENTIONS]
 CaseId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -182,6 +182,7 @@ class Train(Block):
             name if backbone.pretrained else f"{name} (not pretrained)"
             for name, backbone in BACKBONES.items()
         )
+        + f" | {HUGGING_FACE}FOLDER (Hugging Face form, docs/model.md)"
     )
     sam_checkpoint: str | None = Field(
         description="weights of the backbone: a file | auto (the published one, `hsam weights`); "

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from hsam.backbones import BACKBONES, get_backbone
+from hsam.backbones import BACKBONES, HUGGING_FACE, get_backbone
 from hsam.registry import MODELS
 from pipeline.core import files
 from pipeline.core.errors import UserError
@@ -257,6 +257,14 @@ def _encoder_weights(values: dict[str, Any]) -> list[Problem]:
     if not MODELS[train["model"]].pretrained:
         return []
     backbone = train["backbone"]
+    if backbone.startswith(HUGGING_FACE):
+        if train["sam_checkpoint"] is None:
+            return []
+        text = (
+            f"train.sam_checkpoint: {train['sam_checkpoint']!r} can't load into {backbone}, whose "
+            "weights lie beside its config.json; set it to null."
+        )
+        return [Problem(text, ("train.sam_checkpoint", "train.backbone"))]
     if not BACKBONES[backbone].pretrained and train["sam_checkpoint"] is not None:
         text = (
             f"train.sam_checkpoint: {train['sam_checkpoint']!r} can't load into {backbone}, "
@@ -287,8 +295,12 @@ def _encoder_sides(values: dict[str, Any]) -> list[Problem]:
         return []
     text = (
         f"train.image_size: for {name} that sees {side} px expected "
-        f"{', '.join(map(str, allowed[:2]))} or {allowed[2]}, found {train['image_size']}."
+        f"{', '.join(map(str, allowed[:2]))} or {allowed[2]}, found {train['image_size']}"
     )
+    sixteenth = train["image_size"] // 16 * line.stride
+    if sixteenth % multiple == 0 and sixteenth != side:
+        text += f"; or set train.encoder_size to {sixteenth}"
+    text += "."
     return [Problem(text, ("train.image_size", "train.encoder_size", "train.backbone"))]
 
 
