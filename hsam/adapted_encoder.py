@@ -97,8 +97,9 @@ def load_start(model: Model, options: EncoderOptions, sam_checkpoint: str | Path
     """Load pretrained weights into a model, if there are any; returns the same model."""
     path = options.weights(sam_checkpoint)
     if path is not None and model.image_encoder.own_files:
-        model.image_encoder.load_file(path)
+        loaded = model.image_encoder.load_file(path)
         model.sam_sha256 = sha256(path)
+        model.pretrained = frozenset(f"image_encoder.{name}" for name in loaded)
     elif path is not None:
         load_sam_checkpoint(model, path)
     return model

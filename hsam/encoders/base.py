@@ -108,8 +108,8 @@ class ImageEncoder(nn.Module):
     def settle(self) -> None:
         """Rewrite the encoder for inference where that is faster; it can't be stored then."""
 
-    def load_file(self, path: str | Path) -> None:
-        """Load the encoder's weights from a file of its own form.
+    def load_file(self, path: str | Path) -> list[str]:
+        """Load the encoder's weights from a file of its own form; gives their names.
 
         Raises:
             FileNotFoundError: no such file.

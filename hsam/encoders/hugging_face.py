@@ -112,8 +112,11 @@ class HuggingFaceEncoder(ImageEncoder):
         """None: no file of SAM's form holds such an encoder."""
         return None
 
-    def load_file(self, path: str | Path) -> None:
+    def load_file(self, path: str | Path) -> list[str]:
         """Load a safetensors file with the names that transformers has for the encoder.
+
+        Returns:
+            names of the encoder's tensors that have the file's values.
 
         Raises:
             FileNotFoundError: no such file.
@@ -128,10 +131,11 @@ class HuggingFaceEncoder(ImageEncoder):
                 f"{path}: expected weights for {self.kind()}: {listed(problems, '; ')}"
             )
         unmerge_lora(self)
-        target = self.vision.state_dict()
+        target, values = self.vision.state_dict(), plain.state_dict()
         with torch.no_grad():
-            for name, value in plain.state_dict().items():
+            for name, value in values.items():
                 target[name].copy_(value)
+        return [f"vision.{name}" for name in values]
 
     @torch.no_grad()
     def _try(self, backbone: Backbone) -> None:

@@ -126,6 +126,8 @@ def test_lora_changes_queries_and_values_alone(kind, saved):
 def test_a_step_trains_lora_neck_and_decoders_alone(kind, saved, model):
     name, _ = saved
     network = build(name, model)
+    frozen = {k for k, p in network.named_parameters() if not p.requires_grad}
+    assert {k for k in frozen if k.startswith("image_encoder.")} == network.pretrained & frozen
     before = {key: value.clone() for key, value in network.state_dict().items()}
     optimizer = torch.optim.SGD(network.trainable_parameters(), lr=0.1)
     labels = torch.randint(0, 3, (1, 64, 64), generator=torch.Generator().manual_seed(3))
@@ -246,6 +248,17 @@ def test_an_embedding_of_before_gives_the_same_answer(kind, saved):
     assert embedding.shape == (1, 256 if kind == "sam2" else 32, 4, 4)
     again = network(None, embedding=embedding)
     assert torch.equal(again.fine_logits, network(image).fine_logits)
+
+
+@torch.no_grad()
+def test_half_precision_keeps_the_answer(kind, saved):
+    network, image = build(saved[0]).eval(), seeded_image(1, 64)
+    expected = network.embed(image)
+    half = hsam.for_inference(network, half_encoder=True)
+    found = half.embed(image)
+    assert found.dtype == torch.float32 and not torch.equal(found, expected)
+    similar = torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), dim=0)
+    assert similar > 0.99
 
 
 def test_adapters_beside_blocks_are_for_sams_family(tmp_path):
