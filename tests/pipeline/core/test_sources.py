@@ -90,6 +90,7 @@ CODE = r"\Z", "\nEXTRA = 1\n"
         # what was not chosen
         ("pipeline/datasets/la.py", CODE, NOTHING),
         ("hsam/rivals/unet.py", CODE, NOTHING),
+        ("hsam/encoders/tiny_vit.py", CODE, NOTHING),
         # the rest
         ("pipeline/datasets/phantom.py", CODE, {"prepare", "report"}),
         ("pipeline/stages/prepare.py", CODE, {"prepare"}),
@@ -100,6 +101,7 @@ CODE = r"\Z", "\nEXTRA = 1\n"
         ("hsam/losses.py", CODE, LEARN),
         ("hsam/fine_decoder.py", CODE, PREDICT),
         ("hsam/lora.py", CODE, PREDICT),
+        ("hsam/encoders/sam_vit.py", CODE, PREDICT),
         ("pipeline/inference/volume.py", CODE, PREDICT),
         ("pipeline/scoring/conventions.py", CODE, {"evaluate", "report"}),
         ("pipeline/reporting/page.py", CODE, {"report"}),
