@@ -69,6 +69,7 @@ losses: $(READY)
 
 bench: $(READY)
 	python benchmarks/train.py
+	python benchmarks/encoders.py
 	python benchmarks/slices.py
 	python benchmarks/predict.py
 	python benchmarks/score.py

@@ -1,6 +1,6 @@
 """One optimizer step of a training, on one or several devices."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +16,8 @@ from pipeline.core.params.blocks import Train
 from pipeline.training.augment import augment, sample_seeds
 from pipeline.training.batches import Pass, Step
 
-# images, labels, indices
-Read = tuple[Sequence[Tensor] | Tensor, Sequence[Tensor] | Tensor, Tensor]
+# b images (H, W) or embeddings (b, D, G, G), b labels, indices
+Read = tuple[Any, Any, Tensor]
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -282,11 +282,11 @@ def _prepare(
     trainer: Trainer,
     epoch: int,
     part: Pass,
-    images: Sequence[Tensor] | Tensor,
+    images: Any,
     labels: Any,
 ) -> tuple[Tensor, Tensor]:
-    if isinstance(images, Tensor):  # embeddings, augmented before
-        batch, classes = images.float(), torch.as_tensor(labels)
+    if trainer.settings.cache_embeddings:  # embeddings, augmented before
+        batch, classes = torch.as_tensor(images).float(), torch.as_tensor(labels)
     else:
         batch, classes = augment(
             images,
