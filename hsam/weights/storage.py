@@ -19,7 +19,7 @@ from hsam.registry import build
 from hsam.version import __version__
 from hsam.weights.files import check_finite, listed, sha256
 from hsam.weights.foreign import text_instead
-from hsam.weights.record import FORMAT, JSON_NAME, read_record
+from hsam.weights.record import FORMAT, JSON_NAME, pretraining, read_record
 
 TENSORS_NAME = "model.safetensors"
 
@@ -70,6 +70,7 @@ def save(
         "resizing": resizing,
         "data_set": data_set,
         "sam_sha256": model.sam_sha256,
+        "pretraining": pretraining({"sam_sha256": model.sam_sha256}),
         "needs_sam_checkpoint": _needs_sam(model),
         "trainable_parameters": model.count_trainable(),
     }

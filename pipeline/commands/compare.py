@@ -23,7 +23,7 @@ from pipeline.core.errors import UserError
 from pipeline.reporting import plots
 from pipeline.scoring.bootstrap import FEWEST, mean_intervals, nanmean
 from pipeline.scoring.dice import none_if_nan
-from pipeline.scoring.runs import ScoredRun, longest_voxel_mm, read_runs, tolerance_cautions
+from pipeline.scoring.runs import ScoredRun, longest_voxel_mm, read_runs, run_cautions
 from pipeline.scoring.scores import SCORES, in_view
 from pipeline.scoring.tables import OVERALL
 
@@ -62,7 +62,7 @@ def run(
             selected = [row for row in rows if (row["run"], row["score"]) == key]
             _print(selected, f"{printed.label}: {compared.name} minus {runs[0].name}")
     sentences = [_what_cases_can_show(len(runs[0].case_ids), len(runs[0].organs))]
-    sentences += [f"warning: {text}" for text in tolerance_cautions(runs)]
+    sentences += [f"warning: {text}" for text in run_cautions(runs)]
     for sentence in sentences:
         Console().print(Text(sentence), soft_wrap=True)
     say(f"compare: {out / 'comparison.csv'}, comparison-{score}.png and .svg")

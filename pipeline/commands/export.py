@@ -95,6 +95,7 @@ def run(
         "intensity": record["intensity"],
         "preparation": record["preparation"],
         "resizing": record.get("resizing") or "linear",
+        "pretraining": records.pretraining(record, record.get("data_set")),
         "torch": torch.__version__,
         "parity": parity,
     }

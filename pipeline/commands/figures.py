@@ -35,7 +35,7 @@ from pipeline.reporting.pictures import (
 )
 from pipeline.scoring import dice
 from pipeline.scoring.disagreement import TWO_STAGES
-from pipeline.scoring.runs import ScoredRun, longest_voxel_mm, read_runs, tolerance_cautions
+from pipeline.scoring.runs import ScoredRun, longest_voxel_mm, read_runs, run_cautions
 from pipeline.scoring.scores import in_view
 from pipeline.scoring.tables import REVIEW, read_table
 from pipeline.shards.case import Slice
@@ -68,7 +68,7 @@ def run(
     figures = draw_all(data, slices, np.random.default_rng(seed))
     for name, figure in figures.items():
         plots.save(figure, out / name)
-    for sentence in tolerance_cautions(data.runs):
+    for sentence in run_cautions(data.runs):
         say(f"warning: {sentence}")
     say(f"figures: {', '.join(figures)} as .png and .svg in {out}")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.core import files
 from pipeline.core.run_folder import IMPORT, MODEL_FILES, read_provenance
+from pipeline.inference.records import pretraining
 
 METRICS = "metrics.json"  # of an evaluation
 
@@ -21,8 +22,8 @@ def identify(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         folder; model, backbone and image_size; data_set, None where it isn't recorded; imported:
         whether it is a published checkpoint; written: when its file was written here, local time;
-        sha256: file to SHA-256; test: mean_dice, cases, stage and convention of its evaluation,
-        None where none is found.
+        pretraining: of the encoder, from `records.pretraining`; sha256: file to SHA-256; test:
+        mean_dice, cases, stage and convention of its evaluation, None where none is found.
     """
     config, weights = record["config"], folder / MODEL_FILES[1]
     hashes = {name: files.sha256(folder / name) for name in MODEL_FILES}
@@ -33,6 +34,7 @@ def identify(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "backbone": config.get("backbone"),
         "image_size": config["image_size"],
         "data_set": record.get("data_set"),
+        "pretraining": pretraining(record, record.get("data_set")),
         "imported": read_provenance(folder).get("stage") == IMPORT,
         "written": time.strftime("%Y-%m-%d %H:%M", written),
         "sha256": hashes,
@@ -45,6 +47,9 @@ def sentence(identity: Mapping[str, Any]) -> str:
     name = " ".join(filter(None, (identity["model"], identity["backbone"])))
     verb = "imported, of" if identity["imported"] else "trained on"
     data = identity["data_set"] or "data that its record doesn't name"
+    before = identity["pretraining"]
+    if before is not None:
+        data += f", encoder pretrained on {before['trained_on']}"
     test = identity["test"]
     if test is None:
         scored = "no evaluation of it found"
@@ -52,6 +57,8 @@ def sentence(identity: Mapping[str, Any]) -> str:
         dice = "undefined" if test["mean_dice"] is None else f"{test['mean_dice']:.4f}"
         cases = f"{test['cases']} case" + "s" * (test["cases"] != 1)
         scored = f"test Dice {dice} ({test['stage']}, {cases}, {test['convention']})"
+        if before is not None and before["may_include_test"]:
+            scored += ", of images that may be among those of the pretraining"
     return (
         f"model {name} at {identity['image_size']} px, {verb} {data}, written "
         f"{identity['written']}, {scored}: {identity['folder']}, "

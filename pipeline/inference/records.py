@@ -57,6 +57,24 @@ def resizing_name(record: Mapping[str, Any]) -> str:
     return str(name)
 
 
+def pretraining(record: Mapping[str, Any], data_set: str | None) -> dict[str, Any] | None:
+    """What a model's encoder had been trained on before, as records of results hold it.
+
+    Args:
+        record: the content of the model's model.json.
+        data_set: name of the data that the model is scored on.
+
+    Returns:
+        trained_on: the images, in words; may_include_test: whether test images of the data set may
+        be among them. None: the encoder's weights were random, or there is none.
+    """
+    found = model_json.pretraining(record)
+    if found is None:
+        return None
+    seen = data_set in found["may_have_seen"]
+    return {"trained_on": found["trained_on"], "may_include_test": seen}
+
+
 def recorded_checkpoint(folder: Path) -> str | None:
     """Path of SAM's file that the model's training or import recorded, None without one."""
     try:

@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from hsam.registry import MODELS
+from hsam.weights.record import pretraining
 from pipeline import datasets
 from pipeline.datasets.base import together
 from pipeline.imaging.colours import organ_colours
@@ -53,7 +54,7 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
         "setting": _setting(inputs),
         "test_cases": scores["cases"],
         "overall": _means(scores),
-        "sentences": [_data_sentence(inputs), _scoring_sentence(inputs)],
+        "sentences": [_data_sentence(inputs), *_pretraining(inputs), _scoring_sentence(inputs)],
         "cautions": _cautions(inputs),
         "remark": datasets.named(inputs.manifest.name).remark,
         "data_warnings": together({row.case: row.warnings for row in inputs.manifest}),
@@ -111,6 +112,12 @@ def _data_sentence(inputs: ReportInputs) -> str:
     validated = f", validated on {amount('validation')}" if inputs.split.cases["validation"] else ""
     tested = _count(len(inputs.split.cases["test"]), "other case")
     return f"Trained on {amount('train')}{validated}, scored on {tested}."
+
+
+def _pretraining(inputs: ReportInputs) -> list[str]:
+    """What the encoder had been trained on before, where it had been."""
+    before = pretraining(inputs.model)
+    return [] if before is None else [f"Its encoder was pretrained on {before['trained_on']}."]
 
 
 def _scoring_sentence(inputs: ReportInputs) -> str:

@@ -31,6 +31,11 @@ class _Sides(_Part):
     longest: float
 
 
+class _Pretraining(_Part):
+    trained_on: str
+    may_include_test: bool
+
+
 class _Review(_Part):
     rows: int
     pairs: int
@@ -52,6 +57,7 @@ class _Scores(_Part):
     pairs: _Pairs
     voxel_mm: _Sides | None = None
     below_voxel: dict[str, int] = {}
+    pretraining: _Pretraining | None = None
 
     @model_validator(mode="after")
     def _known(self) -> "_Scores":

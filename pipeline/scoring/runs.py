@@ -17,6 +17,7 @@ from pipeline.scoring.metrics_file import METRICS, read_metrics
 from pipeline.scoring.scores import SCORES
 from pipeline.scoring.tables import (
     case_schema,
+    pretraining_caution,
     read_table,
     tolerance_caution,
     voxel_mm,
@@ -78,9 +79,13 @@ def longest_voxel_mm(runs: Sequence[ScoredRun]) -> float | None:
     return max((run.voxel_mm for run in runs if run.voxel_mm is not None), default=None)
 
 
-def tolerance_cautions(runs: Sequence[ScoredRun]) -> list[str]:
-    """A sentence on tolerances below the voxel size for every run that differs in it."""
-    found = (tolerance_caution(run.metrics) for run in runs)
+def run_cautions(runs: Sequence[ScoredRun]) -> list[str]:
+    """Sentences on tolerances below the voxel size, for every run that differs in it, and on runs
+    whose encoder may have seen test images before."""
+    found = [tolerance_caution(run.metrics) for run in runs]
+    for run in runs:
+        if (sentence := pretraining_caution(run.metrics)) is not None:
+            found.append(f"{run.name}: {sentence}")
     return list(dict.fromkeys(filter(None, found)))
 
 

@@ -355,8 +355,23 @@ def cautions(scores: Mapping[str, Any]) -> list[str]:
     Args:
         scores: metrics.json of `hsam evaluate` or `hsam score`.
     """
-    found = (empty_caution(scores), tolerance_caution(scores))
+    found = (pretraining_caution(scores), empty_caution(scores), tolerance_caution(scores))
     return [sentence for sentence in found if sentence is not None]
+
+
+def pretraining_caution(scores: Mapping[str, Any]) -> str | None:
+    """A sentence where the encoder may have seen test images before; None where not.
+
+    Args:
+        scores: metrics.json of `hsam evaluate` or `hsam score`.
+    """
+    before = scores.get("pretraining") or {}
+    if not before.get("may_include_test"):
+        return None
+    return (
+        f"the encoder's weights were trained on {before['trained_on']}; test images of this data "
+        "set may be among these, and then the scores say too much about unseen images."
+    )
 
 
 def voxel_mm(scores: Mapping[str, Any]) -> float | None:

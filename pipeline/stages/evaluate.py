@@ -105,7 +105,10 @@ def run(
                 with steps("evaluate", len(cases), len(cases) - len(pending)) as bar:
                     for case in pending:
                         bar.advance(_note(case, scoring.score(case, network, stages, settled)))
-            _write_outputs(work.out, scoring, cases, roles.hash)
+            about = {"split": roles.hash}
+            if (before := records.pretraining(record, manifest.name)) is not None:
+                about["pretraining"] = before
+            _write_outputs(work.out, scoring, cases, about)
             work.finish(inference=precision.record())
             for folder in work.path.glob(f"{FINISHED}-*"):
                 shutil.rmtree(folder)
@@ -301,8 +304,17 @@ def _note(case: str, measured: dict[str, Measures]) -> str:
     return f"{case}: Dice {mean:.3f}" if present else f"{case}: no organ"
 
 
-def _write_outputs(out: Path, scoring: Scoring, cases: Sequence[str], split_hash: str) -> None:
-    """Write tables, metrics and label maps of finished cases, replacing all that is in `out`."""
+def _write_outputs(
+    out: Path, scoring: Scoring, cases: Sequence[str], about: Mapping[str, Any]
+) -> None:
+    """Write tables, metrics and label maps of finished cases, replacing all that is in `out`.
+
+    Args:
+        out: folder to write to.
+        scoring: has the cases.
+        cases: their ids.
+        about: what metrics.json says besides the scores.
+    """
     shutil.rmtree(out)
     settings, organs = scoring.settings, scoring.manifest.class_names
     measured = {case: scoring.measured(case) for case in cases}
@@ -310,9 +322,9 @@ def _write_outputs(out: Path, scoring: Scoring, cases: Sequence[str], split_hash
     rows = tables.write_scores(out, scored, organs, settings.convention)
     metrics = tables.summary(rows, scored, settings.convention) | {
         "cases": len(cases),
-        "split": split_hash,
         "stage": settings.stage,
         "convention": settings.convention,
+        **about,
     }
     stage_rows = _stage_rows(measured, organs)
     tables.write_table(

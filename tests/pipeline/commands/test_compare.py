@@ -95,6 +95,16 @@ def test_tolerances_below_the_voxel_size_are_marked(folders, tmp_path, capsys):
     assert "NSD at 2 mm (below voxel size): difference to far" in svg
 
 
+def test_runs_whose_encoder_may_have_seen_test_images_are_named(folders, tmp_path, capsys):
+    path = folders[1] / "metrics.json"
+    before = {"trained_on": "scans", "may_include_test": True}
+    files.write_json(path, files.read_json(path) | {"pretraining": before})
+    compare.run(folders, tmp_path / "out")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("may be among these") == 1
+    assert "warning: near: the encoder's weights were trained on scans; test images" in printed
+
+
 def test_few_cases_are_shown_one_by_one_with_what_they_can_show(tmp_path, capsys):
     folders = [write_run(tmp_path / str(n), measured(n, CASES[:3])) for n in (3, 1)]
     compare.run(folders, tmp_path / "out")

@@ -284,9 +284,11 @@ def test_presets_are_listed():
 
 
 @pytest.fixture
-def evaluated(published, phantom_params, prepared_phantoms, tmp_path):
-    """results/ with an imported run scored on the phantoms; and the run."""
+def evaluated(published, phantom_params, prepared_phantoms, tmp_path, monkeypatch):
+    """results/ with an imported run scored on phantoms that SAM's file may have seen; the run."""
     _, sam, adapter = published
+    known = WeightFile("t", "", sam.stat().st_size, files.sha256(sam), "", "toys", ("phantom",))
+    monkeypatch.setitem(BACKBONES, "vit_b", replace(TOY, weights=known))
     run, results = tmp_path / "published", tmp_path / "results"
     import_checkpoint.run(adapter, sam, params(), run, "SPL")
     results.mkdir()
@@ -305,6 +307,7 @@ def test_an_imported_run_is_evaluated_as_its_model_predicts(evaluated, published
     results, _ = evaluated
     scores = files.read_json(results / "evaluate" / "metrics.json")
     assert scores["cases"] == 2 and list(scores["stages"]) == ["mean", "coarse", "fine"]
+    assert scores["pretraining"] == {"trained_on": "toys", "may_include_test": True}
     images, truth = ShardReader(results / "prepare" / "shards" / "img0004.parquet").read_volume()
     liver = by_hand(source, images) == 5
     shared = (liver & (truth == 5)).sum()
@@ -324,6 +327,9 @@ def test_the_report_of_an_imported_run_claims_no_training(evaluated, phantom_par
     html = (tmp_path / "reports" / "report.html").read_text()
     assert "A published checkpoint, scored on 2 cases" in html
     assert "nothing is recorded of the training" in html
+    assert "<p>Its encoder was pretrained on toys.</p>" in html
+    caution = "weights were trained on toys; test images of this data set may be among these"
+    assert f'<p class="remark caution">The encoder&#39;s {caution}' in html
     assert "No search was run (the model was imported)." in html
     assert "Trained on" not in html and "0 epochs" not in html and str(tmp_path) not in html
 

@@ -1,11 +1,13 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import hsam
+from hsam.backbones import BACKBONES
 from pipeline.core import files
 from pipeline.inference.identity import identify, sentence
 
@@ -78,3 +80,42 @@ def test_an_undefined_score_and_an_import_are_said(results):
     (results / "train" / "provenance.json").write_text('{"stage": "import-checkpoint"}')
     found = said(results / "train")
     assert "imported, of phantom" in found and "test Dice undefined" in found
+
+
+@pytest.mark.parametrize(
+    ("sha256", "trained_on"),
+    [
+        (BACKBONES["vit_b"].weights.sha256, "SA-1B: 11 million photographs"),
+        (BACKBONES["litemedsam"].weights.sha256, BACKBONES["litemedsam"].weights.trained_on),
+        ("ab" * 32, "images that aren't known here (weights abababababab)"),
+    ],
+)
+def test_the_images_of_the_pretraining_are_named(results, sha256, trained_on):
+    """Also of a run that an earlier version wrote: its record has the SHA-256 alone."""
+    record = hsam.read_record(results / "train") | {"sam_sha256": sha256}
+    found = identify(results / "train", record)
+    assert found["pretraining"] == {"trained_on": trained_on, "may_include_test": False}
+    assert f"trained on phantom, encoder pretrained on {trained_on}, written" in sentence(found)
+    assert "may be among" not in sentence(found)
+
+
+def test_test_images_that_the_encoder_may_have_seen_are_said_beside_the_score(results):
+    seen = {"sam_sha256": BACKBONES["litemedsam"].weights.sha256, "data_set": "synapse"}
+    found = identify(results / "train", hsam.read_record(results / "train") | seen)
+    assert found["pretraining"]["may_include_test"]
+    dice = "test Dice 0.8125 (mean, 6 cases, strict)"
+    assert f"{dice}, of images that may be among those of the pretraining" in sentence(found)
+
+
+def test_the_record_of_a_model_says_what_its_encoder_saw(results, monkeypatch):
+    assert hsam.read_record(results / "train")["pretraining"] is None
+    assert "pretrained" not in said(results / "train")
+    model = hsam.build("samed", "vit_tiny", image_size=32, num_classes=2)
+    model.sam_sha256 = "ab" * 32
+    hsam.save(model, results / "other", class_names=["a", "b"])
+    assert hsam.read_record(results / "other")["pretraining"]["may_have_seen"] == []
+    known = replace(BACKBONES["vit_b"].weights, sha256="ab" * 32, may_have_seen=("la",))
+    monkeypatch.setitem(BACKBONES, "toy", replace(BACKBONES["vit_b"], weights=known))
+    hsam.save(model, results / "other", class_names=["a", "b"])
+    before = hsam.read_record(results / "other")["pretraining"]
+    assert before == {"trained_on": known.trained_on, "may_have_seen": ["la"]}

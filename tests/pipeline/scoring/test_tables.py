@@ -134,6 +134,17 @@ def test_a_tolerance_that_the_grid_can_show_is_not_marked(spacing, shape):
     assert tables.cautions(scores) == []
 
 
+def test_test_images_that_an_encoder_may_have_seen_are_named():
+    scores = scored({"a": (1.0, 0.5, 0.5)})
+    before = {"trained_on": "photographs and scans", "may_include_test": True}
+    assert tables.cautions(scores | {"pretraining": before}) == [
+        "the encoder's weights were trained on photographs and scans; test images of this data "
+        "set may be among these, and then the scores say too much about unseen images."
+    ]
+    assert "warning: the encoder's weights" in printed(scores | {"pretraining": before})
+    assert tables.cautions(scores | {"pretraining": before | {"may_include_test": False}}) == []
+
+
 def test_scores_of_earlier_versions_are_shown_without_voxel_sizes():
     scores = scored({"a": (3.0, 2.5, 2.5)})
     del scores["voxel_mm"], scores["below_voxel"]
