@@ -105,7 +105,7 @@ def run(
                 with steps("evaluate", len(cases), len(cases) - len(pending)) as bar:
                     for case in pending:
                         bar.advance(_note(case, scoring.score(case, network, stages, settled)))
-            about = {"split": roles.hash}
+            about: dict[str, Any] = {"split": roles.hash}
             if (before := records.pretraining(record, manifest.name)) is not None:
                 about["pretraining"] = before
             _write_outputs(work.out, scoring, cases, about)

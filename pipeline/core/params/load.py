@@ -274,7 +274,7 @@ def _encoder_weights(values: dict[str, Any]) -> list[Problem]:
     if train["sam_checkpoint"] is None and not train["train_encoder"]:
         text = (
             "train.train_encoder: false freezes an encoder whose weights are random "
-            "(sam_checkpoint is null); set it to true or name a checkpoint."
+            "(sam_checkpoint is null); set it to true, or sam_checkpoint to auto or a file."
         )
         problems.append(Problem(text, ("train.train_encoder", "train.sam_checkpoint")))
     return problems

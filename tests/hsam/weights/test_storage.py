@@ -177,6 +177,8 @@ def test_missing_folder_and_unknown_format_are_told(tmp_path):
         lambda record: record | {"config": record["config"] | {"gaet": "spatial"}},
         lambda record: record | {"config": record["config"] | {"image_size": "64"}},
         lambda record: record | {"config": {}},
+        lambda record: record | {"sam_sha256": 3},
+        lambda record: record | {"pretraining": {}},
     ],
 )
 def test_a_damaged_record_is_told(toy, tmp_path, change):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import hsam
 from hsam.backbones import BACKBONES, WeightFile, known_by_sha256
 from pipeline.commands import weights
 from pipeline.core import weight_files
@@ -185,6 +186,15 @@ def test_without_a_connection_one_sentence_says_what_to_do(work, monkeypatch):
         UserError, match="no connection to 127.0.0.1:1 .*get it elsewhere.*--mirror"
     ):
         weights.get(["toy"], None, Path("checkpoints"))
+
+
+def test_litemedsams_package_has_the_published_file(work):
+    """Where the package is installed: it isn't imported, which would take torchvision."""
+    file = BACKBONES["litemedsam"].weights
+    if (path := weight_files.find(file)) is None:
+        pytest.skip(file.package)
+    assert weight_files.damage(path, file) is None
+    hsam.build_hsam("litemedsam", image_size=32, num_classes=2, sam_checkpoint=path)
 
 
 @pytest.mark.parametrize("name", [name for name, line in BACKBONES.items() if line.pretrained])
