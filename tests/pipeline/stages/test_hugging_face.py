@@ -16,6 +16,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.render import render
 from pipeline.inference.trained import load_model
 from pipeline.stages import evaluate, train
+from pipeline.training.build import build_model
 from tests.hsam import hugging_face_folders as folders
 from tests.pipeline.conftest import make_params, split_and_search
 
@@ -83,6 +84,23 @@ def test_a_training_is_out_of_date_with_other_weights_or_another_config(work, tm
     run(moved, prepared, folder, tmp_path)
     assert "already done" not in capsys.readouterr().err
     assert len(list((tmp_path / "runs").iterdir())) == 3
+
+
+def test_what_is_computed_once_is_what_is_frozen(work, tmp_path):
+    params, prepared, folder = work
+    changes = {"lora_rank": 0, "cache_embeddings": 1, "model": "samed", "normalise": True}
+    cached = params_for(folder / "encoder", params.dataset.model_dump(), **changes)
+    run(cached, prepared, folder, tmp_path)
+    [embeddings] = tmp_path.glob("runs/*-embeddings-*/embeddings.f16")
+    assert embeddings.stat().st_size == 23 * 32 * 2 * 2 * 2  # slices, D x G x G, float16
+    network = hsam.load(tmp_path / "train")
+    fresh = build_model(cached.train, 8, cached.seed_of("train"))
+    changed = {
+        name.partition(".")[0]
+        for name, tensor in fresh.state_dict().items()
+        if not torch.equal(tensor, network.state_dict()[name])
+    }
+    assert "neck" in changed and "image_encoder" not in changed
 
 
 def test_its_model_is_scored_and_loaded_where_the_folder_lies_elsewhere(work, tmp_path):
