@@ -7,11 +7,14 @@ They lie in a run folder of their own, `runs/<data set>-embeddings-<hash>/`, whi
 and search with the same slices, encoder and augmentation shares; an interrupted one goes on.
 """
 
+import math
+import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -34,7 +37,8 @@ from pipeline.training.prepared import TrainingData
 from pipeline.training.slices import SliceDataset
 
 PROGRESS, EMBEDDINGS, LABELS = "progress.json", "embeddings.f16", "labels.u8"
-CHUNK = 8  # slices embedded together; a multiple of it is done after every interruption
+CHUNK = 8  # slices embedded together
+SAVED_EVERY = 8  # chunks between two notes of how far it is
 # what they depend on of the block `train`
 DEPENDS = {
     "cache_embeddings",
@@ -69,10 +73,19 @@ class Embeddings:
     side: int
 
     @property
+    def row_bytes(self) -> dict[str, int]:
+        """Name of each file to the bytes of a row in it."""
+        return {EMBEDDINGS: 2 * math.prod(self.embedding), LABELS: self.side**2}
+
+    @property
     def bytes(self) -> int:
-        """Size on disk."""
-        row = 2 * int(np.prod(self.embedding)) + self.side**2
-        return self.slices * self.views * row
+        """Size of the whole on disk."""
+        return self.slices * self.views * sum(self.row_bytes.values())
+
+    def size_of(self, name: str) -> int:
+        """Bytes of a file so far."""
+        path = self.folder / name
+        return path.stat().st_size if path.exists() else 0
 
     @property
     def size(self) -> str:
@@ -85,7 +98,7 @@ class Embeddings:
         """For each pass of the steps: embeddings (b, D, G, G) and labels (b, S, S) on the device,
         and indices.
         """
-        embeddings, labels = self.arrays("r")
+        embeddings, labels = self.arrays()
         for step in chosen:
             for part in step.passes:
                 rows = (step.epoch % self.views) * self.slices + part.indices.numpy()
@@ -95,14 +108,12 @@ class Embeddings:
                     part.indices,
                 )
 
-    def arrays(
-        self, mode: Literal["r", "r+", "w+"]
-    ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-        """The files as arrays (rows, D, G, G) and (rows, S, S); `mode` as for `numpy.memmap`."""
+    def arrays(self) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+        """The files as arrays (rows, D, G, G) and (rows, S, S), read as they are used."""
         rows = self.slices * self.views
         return (
-            np.memmap(self.folder / EMBEDDINGS, np.float16, mode, shape=(rows, *self.embedding)),
-            np.memmap(self.folder / LABELS, np.uint8, mode, shape=(rows, self.side, self.side)),
+            np.memmap(self.folder / EMBEDDINGS, np.float16, "r", shape=(rows, *self.embedding)),
+            np.memmap(self.folder / LABELS, np.uint8, "r", shape=(rows, self.side, self.side)),
         )
 
 
@@ -122,7 +133,7 @@ def embedded(
         None where `train.cache_embeddings` is 0.
 
     Raises:
-        UserError: no room on the disk, or a damaged shard.
+        UserError: no room on the disk, or a missing or damaged shard.
         Stopped: a signal asked for it; the same call goes on from there.
     """
     if not settings.cache_embeddings:
@@ -157,20 +168,20 @@ def embedded(
 def _fill(
     found: Embeddings, model: EncodedModel, slices: SliceDataset, settings: Train, seed: int
 ) -> None:
-    """Compute the rows that aren't there yet, a chunk of slices of one view at a time."""
+    """Append the rows that aren't there yet, a chunk of slices of one view at a time."""
     chunks = [
         (view, torch.arange(first, min(first + CHUNK, found.slices)))
         for view in range(found.views)
         for first in range(0, found.slices, CHUNK)
     ]
-    done = _done(found)
+    done = _done(found, [len(indices) for _, indices in chunks])
     if done == len(chunks):
         return
-    _check_room(found)
-    embeddings, labels = found.arrays("r+" if (found.folder / EMBEDDINGS).exists() else "w+")
+    rows = sum(len(indices) for _, indices in chunks[:done])
+    _check_room(found, rows)
     shown = steps("embed slices", len(chunks), done, LINE_SECONDS)
     device = next(model.parameters()).device
-    with listening() as stop, shown as bar:
+    with listening() as stop, shown as bar, _appending(found, rows) as (embeddings, labels):
         for number, (view, indices) in enumerate(chunks[done:], done + 1):
             items = [slices[index] for index in indices.tolist()]
             images, truth = augment(
@@ -180,35 +191,50 @@ def _fill(
                 sample_seeds(seed, view, indices),
                 settings.image_size,
             )
-            rows = view * found.slices + indices.numpy()
-            embeddings[rows] = model.embed(images).half().cpu().numpy()
-            labels[rows] = truth.cpu().numpy()
+            embeddings.write(model.embed(images).half().cpu().numpy().tobytes())
+            labels.write(truth.cpu().numpy().tobytes())
             bar.advance()
-            if number == len(chunks) or number % CHUNK == 0 or stop.signal is not None:
-                embeddings.flush()  # type: ignore[attr-defined]
-                labels.flush()  # type: ignore[attr-defined]
+            if number == len(chunks) or number % SAVED_EVERY == 0 or stop.signal is not None:
+                for file in (embeddings, labels):
+                    file.flush()
+                    os.fsync(file.fileno())
                 files.write_json(found.folder / PROGRESS, {"chunks": number})
             if stop.signal is not None:
                 raise Stopped(f"embed slices: stopped after {number} of {len(chunks)}", stop.signal)
 
 
-def _done(found: Embeddings) -> int:
-    """Chunks that an earlier start has written."""
+@contextmanager
+def _appending(found: Embeddings, rows: int) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """The files of embeddings and labels, cut after so many rows."""
+    with ExitStack() as stack:
+        opened = []
+        for name, size in found.row_bytes.items():
+            path = found.folder / name
+            path.touch()
+            file = stack.enter_context(open(path, "r+b"))
+            file.truncate(rows * size)
+            file.seek(0, os.SEEK_END)
+            opened.append(file)
+        yield opened[0], opened[1]
+
+
+def _done(found: Embeddings, sizes: Sequence[int]) -> int:
+    """Chunks, of so many rows each, that an earlier start has written; 0 where a file is short."""
     try:
-        return int(files.read_json(found.folder / PROGRESS)["chunks"])
+        chunks = int(files.read_json(found.folder / PROGRESS)["chunks"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return 0
+    rows = sum(sizes[:chunks])
+    whole = all(found.size_of(name) >= rows * size for name, size in found.row_bytes.items())
+    return chunks if whole else 0
 
 
-def _check_room(found: Embeddings) -> None:
-    """UserError where the disk has no room for what isn't there yet."""
-    present = sum(
-        path.stat().st_size
-        for name in (EMBEDDINGS, LABELS)
-        if (path := found.folder / name).exists()
-    )
-    free = shutil.disk_usage(found.folder).free
-    if found.bytes - present > free:
+def _check_room(found: Embeddings, rows: int) -> None:
+    """UserError where the disk has no room for what follows so many rows."""
+    row = sum(found.row_bytes.values())
+    behind = sum(map(found.size_of, found.row_bytes)) - rows * row  # is cut off
+    free = shutil.disk_usage(found.folder).free + behind
+    if found.bytes - rows * row > free:
         raise UserError(
             f"train.cache_embeddings: {found.size} don't fit on the disk of {found.folder}, which "
             f"has {free / GIB:.2f} GiB free; lower it, set it to 0, or work elsewhere (--runs)."

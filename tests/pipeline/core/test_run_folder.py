@@ -1,6 +1,8 @@
+import threading
+
 import pytest
 
-from pipeline.core import files
+from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.core.run_folder import open_run
 
@@ -30,6 +32,17 @@ def test_a_damaged_output_is_not_taken_for_done(tmp_path):
     run = finished(tmp_path)
     (run.out / "a.txt").write_text("b")
     assert not run.is_done()
+
+
+def test_a_run_can_wait_for_another_process(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_folder, "WAIT_SECONDS", 0.01)
+    first = opened(tmp_path)
+    first.__enter__()
+    release = threading.Timer(0.3, first.__exit__, (None, None, None))
+    release.start()
+    with open_run(tmp_path / "runs", "phantom", "split", {}, {"manifest": "abc"}, wait=True):
+        assert release.finished.is_set()
+    assert "waiting for another process" in capsys.readouterr().err
 
 
 def test_published_outputs_replace_what_was_there(tmp_path):
