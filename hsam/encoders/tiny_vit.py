@@ -95,7 +95,7 @@ class WindowAttention(nn.Module):
         batch, positions, dim = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, positions, self.heads, 3, dim // self.heads)
         q, k, v = qkv.permute(3, 0, 2, 1, 4)  # each B x heads x N x dim/heads
-        x = F.scaled_dot_product_attention(q, k, v, self.attention_biases[:, self.offsets])
+        x = F.scaled_dot_product_attention(q, k, v, self.attention_biases[:, self.offsets][None])
         out: Tensor = self.proj(x.transpose(1, 2).reshape(batch, positions, dim))
         return out
 
