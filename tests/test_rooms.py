@@ -12,6 +12,7 @@ ROWS = (
     ("cli",),
     ("stages", "commands"),
     ("training", "reporting"),
+    ("studies",),
     ("shards", "scoring", "inference"),
     ("datasets",),
     ("imaging",),

@@ -24,6 +24,7 @@ from pipeline.cli.options import (
     JobsOption,
     LabelFormat,
     NamesOption,
+    OnOption,
     PageOption,
     ParamsOption,
     PublishedOption,
@@ -35,6 +36,7 @@ from pipeline.cli.options import (
     ScoreName,
     ScoreOption,
     Stage,
+    StudyOption,
     TrainedOption,
     output_file,
     output_folder,
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 
 STAGES, SCANS = "Stages, in their order", "Your own scans"
 SCORES, HOUSE = "Scores and figures", "House-keeping"
+
+RUN_STAGES = ("prepare", "split", "search", "train", "evaluate")
 
 app = typer.Typer(
     cls=Groups,
@@ -88,21 +92,29 @@ def prepare(
     jobs: JobsOption = cpus.usable(),
     results: ResultsOption = RESULTS,
     runs: RunsOption = RUNS,
+    study: StudyOption = None,
+    on: OnOption = None,
 ) -> None:
     """Write raw volumes as parquet shards, with a manifest."""
     from pipeline.stages import prepare as stage
 
-    stage.run(_load(params), results / "prepare", runs, case=case, jobs=jobs)
+    used, place = _work(params, study, on, results)
+    stage.run(used, place["prepare"], runs, case=case, jobs=jobs)
 
 
 @_command(STAGES, "split", "hsam split --params params.yaml --params workflow/presets/la-4.yaml")
 def split(
-    params: ParamsOption = PARAMS, results: ResultsOption = RESULTS, runs: RunsOption = RUNS
+    params: ParamsOption = PARAMS,
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+    study: StudyOption = None,
+    on: OnOption = None,
 ) -> None:
     """Give slices roles: train, validation, test or unused."""
     from pipeline.stages import split as stage
 
-    stage.run(_load(params), results / "prepare", results / "split", runs)
+    used, place = _work(params, study, on, results)
+    stage.run(used, place["prepare"], place["split"], runs)
 
 
 @_command(STAGES, "search", "hsam search --gpus 1")
@@ -111,15 +123,18 @@ def search(
     gpus: GpusOption = 1,
     results: ResultsOption = RESULTS,
     runs: RunsOption = RUNS,
+    study: StudyOption = None,
+    on: OnOption = None,
 ) -> None:
     """Search LoRA rank, Dice weight and lambda with Optuna."""
     from pipeline.stages import search as stage
 
+    used, place = _work(params, study, on, results)
     stage.run(
-        _load(params),
-        results / "prepare",
-        results / "split",
-        results / "search",
+        used,
+        place["prepare"],
+        place["split"],
+        place["search"],
         runs,
         device=partial(_device, gpus),
     )
@@ -131,16 +146,19 @@ def train(
     gpus: GpusOption = 1,
     results: ResultsOption = RESULTS,
     runs: RunsOption = RUNS,
+    study: StudyOption = None,
+    on: OnOption = None,
 ) -> None:
     """Train the model; an interrupted training goes on."""
     from pipeline.stages import train as stage
 
+    used, place = _work(params, study, on, results)
     stage.run(
-        _load(params),
-        results / "prepare",
-        results / "split",
-        results / "search",
-        results / "train",
+        used,
+        place["prepare"],
+        place["split"],
+        place["search"],
+        place["train"],
         runs,
         device=partial(_device, gpus),
     )
@@ -153,16 +171,19 @@ def evaluate(
     results: ResultsOption = RESULTS,
     runs: RunsOption = RUNS,
     run: TrainedOption = None,
+    study: StudyOption = None,
+    on: OnOption = None,
 ) -> None:
     """Predict the test cases and score them, organ by organ."""
     from pipeline.stages import evaluate as stage
 
+    used, place = _work(params, study, on, results)
     stage.run(
-        _load(params),
-        results / "prepare",
-        results / "split",
-        run or results / "train",
-        results / "evaluate",
+        used,
+        place["prepare"],
+        place["split"],
+        run or place["train"],
+        place["evaluate"],
         runs,
         device=partial(_device, gpus),
     )
@@ -516,6 +537,22 @@ def _load(paths: list[Path]) -> "Params":
             "makes one, --params names another."
         )
     return load(paths)
+
+
+def _work(
+    params: list[Path], study: str | None, on: list[str] | None, results: Path
+) -> "tuple[Params, dict[str, Path]]":
+    """The parameters of a stage's command, and the folder of each stage's outputs."""
+    if study is None:
+        if on:
+            raise UserError(f"--on {' '.join(on)}: is for a run of a study; name it with --study.")
+        return _load(params), {name: results / name for name in RUN_STAGES}
+    if params != PARAMS:
+        raise UserError("--params: a study has its own parameters; give --params or --study.")
+    from pipeline.studies import plan
+
+    run = plan.find(study, plan.parse_on(on))
+    return run.params, run.places(results)
 
 
 def _device(gpus: int) -> str:

@@ -55,6 +55,22 @@ PageOption = Annotated[Path, typer.Option("--reports", metavar="FOLDER", help="O
 ResultsOption = Annotated[Path, output_folder("The stages' published outputs.", "--results")]
 RunsOption = Annotated[Path, output_folder("The stages' working folders.", "--runs")]
 ReportsOption = Annotated[Path, output_folder("Of report.html.", "--reports")]
+StudyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--study",
+        metavar="STUDY/ARM/draw-D-seed-S",
+        help="A run of a study, in place of --params (`hsam study`).",
+    ),
+]
+OnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--on",
+        metavar="PRESET",
+        help="What the study is run on: presets or parameter files, such as phantoms.",
+    ),
+]
 GpusOption = Annotated[
     int,
     typer.Option("--gpus", metavar="N", min=0, help="GPUs to use; 0, or none there: the CPU."),

@@ -39,7 +39,7 @@ DESCRIPTION = {
     "file_ending": ".nii.gz",
 }
 # to lay over presets; no presets themselves
-BASES = {"paper", "litemedsam", "litemedsam-cpu"}
+BASES = {"paper", "litemedsam", "litemedsam-cpu", "phantoms"}
 LATER = "train: {epochs: 7, lora_rank: 9}\n"
 
 

@@ -18,6 +18,7 @@ from pipeline.datasets import phantom
 from pipeline.core.params.blocks import params_digest, stage_params
 from pipeline.core.params.load import Layer, layers, load, resolve
 from pipeline.core.params.render import render
+from pipeline.studies import plan
 
 
 def checked(function, *arguments):
@@ -49,7 +50,8 @@ def parameters():
     for path in settings.configfiles:
         paths.append(path.relative_to(here) if path.is_relative_to(here) else path)
     found = [layer for path in paths for layer in layers(path)]
-    return resolve([*found, Layer("--config", typed(settings.config))])
+    given = {key: value for key, value in settings.config.items() if key != "on"}
+    return resolve([*found, Layer("--config", typed(given))])
 
 
 def written_params():
@@ -82,6 +84,8 @@ def code(stage):
     return sources.stage_digest(stage, sources.chosen(stage, PARAMS))
 
 
+# what studies are run on: --config on=phantoms
+ON = plan.parse_on(workflow.config_settings.config.get("on"))
 PARAMS = checked(parameters)
 PARAMS_FILE = written_params()
 checked(datasets.check_split, PARAMS)

@@ -1,0 +1,192 @@
+"""Studies: many trainings side by side, and a report of all."""
+
+from pipeline.studies.fanout import Fanout
+
+STUDIES = Fanout(ON)
+
+
+def run_of(wildcards):
+    """The run that wildcards name."""
+    name = f"{wildcards.arm}/{wildcards.run}"
+    return checked(STUDIES.run, wildcards.study, name)
+
+
+def data_run(wildcards):
+    """A run on these prepared volumes."""
+    return checked(STUDIES.on_data, f"data/{wildcards.data}")
+
+
+def split_run(wildcards):
+    """A run on this split."""
+    return checked(STUDIES.on_split, f"data/{wildcards.data}/{wildcards.split}")
+
+
+def inputs_of(stage):
+    """What a stage of a run waits for."""
+    return lambda wildcards: STUDIES.inputs(stage, run_of(wildcards))
+
+
+def command_of(stage, find=run_of):
+    """Its command; like `params_file` it is not compared with the last run's."""
+    return lambda wildcards, input, threads, resources: STUDIES.command(
+        stage, find(wildcards), threads, resources.get("gpu", 0)
+    )
+
+
+def reads_of(stage):
+    """The parameters that it reads."""
+    return lambda wildcards: STUDIES.reads(stage, run_of(wildcards))
+
+
+def code_of(stage, find=run_of):
+    """The code that it depends on."""
+    return lambda wildcards: STUDIES.code(stage, find(wildcards))
+
+
+def gpus_of(stage):
+    """The GPUs that it needs."""
+    return lambda wildcards: STUDIES.gpus(stage, run_of(wildcards))
+
+
+# Made only for the small twins of studies.
+rule study_phantoms:
+    output:
+        STUDIES.twin_files,
+    log:
+        "logs/phantoms.log",
+    conda:
+        "../envs/hsam.yaml"
+    resources:
+        mem_mb=1000,
+    params:
+        code=code("phantom"),
+        twin=STUDIES.twin and STUDIES.twin.phantom.model_dump(),
+        out=lambda wildcards, output: STUDIES.twin.root,
+    shell:
+        "hsam phantom --out {params.out:q} --cases {params.twin[cases]}"
+        " --seed {params.twin[seed]} --size {params.twin[size]} 2>&1 | tee {log}"
+
+
+rule study_prepare:
+    input:
+        lambda wildcards: checked(STUDIES.raw_files, data_run(wildcards)),
+    output:
+        manifest="results/data/{data}/prepare/manifest.parquet",
+        shards=directory("results/data/{data}/prepare/shards"),
+        provenance="results/data/{data}/prepare/provenance.json",
+    log:
+        "logs/data/{data}/prepare.log",
+    conda:
+        "../envs/hsam.yaml"
+    threads: workflow.cores
+    resources:
+        mem_mb=4000,
+    params:
+        code=code_of("prepare", data_run),
+        command=command_of("prepare", data_run),
+    shell:
+        "{params.command} 2>&1 | tee {log:q}"
+
+
+rule study_split:
+    input:
+        manifest="results/data/{data}/prepare/manifest.parquet",
+        roles=lambda wildcards: split_run(wildcards).params.split.list or [],
+    output:
+        split="results/data/{data}/{split}/split.parquet",
+        summary="results/data/{data}/{split}/split.json",
+        provenance="results/data/{data}/{split}/provenance.json",
+    log:
+        "logs/data/{data}/{split}.log",
+    conda:
+        "../envs/hsam.yaml"
+    resources:
+        mem_mb=1000,
+    params:
+        code=code_of("split", split_run),
+        command=command_of("split", split_run),
+    shell:
+        "{params.command} 2>&1 | tee {log:q}"
+
+
+rule study_search:
+    input:
+        inputs_of("search"),
+    output:
+        best="results/{study}/{arm}/{run}/search/best.yaml",
+        trials="results/{study}/{arm}/{run}/search/trials.csv",
+        provenance="results/{study}/{arm}/{run}/search/provenance.json",
+    log:
+        "logs/{study}/{arm}/{run}/search.log",
+    conda:
+        "../envs/hsam.yaml"
+    threads: workflow.cores
+    resources:
+        mem_mb=16000,
+        gpu=gpus_of("search"),
+    params:
+        reads=reads_of("search"),
+        code=code_of("search"),
+        command=command_of("search"),
+    shell:
+        "{params.command} 2>&1 | tee {log:q}"
+
+
+rule study_train:
+    input:
+        inputs_of("train"),
+    output:
+        description="results/{study}/{arm}/{run}/train/model.json",
+        weights="results/{study}/{arm}/{run}/train/model.safetensors",
+        history="results/{study}/{arm}/{run}/train/history.csv",
+        validation="results/{study}/{arm}/{run}/train/validation.csv",
+        live=directory("results/{study}/{arm}/{run}/train/dvclive"),
+        provenance="results/{study}/{arm}/{run}/train/provenance.json",
+    log:
+        "logs/{study}/{arm}/{run}/train.log",
+    conda:
+        "../envs/hsam.yaml"
+    threads: workflow.cores
+    resources:
+        mem_mb=16000,
+        gpu=gpus_of("train"),
+    params:
+        reads=reads_of("train"),
+        code=code_of("train"),
+        command=command_of("train"),
+    shell:
+        "{params.command} 2>&1 | tee {log:q}"
+
+
+rule study_evaluate:
+    input:
+        inputs_of("evaluate"),
+    output:
+        metrics="results/{study}/{arm}/{run}/evaluate/metrics.json",
+        cases="results/{study}/{arm}/{run}/evaluate/cases.parquet",
+        organs="results/{study}/{arm}/{run}/evaluate/organs.parquet",
+        stages="results/{study}/{arm}/{run}/evaluate/stages.parquet",
+        predictions=directory("results/{study}/{arm}/{run}/evaluate/predictions"),
+        provenance="results/{study}/{arm}/{run}/evaluate/provenance.json",
+    log:
+        "logs/{study}/{arm}/{run}/evaluate.log",
+    conda:
+        "../envs/hsam.yaml"
+    threads: workflow.cores
+    resources:
+        mem_mb=8000,
+        gpu=gpus_of("evaluate"),
+    params:
+        reads=reads_of("evaluate"),
+        code=code_of("evaluate"),
+        command=command_of("evaluate"),
+    shell:
+        "{params.command} 2>&1 | tee {log:q}"
+
+
+wildcard_constraints:
+    study="|".join(STUDIES.folders),
+    arm=r"[a-z0-9][a-z0-9_-]*",
+    run=r"draw-\d+-seed-\d+",
+    data=r"[a-z0-9_]+-[0-9a-f]{8}",
+    split=r"draw-\d+-[0-9a-f]{8}",
