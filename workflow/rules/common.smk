@@ -50,7 +50,7 @@ def parameters():
     for path in settings.configfiles:
         paths.append(path.relative_to(here) if path.is_relative_to(here) else path)
     found = [layer for path in paths for layer in layers(path)]
-    given = {key: value for key, value in settings.config.items() if key != "on"}
+    given = {key: value for key, value in settings.config.items() if key not in SETTINGS}
     return resolve([*found, Layer("--config", typed(given))])
 
 
@@ -84,6 +84,32 @@ def code(stage):
     return sources.stage_digest(stage, sources.chosen(stage, PARAMS))
 
 
+def threads(devices=1):
+    """Threads of a job on this many devices: `--config threads=N` each, else an equal share of
+    `--cores` for every GPU of `--resources gpu=N`.
+
+    A number at every call, since `--dag`, `--unlock` and the like are told of no cores.
+    """
+    devices = max(1, devices)
+    given = workflow.config_settings.config.get("threads")
+    if given is not None:
+        if not str(given).isdecimal() or int(given) < 1:
+            raise WorkflowError(
+                f"--config threads={given}: expected a whole number from 1 on; write threads=4."
+            )
+        return int(given) * devices
+    cores = workflow.resource_settings.cores
+    if cores is None:
+        return UNTOLD_THREADS * devices
+    gpus = workflow.resource_settings._parsed_resources.get("gpu")
+    gpus = 1 if gpus is None else max(1, int(gpus.value))
+    return max(1, cores * min(devices, gpus) // gpus)
+
+
+# what --config sets beside parameters
+SETTINGS = ("on", "threads")
+# of a device, where nothing tells the cores: a cluster's nodes
+UNTOLD_THREADS = 8
 # what studies are run on: --config on=phantoms
 ON = plan.parse_on(workflow.config_settings.config.get("on"))
 PARAMS = checked(parameters)

@@ -26,7 +26,7 @@ rule evaluate:
         "logs/evaluate.log",
     conda:
         "../envs/hsam.yaml"
-    threads: workflow.cores
+    threads: threads()
     resources:
         mem_mb=8000,
         gpu=1,

@@ -27,7 +27,7 @@ rule prepare:
         "logs/prepare.log",
     conda:
         "../envs/hsam.yaml"
-    threads: workflow.cores
+    threads: threads()
     resources:
         mem_mb=4000,
     params:

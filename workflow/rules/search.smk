@@ -11,7 +11,7 @@ rule search:
         "logs/search.log",
     conda:
         "../envs/hsam.yaml"
-    threads: workflow.cores
+    threads: threads()
     resources:
         mem_mb=16000,
         gpu=1,

@@ -78,7 +78,7 @@ rule study_prepare:
         "logs/data/{data}/prepare.log",
     conda:
         "../envs/hsam.yaml"
-    threads: workflow.cores
+    threads: threads()
     resources:
         mem_mb=4000,
     params:
@@ -120,7 +120,7 @@ rule study_search:
         "logs/{study}/{arm}/{run}/search.log",
     conda:
         "../envs/hsam.yaml"
-    threads: workflow.cores
+    threads: threads()
     resources:
         mem_mb=16000,
         gpu=gpus_of("search"),
@@ -146,7 +146,7 @@ rule study_train:
         "logs/{study}/{arm}/{run}/train.log",
     conda:
         "../envs/hsam.yaml"
-    threads: workflow.cores
+    threads: lambda wildcards: threads(STUDIES.gpus("train", run_of(wildcards)))
     resources:
         mem_mb=16000,
         gpu=gpus_of("train"),
@@ -172,7 +172,7 @@ rule study_evaluate:
         "logs/{study}/{arm}/{run}/evaluate.log",
     conda:
         "../envs/hsam.yaml"
-    threads: workflow.cores
+    threads: threads()
     resources:
         mem_mb=8000,
         gpu=gpus_of("evaluate"),

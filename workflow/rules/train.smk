@@ -15,7 +15,7 @@ rule train:
         "logs/train.log",
     conda:
         "../envs/hsam.yaml"
-    threads: workflow.cores
+    threads: threads(PARAMS.train.devices)
     resources:
         mem_mb=16000,
         gpu=PARAMS.train.devices,
