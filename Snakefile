@@ -1,10 +1,15 @@
 # Raw volumes in, a report out. The includes read as the data flow.
+from pathlib import Path
+
 from snakemake.utils import min_version, validate
 
 min_version("9.20")
 
 
-configfile: "params.yaml"
+# without one, say in another --directory, the packaged defaults count
+if Path("params.yaml").exists():
+
+    configfile: "params.yaml"
 
 
 # first the check that lists every problem at once, then Snakemake's own of the whole parameters

@@ -15,8 +15,11 @@ from pydantic import Field, ValidationError
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Block, Params, Seed
 from pipeline.core.params.load import Layer, layers, read_yaml, resolve
+from pipeline.core.sources import ROOT
 
-STUDIES, PRESETS = Path("workflow", "studies"), Path("workflow", "presets")
+# of the working directory, or where it has none, as with Snakemake's --directory, this repository's
+HOME = Path("workflow") if Path("workflow", "studies").is_dir() else ROOT / "workflow"
+STUDIES, PRESETS = HOME / "studies", HOME / "presets"
 PHANTOMS = "phantoms"  # the preset that a study's small twin is run on
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME)]

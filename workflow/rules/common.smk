@@ -9,8 +9,6 @@ from ruamel.yaml import YAML
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-sys.path.insert(0, workflow.basedir)
-
 from pipeline import datasets
 from pipeline.core import files, sources
 from pipeline.core.errors import UserError
@@ -42,35 +40,42 @@ def parameters():
     """The packaged defaults, under params.yaml, --configfile's files and --config's values.
 
     Snakemake's own merge, `config`, doesn't know what a file stands on (`defaults: [paper, _self_]`).
+    A module's parameters are what its `config:` says, or params.yaml.
     """
-    settings, here = workflow.config_settings, Path.cwd()
-    paths = [Path("params.yaml")]
-    if settings.replace_workflow_config or not paths[0].exists():
+    settings, here, given = workflow.config_settings, Path.cwd(), []
+    mine = {key: value for key, value in GIVEN.items() if key not in SETTINGS}
+    if workflow.modifier.skip_configfile:
+        return resolve([Layer("the module's config", mine)])
+    paths = [Path("params.yaml")] if Path("params.yaml").exists() else []
+    if MODULE:
+        return load(paths)
+    if settings.replace_workflow_config:
         paths = []
     for path in settings.configfiles:
         paths.append(path.relative_to(here) if path.is_relative_to(here) else path)
     found = [layer for path in paths for layer in layers(path)]
-    given = {key: value for key, value in settings.config.items() if key not in SETTINGS}
-    return resolve([*found, Layer("--config", typed(given))])
+    return resolve([*found, Layer("--config", typed(mine))])
 
 
 def written_params():
-    """params.yaml, or with overlays from the command line a file that holds the result."""
+    """params.yaml, or where overlays say otherwise the file that `params_file` writes."""
     try:
         if load([Path("params.yaml")]) == PARAMS:
             return "params.yaml"
     except UserError:
         pass  # there is none, or --configfile mends it
-    path = Path("runs", "params", f"{params_digest(PARAMS)[:12]}.yaml")
-    if not path.exists():
-        files.write_text(path, render(PARAMS))
-    return str(path)
+    return str(Path("runs", "params", f"{params_digest(PARAMS)[:12]}.yaml"))
 
 
 def params_file(wildcards, input):
     """What a command's --params names. Snakemake does not compare a parameter that is a function of
     `input` with the last run's: the values that the stage `reads` rerun it, not the file's name.
+
+    The file is written where a command is about to read it: a dry run leaves nothing.
     """
+    computes = workflow.executor_plugin is not None and not workflow.dryrun
+    if computes and not Path(PARAMS_FILE).exists():
+        files.write_text(Path(PARAMS_FILE), render(PARAMS))
     return PARAMS_FILE
 
 
@@ -91,7 +96,7 @@ def threads(devices=1):
     A number at every call, since `--dag`, `--unlock` and the like are told of no cores.
     """
     devices = max(1, devices)
-    given = workflow.config_settings.config.get("threads")
+    given = GIVEN.get("threads")
     if given is not None:
         if not str(given).isdecimal() or int(given) < 1:
             raise WorkflowError(
@@ -101,17 +106,27 @@ def threads(devices=1):
     cores = workflow.resource_settings.cores
     if cores is None:
         return UNTOLD_THREADS * devices
-    gpus = workflow.resource_settings._parsed_resources.get("gpu")
-    gpus = 1 if gpus is None else max(1, int(gpus.value))
+    given = workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else 1
+    gpus = max(1, int(given or 1))
     return max(1, cores * min(devices, gpus) // gpus)
 
 
-# what --config sets beside parameters
+# what --config sets beside parameters: `on`, what studies are run on, and the threads of a device
 SETTINGS = ("on", "threads")
-# of a device, where nothing tells the cores: a cluster's nodes
+# threads of a device where nothing tells the cores: on a cluster's nodes
 UNTOLD_THREADS = 8
-# what studies are run on: --config on=phantoms
-ON = plan.parse_on(workflow.config_settings.config.get("on"))
+MODULE = not workflow.modifier.is_main_snakefile()
+# what was given: a module's `config:`, or --config, which is the outer workflow's where this is a module
+if MODULE:
+    GIVEN = config if workflow.modifier.skip_configfile else {}
+else:
+    GIVEN = workflow.config_settings.config
+if workflow.modifier.path_modifier.prefix:
+    raise WorkflowError(
+        "module: `prefix` can't be used, since the stages work in results/, runs/ and reports/ of "
+        "the working directory; leave it out, and name another folder with --directory."
+    )
+ON = plan.parse_on(GIVEN.get("on"))
 PARAMS = checked(parameters)
 PARAMS_FILE = written_params()
 checked(datasets.check_split, PARAMS)
