@@ -328,6 +328,22 @@ def export(
     exporting.run(run, out, format, stage, batch, checkpoint)
 
 
+@_command(SCORES, "study", "hsam study table10 --on phantoms")
+def study(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="STUDY", help="Of workflow/studies; none: all are listed."),
+    ] = None,
+    on: OnOption = None,
+    results: PublishedOption = RESULTS,
+) -> None:
+    """Show a study: its arms and runs, what is done, what is left."""
+    from pipeline.commands import study as studies
+    from pipeline.studies import plan
+
+    studies.show(name, plan.parse_on(on), results)
+
+
 @_command(
     SCORES,
     "score",

@@ -3,8 +3,9 @@
 Inputs: shards and manifest (prepare), the split, the search's best overlay.
 Outputs: model.json and model.safetensors (`hsam.load` builds the model from them), history.csv
 (one row an epoch), validation.csv (one row a validation and organ), dvclive/ (the same for
-`dvc plots` and Studio), provenance.json. In the run folder lie the checkpoints, from which an
-interrupted training goes on, and at the end the models of the last and of the best epoch.
+`dvc plots` and Studio), cost.json (time, devices, memory), provenance.json. In the run folder lie
+the checkpoints, from which an interrupted training goes on, and at the end the models of the last
+and of the best epoch.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 """The training loop, for the stage train and for each trial of search."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -47,12 +48,14 @@ class Progress:
         history: losses and validations.
         best: mean validation Dice and weights of the best epoch so far.
         stale: validations since the best one.
+        seconds: wall time so far, over all calls.
     """
 
     step: int = 0
     history: History = field(default_factory=History)
     best: tuple[float, Weights] | None = None
     stale: int = 0
+    seconds: float = 0.0
 
 
 def fit(
@@ -96,6 +99,7 @@ def fit(
 
     Source: paper, supplement A.1, tables 7 and 8.
     """
+    started = time.monotonic()
     set_tf32(settings.tf32)
     store = None if folder is None else Checkpoints(folder)
     saved = None if store is None else store.load()
@@ -108,6 +112,7 @@ def fit(
         show_table(title, preflight.derived(fabric, model, settings, batches, rows))
     trainer = Trainer.make(fabric, model, settings, seed)
     progress = Progress() if saved is None else _resume(trainer, saved)
+    before = progress.seconds
     del saved  # its weights and moments would live as long as the training
     source = _source(fabric, slices, settings, batches, passes.spare, embeddings)
     log = None
@@ -151,6 +156,7 @@ def fit(
             number = _signal_of_any(fabric, stop)
             if store is not None and fabric.is_global_zero:
                 if validates or last or number or clock.due():
+                    progress.seconds = before + time.monotonic() - started
                     store.save(progress.step, _state(trainer, progress, batches))
                     clock.saved()
                 clock.estimate(title, progress.step, batches.total_steps)
@@ -163,6 +169,7 @@ def fit(
         log.end()
     if trainer.average is not None:
         trainer.average.keep()
+    progress.seconds = before + time.monotonic() - started
     return progress
 
 
@@ -342,6 +349,7 @@ def _state(trainer: Trainer, progress: Progress, batches: Batches) -> dict[str, 
         "history": asdict(progress.history),
         "best": progress.best,
         "stale": progress.stale,
+        "seconds": progress.seconds,
         "micro_batch": batches.micro_batch,
     }
 
@@ -364,7 +372,9 @@ def _resume(trainer: Trainer, saved: Mapping[str, Any]) -> Progress:
     trainer.fabric.strategy.precision.load_state_dict(saved["scaler"])
     if trainer.average is not None:
         trainer.average.load(saved["average"])
-    return Progress(saved["step"], History(**saved["history"]), saved["best"], saved["stale"])
+    history = History(**saved["history"])
+    seconds = saved.get("seconds", 0.0)  # version 0.1.0 didn't count them
+    return Progress(saved["step"], history, saved["best"], saved["stale"], seconds)
 
 
 def _signal_of_any(fabric: Fabric, stop: Stop) -> int:

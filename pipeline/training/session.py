@@ -14,6 +14,7 @@ from pipeline.core.run_folder import RunFolder
 from pipeline.core.writable import naming_unwritable
 from pipeline.training.build import build_model
 from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.cost import COST, cost
 from pipeline.training.devices import launch, make_fabric
 from pipeline.training.embeddings import Embeddings, embedded
 from pipeline.training.fit import LOG, Progress, fit
@@ -71,6 +72,7 @@ def _train(
         )
         if fabric.is_global_zero:
             _write(model, progress, data, folder)
+            files.write_json(folder / COST, cost(fabric, progress.seconds))
 
 
 def _facts(data: TrainingData) -> dict[str, str]:
@@ -102,6 +104,6 @@ def _collect(folder: Path, out: Path, kept: str) -> None:
     """The outputs of a finished training: the model that is kept, the tables, dvclive's files."""
     shutil.rmtree(out)
     shutil.copytree(folder / kept, out)
-    for name in ("history.csv", "validation.csv"):
+    for name in ("history.csv", "validation.csv", COST):
         shutil.copyfile(folder / name, out / name)
     shutil.copytree(folder / LOG, out / LOG)

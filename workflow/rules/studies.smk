@@ -140,6 +140,7 @@ rule study_train:
         weights="results/{study}/{arm}/{run}/train/model.safetensors",
         history="results/{study}/{arm}/{run}/train/history.csv",
         validation="results/{study}/{arm}/{run}/train/validation.csv",
+        cost="results/{study}/{arm}/{run}/train/cost.json",
         live=directory("results/{study}/{arm}/{run}/train/dvclive"),
         provenance="results/{study}/{arm}/{run}/train/provenance.json",
     log:

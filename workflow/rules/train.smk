@@ -9,6 +9,7 @@ rule train:
         weights="results/train/model.safetensors",
         history="results/train/history.csv",
         validation="results/train/validation.csv",
+        cost="results/train/cost.json",
         live=directory("results/train/dvclive"),
         provenance="results/train/provenance.json",
     log:

@@ -1,0 +1,73 @@
+"""`hsam study`: the runs of a study, how far it is, what is left."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.core import cpus
+from pipeline.core.console import duration
+from pipeline.studies import files, plan, progress
+from pipeline.studies.plan import Study
+
+LOG_COLUMNS = 200
+
+
+def show(name: str | None, on: tuple[str, ...], results: Path) -> None:
+    """Print the plan of a study, or the names of all studies.
+
+    Args:
+        name: of a study or a collection; None: all are listed.
+        on: what it is run on.
+        results: folder of the stages' outputs.
+
+    Raises:
+        UserError: no such study, or one that can't be run so.
+    """
+    if name is None:
+        _list()
+        return
+    studies = plan.load(name, on)
+    console = Console()
+    if not console.is_terminal:
+        console.width = LOG_COLUMNS
+    for study in studies:
+        console.print(f"{study.folder}: {study.file.title}", highlight=False)
+        if study.file.question:
+            console.print(f"  {study.file.question}", highlight=False)
+        console.print(_arms(study, results))
+    _summary(name, on, studies, results)
+
+
+def _list() -> None:
+    for name in files.names():
+        print(f"{name:16}{files.read(name).title}")
+    print("hsam study NAME shows one; snakemake reports/NAME.html runs it")
+
+
+def _arms(study: Study, results: Path) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 2))
+    for column in ("arm", "draws", "seeds", "runs", "trained", "done"):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for arm in study.file.arms:
+        runs = [run for run in study.runs if run.arm == arm]
+        draws, seeds = {run.draw for run in runs}, {run.seed for run in runs}
+        trained = sum(progress.is_done(run, results, "train") for run in runs)
+        done = sum(progress.is_done(run, results) for run in runs)
+        counts = (len(draws), len(seeds), len(runs), trained, done)
+        table.add_row(arm, *map(str, counts))
+    return table
+
+
+def _summary(name: str, on: Sequence[str], studies: Sequence[Study], results: Path) -> None:
+    runs = [run for study in studies for run in study.runs]
+    done = sum(progress.is_done(run, results) for run in runs)
+    left = progress.left(runs, results)
+    time = "unknown before the first" if left.seconds is None else duration(left.seconds)
+    disk = "unknown before the first" if left.bytes is None else f"{left.bytes / 2**20:,.0f} MiB"
+    print(f"{len(runs)} runs, {done} done; trainings left: {left.runs}")
+    print(f"left, estimated: device time {time}, disk {disk}")
+    if done < len(runs):
+        argument = f" --config on={','.join(on)}" if on else ""
+        print(f"next: snakemake --cores {cpus.usable()}{argument} -- reports/{name}.html")

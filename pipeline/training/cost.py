@@ -1,0 +1,41 @@
+"""What a training cost: wall time, devices, memory."""
+
+import sys
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+COST = "cost.json"
+
+
+def cost(fabric: Fabric, seconds: float) -> dict[str, Any]:
+    """The content of cost.json.
+
+    Args:
+        fabric: of the training.
+        seconds: wall time, over all calls.
+
+    Returns:
+        `seconds`; `device`, a GPU's name or "CPU"; `devices`, how many; `peak_memory_mib` of the
+        first one: GPU memory that PyTorch allocated, or the process's resident memory, in this
+        call. Null where the system doesn't tell.
+    """
+    on_gpu = fabric.device.type == "cuda"
+    return {
+        "seconds": round(seconds, 3),
+        "device": torch.cuda.get_device_name(fabric.device) if on_gpu else "CPU",
+        "devices": fabric.world_size,
+        "peak_memory_mib": _peak(fabric.device),
+    }
+
+
+def _peak(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, but bytes on macOS
+    return peak >> 20 if sys.platform == "darwin" else peak >> 10
