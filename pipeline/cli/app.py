@@ -89,6 +89,13 @@ def prepare(
     case: Annotated[
         str | None, typer.Option(metavar="CASE", help="Prepare this case only.")
     ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST-LAST",
+            help="Prepare these cases only, by their places; the next `hsam prepare` finds them.",
+        ),
+    ] = None,
     jobs: JobsOption = cpus.usable(),
     results: ResultsOption = RESULTS,
     runs: RunsOption = RUNS,
@@ -99,7 +106,9 @@ def prepare(
     from pipeline.stages import prepare as stage
 
     used, place = _work(params, study, on, results)
-    stage.run(used, place["prepare"], runs, case=case, jobs=jobs)
+    if case is not None and batch is not None:
+        raise UserError(f"--case {case}, --batch {batch}: give one of them.")
+    stage.run(used, place["prepare"], runs, case=case, batch=batch, jobs=jobs)
 
 
 @_command(STAGES, "split", "hsam split --params params.yaml --params workflow/presets/la-4.yaml")

@@ -4,7 +4,7 @@ Inputs: the raw files of `dataset`. Outputs, below `out`: shards/<case>.parquet,
 (written last) and provenance.json. Each case is worked on by itself: one volume in memory a
 process. Finished shards are kept in runs/<data set>-prepare-<hash>/<case>-<hash>.parquet, where the
 hashes cover what the shard depends on: label map, intensity rule, axes, spacing and code; the raw
-files.
+files. A job for a batch of cases leaves them there, and batches/<batch>.json, which names them.
 """
 
 import filecmp
@@ -26,6 +26,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Percentile, Window, stage_params
 from pipeline.core.pool import over_cases
 from pipeline.datasets.base import CanonicalSplit, RawCase, together
+from pipeline.datasets.batches import cases_of
 from pipeline.imaging import intensity
 from pipeline.imaging.geometry import (
     preparation,
@@ -38,6 +39,7 @@ from pipeline.shards.manifest import Manifest, ManifestRow, write_manifest
 from pipeline.shards.recipe import Recipe
 
 MANIFEST = "manifest.parquet"
+BATCHES = "batches"
 
 
 @dataclass(frozen=True)
@@ -126,14 +128,24 @@ def file_hash(paths: tuple[Path, ...]) -> str:
     return hashes[0] if len(hashes) == 1 else files.digest(hashes)
 
 
-def run(params: Params, out: Path, runs: Path, *, case: str | None = None, jobs: int = 1) -> None:
-    """Prepare a data set, or one case of it.
+def run(
+    params: Params,
+    out: Path,
+    runs: Path,
+    *,
+    case: str | None = None,
+    batch: str | None = None,
+    jobs: int = 1,
+) -> None:
+    """Prepare a data set, or a part of it.
 
     Args:
         params: `dataset` and `prepare` are read.
         out: folder of the published outputs.
         runs: folder of the content-addressed working folders.
         case: publish this case's shard only, no manifest. Many processes may do so at once.
+        batch: prepare these cases only (`datasets.batches`), so that they are found prepared later;
+            the record of the batch is all that is published.
         jobs: processes.
 
     Raises:
@@ -154,16 +166,14 @@ def run(params: Params, out: Path, runs: Path, *, case: str | None = None, jobs:
         # said before the hours that preparing may take; the shards are the same for any split
         say(f"prepare: warning: the next stage will refuse this: {problem}")
     work = {name: Work(raw, recipe, folder) for name, raw in cases.items()}
-    shards = _kept_shards(work, jobs)
-    pending = {name: item for name, item in work.items() if name not in shards}
-    if pending:
-        made, problems = over_cases(keep_shard, pending, jobs, "prepare")
-        if problems:
-            raise UserError(problems)
-        shards |= made
-    else:
-        say(f"prepare: already done in {folder}")
-    shards = {name: shards[name] for name in work}
+    if batch is not None:
+        work = {name: work[name] for name in cases_of(batch, list(work))}
+        shards = _prepared(work, jobs)
+        record = {"shards": [path.relative_to(runs).as_posix() for path in shards.values()]}
+        files.write_json(out / BATCHES / f"{batch}.json", record)
+        say(f"prepare: cases {batch} of {params.dataset.name}, kept in {folder}")
+        return
+    shards = _prepared(work, jobs)
     for warning in together({name: ShardReader(path).warnings for name, path in shards.items()}):
         say(f"warning: {warning}")
     targets = {out / "shards" / f"{name}.parquet": path for name, path in shards.items()}
@@ -182,6 +192,20 @@ def run(params: Params, out: Path, runs: Path, *, case: str | None = None, jobs:
         say(f"prepare: {len(shards):,} cases of {params.dataset.name} in {out}; next: hsam split")
     else:
         say(f"prepare: case {case} of {params.dataset.name} in {out}")
+
+
+def _prepared(work: Mapping[str, Work], jobs: int) -> dict[str, Path]:
+    """Case to shard in the working folder, of all cases; those that aren't there are prepared."""
+    shards = _kept_shards(work, jobs)
+    pending = {name: item for name, item in work.items() if name not in shards}
+    if pending:
+        made, problems = over_cases(keep_shard, pending, jobs, "prepare")
+        if problems:
+            raise UserError(problems)
+        shards |= made
+    elif work:
+        say(f"prepare: already done in {next(iter(work.values())).folder}")
+    return {name: shards[name] for name in work}
 
 
 def keep_shard(work: Work) -> Path:

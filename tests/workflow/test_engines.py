@@ -14,6 +14,7 @@ from tests.workflow.conftest import copy_repository, run
 
 TINY = {
     "dataset": {"phantom": {"cases": 4, "size": 32}},
+    "prepare": {"batch": 2},
     "split": {"slices": None, "validation": 0.3},
     "train": {"image_size": 32, "epochs": 2, "validate_every": 1},
     "search": {"trials": 1, "epochs": 1},
@@ -95,13 +96,26 @@ def test_a_changed_parameter_reruns_what_reads_it(repository, tmp_path, changes,
     assert planned(repository, "--configfile", str(overlay_file)) == expected
 
 
+def test_a_changed_raw_file_reruns_its_batch(repository):
+    path = next((repository / "data" / "raw" / "phantom").rglob("img0004.nii.gz"))
+    content, times = path.read_bytes(), path.stat()
+    path.write_bytes(content + b"0")
+    try:
+        printed = snakemake(repository, "--dry-run", "--workflow-profile", "none")
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert "wildcards: batch=3-4" in printed
+    assert "wildcards: batch=1-2" not in printed
+
+
 def test_changed_code_reruns_its_stage(repository):
     path = repository / "pipeline" / "stages" / "split.py"
     text, times = path.read_text(), path.stat()
     path.write_text(text + "\nEXTRA = 1\n")
     try:
         assert {"split", "train", "report"} <= planned(repository)
-        assert not {"phantom", "prepare", "prepare_case"} & planned(repository)
+        assert not {"phantom", "prepare", "prepare_batch"} & planned(repository)
     finally:
         path.write_text(text)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

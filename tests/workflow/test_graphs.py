@@ -63,7 +63,7 @@ def dvc_stages(repository) -> dict[str, dict[str, set[str]]]:
 def plain_command(shell: str) -> str:
     """A command without what differs between the two: log, parameter file, resources."""
     shell = re.sub(r"\s*2>&1 \| tee \S+$", "", " ".join(shell.split()))
-    return re.sub(r" --(params|gpus|jobs|case) \S+", "", shell)
+    return re.sub(r" --(params|gpus|jobs|batch) \S+", "", shell)
 
 
 def folded(path: str) -> str:
@@ -95,10 +95,9 @@ def covered(paths: set[str]) -> set[str]:
 def test_both_engines_run_the_same_command_on_the_same_files(stage, snakemake_rules, dvc_stages):
     rule, other = snakemake_rules[stage], dvc_stages[stage]
     if stage == "prepare":
-        # one job a case, then the manifest; DVC has one stage for both
-        case = snakemake_rules["prepare_case"]
-        rule = {key: rule[key] | case[key] for key in rule}
-        rule["deps"] -= case["outs"]
+        # a job for each batch of cases, then all; DVC has one stage for both
+        batch = snakemake_rules["prepare_batch"]
+        rule = {"cmd": rule["cmd"] | batch["cmd"], "deps": batch["deps"], "outs": rule["outs"]}
     assert rule["cmd"] == other["cmd"]
     assert rule["deps"] == data(other["deps"])
     assert rule["outs"] == other["outs"]
@@ -123,7 +122,7 @@ def test_a_stage_depends_on_the_code_and_parameters_it_uses(stage, dvc_stages):
 
 def test_there_are_no_other_stages(dvc_stages, snakemake_rules):
     assert set(dvc_stages) == set(STAGES)
-    assert set(snakemake_rules) == {*STAGES, "prepare_case"}
+    assert set(snakemake_rules) == {*STAGES, "prepare_batch"}
 
 
 def test_snakemake_lists_every_bad_parameter_at_once(repository, tmp_path):

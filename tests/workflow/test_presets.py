@@ -97,14 +97,14 @@ def by_snakemake(folder: Path, *names: str, config: Sequence[str] = ()) -> Param
     files = [folder / f"workflow/presets/{name}.yaml" for name in names]
     settings = ConfigSettings(parse_config(config), files)
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-        api.workflow(
+        workflow = api.workflow(
             resource_settings=ResourceSettings(cores=1),
             config_settings=settings,
             snakefile=ROOT / "Snakefile",
             workdir=folder,
-        ).lint()
-    written = list(folder.glob("runs/params/*.yaml"))
-    return load(written or [folder / "params.yaml"])
+        )
+        workflow.lint()
+        return workflow._workflow.globals["PARAMS"]
 
 
 def by_hydra(folder: Path, *overrides: str) -> Params:

@@ -13,6 +13,7 @@ from pipeline import datasets
 from pipeline.core import files, sources
 from pipeline.core.errors import UserError
 from pipeline.datasets import phantom
+from pipeline.datasets.batches import batches
 from pipeline.core.params.blocks import params_digest, stage_params
 from pipeline.core.params.load import Layer, layers, load, resolve
 from pipeline.core.params.render import render
@@ -79,6 +80,13 @@ def params_file(wildcards, input):
     return PARAMS_FILE
 
 
+def raw_files(batch):
+    """The raw files of a batch of cases."""
+    if batch not in BATCHES:
+        raise WorkflowError(f"batch {batch}: there are {', '.join(BATCHES)} (prepare.batch).")
+    return [str(path) for raw in BATCHES[batch] for path in raw.files]
+
+
 def reads(stage):
     """The parameters that a stage reads: their change reruns its rule."""
     return stage_params(PARAMS, stage)
@@ -131,6 +139,7 @@ PARAMS = checked(parameters)
 PARAMS_FILE = written_params()
 checked(datasets.check_split, PARAMS)
 CASES = checked(datasets.expected_files, PARAMS.dataset)
+BATCHES = batches(CASES, PARAMS.prepare.batch)
 PHANTOM = "data/raw/phantom"
 PHANTOM_FILES = [str(path) for path in phantom.paths(PHANTOM, PARAMS.dataset.phantom)]
 
@@ -141,4 +150,4 @@ if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
 
 
 wildcard_constraints:
-    case=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
+    batch=r"\d+-\d+",

@@ -1,6 +1,6 @@
 rule evaluate:
     input:
-        shards=rules.prepare.input.shards,
+        shards=rules.prepare.output.shards,
         manifest=rules.prepare.output.manifest,
         split=rules.split.output.split,
         description=rules.train.output.description,

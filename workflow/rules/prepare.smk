@@ -1,12 +1,14 @@
-rule prepare_case:
+# Each batch of cases by a job of its own; what is prepared is kept in runs/, where `prepare` finds it.
+rule prepare_batch:
     input:
-        raw=lambda wildcards: [str(path) for path in CASES[wildcards.case].files],
+        raw=lambda wildcards: raw_files(wildcards.batch),
     output:
-        "results/prepare/shards/{case}.parquet",
+        "results/prepare/batches/{batch}.json",
     log:
-        "logs/prepare/{case}.log",
+        "logs/prepare/{batch}.log",
     conda:
         "../envs/hsam.yaml"
+    threads: threads()
     resources:
         mem_mb=4000,
     params:
@@ -14,13 +16,15 @@ rule prepare_case:
         code=code("prepare"),
         file=params_file,
     shell:
-        "hsam prepare --params {params.file:q} --case {wildcards.case:q} 2>&1 | tee {log:q}"
+        "hsam prepare --params {params.file:q} --batch {wildcards.batch} --jobs {threads}"
+        " 2>&1 | tee {log}"
 
 
 rule prepare:
     input:
-        shards=expand("results/prepare/shards/{case}.parquet", case=CASES),
+        batches=expand(rules.prepare_batch.output, batch=BATCHES),
     output:
+        shards=expand("results/prepare/shards/{case}.parquet", case=CASES),
         manifest="results/prepare/manifest.parquet",
         provenance="results/prepare/provenance.json",
     log:

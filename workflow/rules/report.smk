@@ -1,6 +1,6 @@
 rule report:
     input:
-        shards=rules.prepare.input.shards,
+        shards=rules.prepare.output.shards,
         manifest=rules.prepare.output.manifest,
         split=rules.split.output.split,
         search=[rules.search.output.trials, rules.search.output.best],

@@ -1,6 +1,6 @@
 rule split:
     input:
-        shards=rules.prepare.input.shards,
+        shards=rules.prepare.output.shards,
         manifest=rules.prepare.output.manifest,
         roles=[] if PARAMS.split.list is None else PARAMS.split.list,
     output:

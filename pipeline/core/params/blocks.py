@@ -46,6 +46,9 @@ class _Mark:
 # what a trial of the search doesn't depend on: such values change, and finished trials stay valid
 OUTSIDE_TRIALS = _Mark("says how the work is done, or something that a trial does in its own way")
 
+# how the work is cut into jobs: the value changes, and what was made stays valid
+OUTSIDE_RESULTS = _Mark("says how the work is done, nothing that comes out of it")
+
 
 class Block(BaseModel):
     """A block of parameters: unknown keys are errors, values keep their YAML type."""
@@ -121,6 +124,9 @@ class Prepare(Block):
     )
     spacing_mm: Annotated[float, Field(gt=0)] | None = Field(
         description="in-plane spacing to resample to, mm; null: as acquired"
+    )
+    batch: Annotated[Annotated[int, Field(ge=1)] | None, OUTSIDE_RESULTS] = Field(
+        description="cases that a job of Snakemake prepares; null: by their number and size"
     )
 
 
@@ -339,13 +345,13 @@ READS: dict[str, tuple[str, ...]] = {
 
 
 def stage_params(params: Params, stage: str) -> dict[str, Any]:
-    """The values that `stage` reads, by key path, as plain JSON types."""
+    """The values that the results of `stage` depend on, by key path, as plain JSON types."""
     values = {}
     for path in READS[stage]:
         value: Any = params
         for key in path.split("."):
             value = getattr(value, key)
-        values[path] = value.model_dump(mode="json")
+        values[path] = _without(value, OUTSIDE_RESULTS)
     return values
 
 
@@ -354,16 +360,17 @@ def trial_params(params: Params) -> dict[str, dict[str, Any]]:
 
     What the search gives values of its own (its epochs, the ranges) is left out of `train`.
     """
-    search, train = _inside_trials(params.search), _inside_trials(params.train)
+    search, train = (_without(block, OUTSIDE_TRIALS) for block in (params.search, params.train))
     train = {key: value for key, value in train.items() if search.get(key) is None}
     search["seed"], train["seed"] = params.seed_of("search"), params.seed_of("train")
     return {"search": search, "train": train}
 
 
-def _inside_trials(block: Block) -> dict[str, Any]:
+def _without(block: Block, mark: _Mark) -> dict[str, Any]:
+    """The block's values without those whose field has the mark."""
     fields = type(block).model_fields
-    outside = {key for key, field in fields.items() if OUTSIDE_TRIALS in field.metadata}
-    return block.model_dump(mode="json", exclude=outside)
+    marked = {key for key, field in fields.items() if mark in field.metadata}
+    return block.model_dump(mode="json", exclude=marked)
 
 
 def params_digest(params: Params) -> str:

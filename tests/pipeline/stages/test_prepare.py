@@ -101,6 +101,20 @@ def test_window_keeps_whole_hounsfield_units(synapse_params, folders):
     assert not (out / "manifest.parquet").exists()
 
 
+def test_batches_are_found_prepared(synapse_params, folders, monkeypatch):
+    out, runs = folders
+    params = synapse_params()
+    for batch in ("1-2", "3-3"):
+        prepare.run(params, out, runs, batch=batch)
+    assert not (out / "shards").exists() and not (out / "manifest.parquet").exists()
+    kept = [files.read_json(out / "batches" / f"{name}.json")["shards"] for name in ("1-2", "3-3")]
+    assert [len(shards) for shards in kept] == [2, 1]
+    assert all((runs / shard).is_file() for shards in kept for shard in shards)
+    monkeypatch.setattr(prepare, "prepare_case", None)  # nothing is left to be computed
+    prepare.run(params, out, runs)
+    assert len(read_manifest(out / "manifest.parquet")) == 3
+
+
 @pytest.mark.parametrize("axes", [None, "SAL", "RIA"])
 def test_labels_go_back_to_the_source_grid(synapse_params, synapse_root, folders, axes):
     out, runs = folders
