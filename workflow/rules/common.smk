@@ -101,7 +101,8 @@ def threads(devices=1):
     """Threads of a job on this many devices: `--config threads=N` each, else an equal share of
     `--cores` for every GPU of `--resources gpu=N`.
 
-    A number at every call, since `--dag`, `--unlock` and the like are told of no cores.
+    Where no cores are told, as with `--dag` or `--unlock`, and on a cluster, where each node has cores
+    of its own and must come to the same number as the scheduler was asked for, it is a constant.
     """
     devices = max(1, devices)
     given = GIVEN.get("threads")
@@ -111,17 +112,22 @@ def threads(devices=1):
                 f"--config threads={given}: expected a whole number from 1 on; write threads=4."
             )
         return int(given) * devices
-    cores = workflow.resource_settings.cores
-    if cores is None:
+    cores, submits = workflow.resource_settings.cores, workflow.resource_settings.nodes is not None
+    if cores is None or submits or workflow.remote_exec:
         return UNTOLD_THREADS * devices
     given = workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else 1
     gpus = max(1, int(given or 1))
     return max(1, cores * min(devices, gpus) // gpus)
 
 
+def growing(mb, each_thread=0):
+    """Memory for a scheduler, MB: more at every attempt, since one may have ended for want of it."""
+    return lambda wildcards, threads, attempt: (mb + each_thread * threads) * attempt
+
+
 # what --config sets beside parameters: `on`, what studies are run on, and the threads of a device
 SETTINGS = ("on", "threads")
-# threads of a device where nothing tells the cores: on a cluster's nodes
+# threads of a device where nothing tells the cores
 UNTOLD_THREADS = 8
 MODULE = not workflow.modifier.is_main_snakefile()
 # what was given: a module's `config:`, or --config, which is the outer workflow's where this is a module

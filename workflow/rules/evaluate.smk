@@ -28,7 +28,8 @@ rule evaluate:
         "../envs/hsam.yaml"
     threads: threads()
     resources:
-        mem_mb=8000,
+        mem_mb=growing(8000),
+        runtime=480,
         gpu=1,
     params:
         reads=reads("evaluate"),

@@ -7,7 +7,8 @@ rule phantom:
     conda:
         "../envs/hsam.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=60,
     params:
         reads=reads("phantom"),
         code=code("phantom"),

@@ -10,7 +10,8 @@ rule prepare_batch:
         "../envs/hsam.yaml"
     threads: threads()
     resources:
-        mem_mb=4000,
+        mem_mb=growing(2000, each_thread=2000),
+        runtime=240,
     params:
         reads=reads("prepare"),
         code=code("prepare"),
@@ -33,7 +34,8 @@ rule prepare:
         "../envs/hsam.yaml"
     threads: threads()
     resources:
-        mem_mb=4000,
+        mem_mb=growing(2000, each_thread=2000),
+        runtime=240,
     params:
         reads=reads("prepare"),
         code=code("prepare"),

@@ -29,7 +29,8 @@ rule report:
     conda:
         "../envs/hsam.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=60,
     params:
         reads=reads("report"),
         code=code("report"),

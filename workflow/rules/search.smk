@@ -13,7 +13,8 @@ rule search:
         "../envs/hsam.yaml"
     threads: threads()
     resources:
-        mem_mb=16000,
+        mem_mb=growing(16000),
+        runtime=1440,
         gpu=1,
     params:
         reads=reads("search"),

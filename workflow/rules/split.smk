@@ -12,7 +12,8 @@ rule split:
     conda:
         "../envs/hsam.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=30,
     params:
         reads=reads("split"),
         code=code("split"),

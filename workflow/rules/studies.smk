@@ -57,7 +57,8 @@ rule study_phantoms:
     conda:
         "../envs/hsam.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=60,
     params:
         code=code("phantom"),
         twin=STUDIES.twin and STUDIES.twin.phantom.model_dump(),
@@ -80,7 +81,8 @@ rule study_prepare:
         "../envs/hsam.yaml"
     threads: threads()
     resources:
-        mem_mb=4000,
+        mem_mb=growing(2000, each_thread=2000),
+        runtime=240,
     params:
         code=code_of("prepare", data_run),
         command=command_of("prepare", data_run),
@@ -101,7 +103,8 @@ rule study_split:
     conda:
         "../envs/hsam.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=30,
     params:
         code=code_of("split", split_run),
         command=command_of("split", split_run),
@@ -122,7 +125,8 @@ rule study_search:
         "../envs/hsam.yaml"
     threads: threads()
     resources:
-        mem_mb=16000,
+        mem_mb=growing(16000),
+        runtime=1440,
         gpu=gpus_of("search"),
     params:
         reads=reads_of("search"),
@@ -149,7 +153,8 @@ rule study_train:
         "../envs/hsam.yaml"
     threads: lambda wildcards: threads(STUDIES.gpus("train", run_of(wildcards)))
     resources:
-        mem_mb=16000,
+        mem_mb=growing(16000),
+        runtime=1440,
         gpu=gpus_of("train"),
     params:
         reads=reads_of("train"),
@@ -175,7 +180,8 @@ rule study_evaluate:
         "../envs/hsam.yaml"
     threads: threads()
     resources:
-        mem_mb=8000,
+        mem_mb=growing(8000),
+        runtime=480,
         gpu=gpus_of("evaluate"),
     params:
         reads=reads_of("evaluate"),

@@ -18,7 +18,8 @@ rule train:
         "../envs/hsam.yaml"
     threads: threads(PARAMS.train.devices)
     resources:
-        mem_mb=16000,
+        mem_mb=growing(16000),
+        runtime=1440,
         gpu=PARAMS.train.devices,
     params:
         reads=reads("train"),
