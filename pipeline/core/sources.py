@@ -108,11 +108,13 @@ def digest(module: str, choice: Chosen = NOTHING) -> str:
 
 
 def _files(module: str, choice: Chosen) -> list[Path]:
-    """The counted files of a module and of what it imports, and the templates of its name."""
-    names = filter(_counts, _closure((module, *choice.modules)))
+    """The counted files of a module and of what it imports, and the templates of their names."""
+    names = sorted(filter(_counts, _closure((module, *choice.modules))))
     paths = (_path(ROOT, name) for name in names)
     files = (path for path in paths if _has_code(path))
-    templates = (ROOT / TEMPLATES).glob(f"{module.rpartition('.')[2]}.*")
+    templates = [
+        path for name in names for path in (ROOT / TEMPLATES).glob(f"{name.rpartition('.')[2]}.*")
+    ]
     return sorted(path.relative_to(ROOT) for path in (*files, *templates))
 
 

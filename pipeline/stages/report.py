@@ -9,15 +9,13 @@ byte: it holds no date, no host and no absolute path.
 import shutil
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from rich.console import Console
 from rich.text import Text
 
 from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
 from pipeline.core.params.blocks import Params, stage_params
-from pipeline.core.sources import ROOT
+from pipeline.reporting import layout
 from pipeline.reporting.inputs import ReportFolders, read_inputs
 from pipeline.reporting.page import page
 from pipeline.reporting.pictures import test_pictures
@@ -25,8 +23,7 @@ from pipeline.reporting.recorded import check_given, recorded_params
 from pipeline.scoring.metrics_file import METRICS, read_metrics
 from pipeline.scoring.tables import print_scores
 
-TEMPLATES = ROOT / "pipeline" / "reporting" / "templates"
-TEMPLATE, STYLE, REPORT = "report.html.j2", "report.css", "report.html"
+TEMPLATE, REPORT = "report.html.j2", "report.html"
 
 
 def run(
@@ -49,7 +46,7 @@ def run(
         UserError: inputs that are missing or don't belong together, or that were made with other
             parameters.
     """
-    hashes = folders.hashes() | {name: files.sha256(TEMPLATES / name) for name in (TEMPLATE, STYLE)}
+    hashes = folders.hashes() | layout.hashes(TEMPLATE)
     inputs = read_inputs(folders)
     check_given(params, inputs.provenance, ["evaluate"] if other_run else ["train", "evaluate"])
     key = stage_params(params, "report")
@@ -75,16 +72,7 @@ def render(content: dict) -> str:
     Args:
         content: the template's values: those of `page.page`, and `pictures`.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style = Markup((TEMPLATES / STYLE).read_text(encoding="utf-8"))
-    return environment.get_template(TEMPLATE).render(style=style, **content)
+    return layout.render(TEMPLATE, content)
 
 
 def print_summary(evaluate: Path, report: Path) -> None:

@@ -105,7 +105,8 @@ CODE = r"\Z", "\nEXTRA = 1\n"
         ("pipeline/inference/volume.py", CODE, PREDICT),
         ("pipeline/scoring/conventions.py", CODE, {"evaluate", "report"}),
         ("pipeline/reporting/page.py", CODE, {"report"}),
-        ("pipeline/reporting/templates/report.css", (r"\Z", "p {}"), {"report"}),
+        ("pipeline/reporting/templates/layout.css", (r"\Z", "p {}"), {"report"}),
+        ("pipeline/reporting/templates/report.html.j2", (r"\Z", "<p>"), {"report"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -1,0 +1,38 @@
+"""The frame of every page: one HTML file with its style sheet, its plots and pictures inside."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.core import files
+from pipeline.core.sources import ROOT
+
+TEMPLATES = ROOT / "pipeline" / "reporting" / "templates"
+STYLE = "layout.css"
+SHARED = ("layout.html.j2", "layout.macros.j2", STYLE)
+
+
+def render(template: str, content: Mapping[str, Any]) -> str:
+    """A page's HTML.
+
+    Args:
+        template: name of the page's template, which extends `layout.html.j2`.
+        content: the template's values.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    style = Markup((TEMPLATES / STYLE).read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **content)
+
+
+def hashes(template: str) -> dict[str, str]:
+    """Name to SHA-256 of the page's template and of what all pages share."""
+    return {name: files.sha256(TEMPLATES / name) for name in (template, *SHARED)}
