@@ -12,7 +12,7 @@ ROWS = (
     ("cli",),
     ("stages", "commands"),
     ("training", "reporting"),
-    ("studies",),
+    ("studies", "versioning"),
     ("shards", "scoring", "inference"),
     ("datasets",),
     ("imaging",),

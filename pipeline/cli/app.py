@@ -207,9 +207,9 @@ def report(
     run: TrainedOption = None,
 ) -> None:
     """Write the HTML report and add a row to `dvc exp show`."""
-    from pipeline.reporting import experiments
     from pipeline.reporting.inputs import ReportFolders
     from pipeline.stages import report as stage
+    from pipeline.versioning import experiments
 
     model = None
     if run is not None:
@@ -218,7 +218,7 @@ def report(
         model = records.model_folder(run)
     folders = ReportFolders.find(results, model)
     used = stage.run(_load(params), folders, reports, runs, other_run=run is not None)
-    experiments.record_run(used, folders.evaluate)
+    experiments.record_run(used, folders.stages(), reports / stage.REPORT)
 
 
 @_command(

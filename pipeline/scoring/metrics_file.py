@@ -1,5 +1,8 @@
-"""metrics.json of `hsam evaluate` and `hsam score`, read and refused where it isn't whole."""
+"""metrics.json of `hsam evaluate` and `hsam score`, read and refused where it isn't whole, and the
+few entries of it that DVC lists.
+"""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +13,7 @@ from pipeline.core.files import read_json
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.scores import in_view
 
-METRICS = "metrics.json"
+METRICS, HEADLINE = "metrics.json", "headline.json"
 
 
 class _Part(BaseModel):
@@ -75,6 +78,21 @@ class _Evaluation(_Scores):
     stage: Literal["mean", "coarse", "fine"]
     review: _Review
     stages: dict[str, dict[str, float]] = {}
+
+
+def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What `dvc exp show` and `dvc metrics diff` list of a run: a column an entry.
+
+    Args:
+        metrics: content of a metrics.json.
+
+    Returns:
+        Mean Dice and HD95 under the run's convention, and each organ's Dice; what is left out
+        everywhere has no entry.
+    """
+    names = [f"mean_{score.name}" for score in in_view("summary")]
+    means = {name: metrics[name] for name in names if metrics.get(name) is not None}
+    return means | {"dice": dict(metrics["dice"])}
 
 
 def read_metrics(path: Path, evaluation: bool = False) -> dict[str, Any]:

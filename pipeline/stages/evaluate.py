@@ -1,9 +1,10 @@
 """Stage evaluate: predicts the test cases and scores them organ by organ.
 
 Inputs: shards and manifest (prepare), the split, model.json and model.safetensors (train).
-Outputs: metrics.json (means, for `dvc metrics`), tables as CSV and parquet (cases, organs, stages,
-review), predictions/<case>.nii.gz and stages/<stage>/<case>.nii.gz on the grid of the source,
-provenance.json. Finished cases are kept in the run folder: an interrupted evaluation goes on there.
+Outputs: metrics.json (means), headline.json (the few of them for `dvc metrics`), tables as CSV and
+parquet (cases, organs, stages, review), predictions/<case>.nii.gz and stages/<stage>/<case>.nii.gz
+on the grid of the source, provenance.json. Finished cases are kept in the run folder: an
+interrupted evaluation goes on there.
 Units and definitions: docs/evaluation.md.
 """
 
@@ -30,6 +31,7 @@ from pipeline.scoring import dice, tables
 from pipeline.scoring.conventions import apply_convention
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.measures import Measures, measure_organs
+from pipeline.scoring.metrics_file import HEADLINE, METRICS, headline
 from pipeline.scoring.review import Pairs, in_order, quality, review_rows, uncertain_pixels
 from pipeline.scoring.tables import Measured
 from pipeline.shards.case import ShardReader
@@ -342,7 +344,8 @@ def _write_outputs(
         metrics["stages"] = {
             stage: tables.overall(rows, settings.convention) for stage, rows in stage_rows.items()
         }
-    files.write_json(out / "metrics.json", metrics)
+    files.write_json(out / METRICS, metrics)
+    files.write_json(out / HEADLINE, headline(metrics))
     _copy_predictions(out, scoring, cases, list(stage_rows))
 
 

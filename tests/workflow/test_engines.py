@@ -21,6 +21,7 @@ TINY = {
     "report": {"slices": 2},
 }
 METRICS = Path("results/evaluate/metrics.json")
+HEADLINE = Path("results/evaluate/headline.json")
 
 
 def snakemake(folder: Path, *arguments: str) -> str:
@@ -69,11 +70,12 @@ def repository(tmp_path_factory) -> Path:
 
 
 def test_the_road_ends_in_a_report_and_a_row(repository):
-    metrics = json.loads((repository / METRICS).read_text())
-    assert 0 <= metrics["mean_dice"] <= 1
+    shown, all_ = (json.loads((repository / path).read_text()) for path in (HEADLINE, METRICS))
+    assert set(shown) == {"mean_dice", "mean_hd95_mm", "mean_hd95_voxels", "dice"}
+    assert shown == {name: all_[name] for name in shown}
     assert (repository / "reports" / "report.html").is_file()
     (row,) = rows(repository)
-    assert row["data"]["metrics"][str(METRICS)]["data"] == metrics
+    assert row["data"]["metrics"] == {str(HEADLINE): {"data": shown}}
 
 
 def test_nothing_runs_twice(repository):

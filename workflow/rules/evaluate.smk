@@ -6,6 +6,7 @@ rule evaluate:
         description=rules.train.output.description,
         weights=rules.train.output.weights,
     output:
+        headline="results/evaluate/headline.json",
         metrics="results/evaluate/metrics.json",
         cases="results/evaluate/cases.parquet",
         table=report(

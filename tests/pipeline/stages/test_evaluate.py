@@ -99,7 +99,7 @@ def test_what_comes_out(finished):
     out = finished / "out"
     tables = [f"{name}.{form}" for name in TABLES for form in ("csv", "parquet")]
     labels = [f"{folder}/{case}.nii.gz" for folder in LABELS for case in TEST_CASES]
-    expected = [*tables, *labels, "metrics.json", "provenance.json"]
+    expected = [*tables, *labels, "metrics.json", "headline.json", "provenance.json"]
     assert sorted(contents(out)) == sorted(expected)
     table = pd.read_parquet(out / "cases.parquet")
     columns = ["case", "organ", *SCORES, "truth_voxels", "predicted_voxels", "voxel_mm"]
