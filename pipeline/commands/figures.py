@@ -13,34 +13,20 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from pipeline.core.console import say
 from pipeline.reporting import plots
-from pipeline.reporting.panels import (
-    Box,
-    Panel,
-    Row,
-    difference_panel,
-    draw,
-    framed,
-    panel,
-    zoom_box,
+from pipeline.reporting.panels import draw
+from pipeline.reporting.pictures import FigureData, choose_slices, read_figure_data
+from pipeline.reporting.slice_rows import (
+    prediction_rows,
+    stage_rows,
+    worst_slices,
+    zoom_rows,
+    zoom_slices,
 )
-from pipeline.reporting.pictures import (
-    FigureData,
-    choose_slices,
-    organ_dice,
-    read_figure_data,
-)
-from pipeline.scoring import dice
-from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.runs import ScoredRun, longest_voxel_mm, read_runs, run_cautions
 from pipeline.scoring.scores import in_view
-from pipeline.scoring.tables import REVIEW, read_table
-from pipeline.shards.case import Slice
-
-Chosen = Sequence[tuple[str, int]]
 
 
 def run(
@@ -84,145 +70,22 @@ def draw_all(data: FigureData, slices: int, random: np.random.Generator) -> dict
     cases = data.runs[0].case_ids
     shown = {case: (data.counts(case) > 0).sum(axis=1) for case in cases}
     chosen = sorted(choose_slices(shown, slices, random))
-    figures = {"slices": slice_grid(data, chosen)}
+    grids = {"slices": prediction_rows(data, chosen)}
+    shuffled = [str(case) for case in random.permutation(cases)]
     # cases without any organ have nothing to enlarge
-    if small := zoom_slices(data, slices, random):
-        figures["zoom"] = zoom(data, small)
+    if small := zoom_slices(data, slices, shuffled):
+        grids["zoom"] = zoom_rows(data, small)
     for run, name in zip(data.runs, _file_names(data.runs), strict=True):
         if data.has_stages(run):
-            figures[f"stages-{name}"] = stages(data, run, chosen)
+            grids[f"stages-{name}"] = stage_rows(data, run, chosen)
             if worst := worst_slices(run, slices):
                 notes = [f"{organ}, disagreement {value:.2f}" for *_, organ, value in worst]
                 shown_worst = [(case, index) for case, index, *_ in worst]
-                figures[f"disagreement-{name}"] = stages(data, run, shown_worst, notes)
+                grids[f"disagreement-{name}"] = stage_rows(data, run, shown_worst, notes)
+    figures = {name: draw(grid.rows, grid.titles, data.organs) for name, grid in grids.items()}
     for score in in_view("boxes", longest_voxel_mm(data.runs)):
         figures[f"boxes-{score.name}"] = plots.box_plot(data.runs, score)
     return figures
-
-
-def slice_grid(data: FigureData, chosen: Chosen) -> Figure:
-    """Image, truth and each run's prediction, with its mean Dice over the slice's organs.
-
-    Args:
-        chosen: case and slice of each row.
-    """
-    rows = []
-    for case, index in chosen:
-        item = data.slice(case, index)
-        shown = [data.prediction(run, case, index) for run in data.runs]
-        panels = [_panel(data, item, None), _panel(data, item, item.label)]
-        panels += [_panel(data, item, labels, _dice(item.label, labels)) for labels in shown]
-        rows.append(Row(_row_name(case, index), panels))
-    return draw(rows, ["image", "truth", *_titles(data.runs)], data.organs)
-
-
-def stages(data: FigureData, run: ScoredRun, chosen: Chosen, notes: Sequence[str] = ()) -> Figure:
-    """Image, truth, stage 1, stage 2, the scored prediction, and where the stages differ.
-
-    Args:
-        run: of a model with two stages.
-        chosen: case and slice of each row.
-        notes: text below the last panel of each row; empty: none.
-    """
-    rows = []
-    for place, (case, index) in enumerate(chosen):
-        item = data.slice(case, index)
-        first, second = (data.stage(run, stage, case, index) for stage in TWO_STAGES)
-        labels = [first, second, data.prediction(run, case, index)]
-        panels = [_panel(data, item, None), _panel(data, item, item.label)]
-        panels += [_panel(data, item, each, _dice(item.label, each)) for each in labels]
-        note = notes[place] if notes else ""
-        panels.append(difference_panel(item.image, first, second, item.spacing_mm, note))
-        rows.append(Row(_row_name(case, index), panels))
-    scored = {"mean": "ensemble"}.get(run.metrics["stage"], f"scored ({run.metrics['stage']})")
-    titles = ["image", "truth", "stage 1", "stage 2", scored, "stages differ"]
-    return draw(rows, titles, data.organs)
-
-
-def worst_slices(run: ScoredRun, number: int) -> list[tuple[str, int, str, float]]:
-    """Case, slice, organ and disagreement of the slices on which the stages disagree most.
-
-    A slice is there once, with its worst organ.
-    """
-    review = read_table(run.folder / "review.parquet", REVIEW)
-    # in the order of the list: the largest differing area first
-    review = review[review["disagreement"] > 0].drop_duplicates(["case", "slice"]).head(number)
-    columns = ["case", "slice", "organ", "disagreement"]
-    return list(review[columns].itertuples(index=False, name=None))
-
-
-def zoom(data: FigureData, places: Sequence[tuple[str, int, int]]) -> Figure:
-    """A slice with a box on a small organ, and the box enlarged: truth and each run.
-
-    Args:
-        places: case, slice and organ (index from 0) of each row.
-    """
-    rows = []
-    for case, index, organ in places:
-        item = data.slice(case, index)
-        box = zoom_box(item.label == organ + 1, item.spacing_mm)
-        whole = framed(_panel(data, item, item.label), box, item.image.shape)
-        panels = [whole, _panel(data, item, None, box=box), _panel(data, item, item.label, box=box)]
-        for run in data.runs:
-            labels = data.prediction(run, case, index)
-            value = dice.dice(item.label == organ + 1, labels == organ + 1)
-            panels.append(
-                _panel(data, item, labels, f"{data.organs[organ]}: Dice {value:.2f}", box=box)
-            )
-        rows.append(Row(_row_name(case, index), panels))
-    titles = ["truth", "image", "truth", *_titles(data.runs)]
-    return draw(rows, titles, data.organs)
-
-
-def zoom_slices(
-    data: FigureData, number: int, random: np.random.Generator
-) -> list[tuple[str, int, int]]:
-    """Case, slice and organ (index from 0) to zoom in on.
-
-    The smaller half of the organs take turns, and so do the cases, in random order. An organ is
-    shown on the slice with most of its pixels.
-    """
-    cases = data.runs[0].case_ids
-    counts = {case: data.counts(case) for case in cases}
-    sizes = np.stack([counts[case].sum(0) for case in cases]).astype(float)
-    shown = [column[column > 0] for column in sizes.T]
-    usual = [float(np.median(found)) if len(found) else np.inf for found in shown]
-    order = np.argsort(usual, kind="stable")
-    small = [int(organ) for organ in order[: max(1, len(order) // 2)] if len(shown[organ])]
-    shuffled = [str(case) for case in random.permutation(cases)]
-    found = []
-    for turn in range(number * len(small)):
-        organ, case = small[turn % len(small)], shuffled[turn % len(shuffled)]
-        if counts[case][:, organ].any():
-            place = (case, int(counts[case][:, organ].argmax()), organ)
-            if place not in found:
-                found.append(place)
-    return found[:number]
-
-
-def _panel(
-    data: FigureData,
-    item: Slice,
-    labels: NDArray[np.uint8] | None,
-    note: str = "",
-    *,
-    box: Box | None = None,
-) -> Panel:
-    return panel(item.image, labels, item.spacing_mm, data.organs, box=box, note=note)
-
-
-def _dice(truth: NDArray[np.uint8], labels: NDArray[np.uint8]) -> str:
-    """Mean Dice over the organs in truth or prediction, for a panel's note; "" without organ."""
-    values = organ_dice(truth, labels)
-    return f"Dice {dice.mean(values):.2f}" if values else ""
-
-
-def _titles(runs: Sequence[ScoredRun]) -> list[str]:
-    return ["prediction"] if len(runs) == 1 else [run.name for run in runs]
-
-
-def _row_name(case: str, index: int) -> str:
-    return f"{case}, slice {index}"
 
 
 def _file_names(runs: Sequence[ScoredRun]) -> list[str]:

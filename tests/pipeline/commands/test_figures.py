@@ -12,6 +12,7 @@ from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.datasets.synapse import label_path
 from pipeline.reporting.pictures import read_figure_data
+from pipeline.reporting.slice_rows import worst_slices, zoom_slices
 from pipeline.scoring.runs import read_runs
 from pipeline.shards.manifest import read_manifest
 from pipeline.stages import prepare, split
@@ -99,7 +100,7 @@ def test_one_run_and_several_show_the_same_slices(runs, prepared_phantoms):
 
 def test_zoomed_organs_are_small_and_on_the_slice(runs, prepared_phantoms):
     data = read_figure_data(prepared_phantoms, read_runs(runs, ["a", "b"]))
-    found = figures_command.zoom_slices(data, 3, np.random.default_rng(0))
+    found = zoom_slices(data, 3, data.runs[0].case_ids)
     sizes = sum(data.counts(case).sum(0) for case in data.runs[0].case_ids)
     assert len(set(found)) == len(found) == 3
     for case, index, organ in found:
@@ -109,7 +110,7 @@ def test_zoomed_organs_are_small_and_on_the_slice(runs, prepared_phantoms):
 
 def test_the_worst_disagreements_come_first_and_once(runs, prepared_phantoms):
     (run,) = read_runs(runs[:1])
-    worst = figures_command.worst_slices(run, 5)
+    worst = worst_slices(run, 5)
     assert len({(case, index) for case, index, *_ in worst}) == 5
     review = pd.read_parquet(run.folder / "review.parquet")
     review = review.drop_duplicates(["case", "slice"])

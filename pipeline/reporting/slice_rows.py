@@ -1,0 +1,192 @@
+"""Rows of the paper's figures of slices: predictions side by side, both stages, small organs.
+
+Here are their panels and the slices to choose; `panels.draw` makes a figure of them, the page of a
+study a table of pictures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.reporting.panels import (
+    Box,
+    Panel,
+    Row,
+    difference_panel,
+    framed,
+    panel,
+    zoom_box,
+)
+from pipeline.reporting.pictures import FigureData, organ_dice
+from pipeline.scoring import dice
+from pipeline.scoring.disagreement import TWO_STAGES
+from pipeline.scoring.runs import ScoredRun
+from pipeline.scoring.tables import REVIEW, read_table
+from pipeline.shards.case import Slice
+
+Chosen = Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of panels, and the title of each column."""
+
+    titles: Sequence[str]
+    rows: Sequence[Row]
+
+
+def prediction_rows(data: FigureData, chosen: Chosen) -> Grid:
+    """Image, truth and each run's prediction, with its mean Dice over the slice's organs.
+
+    Args:
+        data: the runs and their data.
+        chosen: case and slice of each row.
+    """
+    rows = []
+    for case, index in chosen:
+        item = data.slice(case, index)
+        shown = [data.prediction(run, case, index) for run in data.runs]
+        panels = [_panel(data, item, None), _panel(data, item, item.label)]
+        panels += [_panel(data, item, labels, _dice(item.label, labels)) for labels in shown]
+        rows.append(Row(_row_name(case, index), panels))
+    return Grid(["image", "truth", *_titles(data.runs)], rows)
+
+
+def stage_rows(data: FigureData, run: ScoredRun, chosen: Chosen, notes: Sequence[str] = ()) -> Grid:
+    """Image, truth, stage 1, stage 2, the scored prediction, and where the stages differ.
+
+    Args:
+        data: the runs and their data.
+        run: of a model with two stages.
+        chosen: case and slice of each row.
+        notes: text below the last panel of each row; empty: none.
+    """
+    rows = []
+    for place, (case, index) in enumerate(chosen):
+        item = data.slice(case, index)
+        first, second = (data.stage(run, stage, case, index) for stage in TWO_STAGES)
+        labels = [first, second, data.prediction(run, case, index)]
+        panels = [_panel(data, item, None), _panel(data, item, item.label)]
+        panels += [_panel(data, item, each, _dice(item.label, each)) for each in labels]
+        note = notes[place] if notes else ""
+        panels.append(difference_panel(item.image, first, second, item.spacing_mm, note))
+        rows.append(Row(_row_name(case, index), panels))
+    scored = {"mean": "ensemble"}.get(run.metrics["stage"], f"scored ({run.metrics['stage']})")
+    return Grid(["image", "truth", "stage 1", "stage 2", scored, "stages differ"], rows)
+
+
+def zoom_rows(data: FigureData, places: Sequence[tuple[str, int, int]]) -> Grid:
+    """A slice with a box on a small organ, and the box enlarged: truth and each run.
+
+    Args:
+        data: the runs and their data.
+        places: case, slice and organ (index from 0) of each row.
+    """
+    rows = []
+    for case, index, organ in places:
+        item = data.slice(case, index)
+        box = zoom_box(item.label == organ + 1, item.spacing_mm)
+        whole = framed(_panel(data, item, item.label), box, item.image.shape)
+        panels = [whole, _panel(data, item, None, box=box), _panel(data, item, item.label, box=box)]
+        for run in data.runs:
+            labels = data.prediction(run, case, index)
+            value = dice.dice(item.label == organ + 1, labels == organ + 1)
+            panels.append(
+                _panel(data, item, labels, f"{data.organs[organ]}: Dice {value:.2f}", box=box)
+            )
+        rows.append(Row(_row_name(case, index), panels))
+    return Grid(["truth", "image", "truth", *_titles(data.runs)], rows)
+
+
+def fullest_slices(data: FigureData, number: int) -> list[tuple[str, int]]:
+    """Case and slice of up to `number` cases, spread evenly over all in the order of their names.
+
+    Of each case the slice that shows the most organs; of equal ones the one with the most of their
+    pixels, then the first.
+    """
+    cases = sorted(data.runs[0].case_ids)
+    places = np.linspace(0, len(cases) - 1, min(number, len(cases))).round().astype(int)
+    found = []
+    for case in [cases[place] for place in np.unique(places)]:
+        counts = data.counts(case)
+        fullest = np.lexsort((-counts.sum(1), -(counts > 0).sum(1)))[0]
+        found.append((case, int(fullest)))
+    return found
+
+
+def worst_slice(data: FigureData, run: ScoredRun) -> tuple[str, int] | None:
+    """Case and slice of the run's lowest Dice: the fullest slice of the case that scored worst.
+
+    None where no case has a score.
+    """
+    means = run.cases.groupby("case")["dice"].mean().dropna()
+    if means.empty:
+        return None
+    worst = str(means.sort_index().idxmin())
+    values = []
+    for index, counts in enumerate(data.counts(worst)):
+        if counts.any():
+            truth = data.slice(worst, index).label
+            values.append((dice.mean(organ_dice(truth, data.prediction(run, worst, index))), index))
+    return (worst, min(values)[1]) if values else None
+
+
+def worst_slices(run: ScoredRun, number: int) -> list[tuple[str, int, str, float]]:
+    """Case, slice, organ and disagreement of the slices on which the stages disagree most.
+
+    A slice is there once, with its worst organ.
+    """
+    review = read_table(run.folder / "review.parquet", REVIEW)
+    # in the order of the list: the largest differing area first
+    review = review[review["disagreement"] > 0].drop_duplicates(["case", "slice"]).head(number)
+    columns = ["case", "slice", "organ", "disagreement"]
+    return list(review[columns].itertuples(index=False, name=None))
+
+
+def zoom_slices(data: FigureData, number: int, cases: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Case, slice and organ (index from 0) to zoom in on.
+
+    The smaller half of the organs take turns, and so do the cases, in the order given. An organ is
+    shown on the slice with most of its pixels.
+    """
+    counts = {case: data.counts(case) for case in data.runs[0].case_ids}
+    sizes = np.stack([found.sum(0) for found in counts.values()]).astype(float)
+    shown = [column[column > 0] for column in sizes.T]
+    usual = [float(np.median(found)) if len(found) else np.inf for found in shown]
+    order = np.argsort(usual, kind="stable")
+    small = [int(organ) for organ in order[: max(1, len(order) // 2)] if len(shown[organ])]
+    found = []
+    for turn in range(number * len(small)):
+        organ, case = small[turn % len(small)], cases[turn % len(cases)]
+        if counts[case][:, organ].any():
+            place = (case, int(counts[case][:, organ].argmax()), organ)
+            if place not in found:
+                found.append(place)
+    return found[:number]
+
+
+def _panel(
+    data: FigureData,
+    item: Slice,
+    labels: NDArray[np.uint8] | None,
+    note: str = "",
+    *,
+    box: Box | None = None,
+) -> Panel:
+    return panel(item.image, labels, item.spacing_mm, data.organs, box=box, note=note)
+
+
+def _dice(truth: NDArray[np.uint8], labels: NDArray[np.uint8]) -> str:
+    """Mean Dice over the organs in truth or prediction, for a panel's note; "" without organ."""
+    values = organ_dice(truth, labels)
+    return f"Dice {dice.mean(values):.2f}" if values else ""
+
+
+def _titles(runs: Sequence[ScoredRun]) -> list[str]:
+    return ["prediction"] if len(runs) == 1 else [run.name for run in runs]
+
+
+def _row_name(case: str, index: int) -> str:
+    return f"{case}, slice {index}"
