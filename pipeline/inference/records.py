@@ -77,7 +77,9 @@ def pretraining(record: Mapping[str, Any], data_set: str | None) -> dict[str, An
 
 def recorded_checkpoint(folder: Path) -> str | None:
     """Path of SAM's file that the model's training or import recorded, None without one."""
+    # a snapshot lies two folders below its training's record
+    found = read_provenance(folder) or read_provenance(folder.parent.parent)
     try:
-        return read_provenance(folder)["params"]["train"]["sam_checkpoint"]
+        return found["params"]["train"]["sam_checkpoint"]
     except (KeyError, TypeError):
         return None

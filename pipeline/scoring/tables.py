@@ -20,7 +20,7 @@ from rich.text import Text
 
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.scoring import dice
+from pipeline.scoring import audit, dice
 from pipeline.scoring.bootstrap import mean_intervals, nanmean
 from pipeline.scoring.conventions import (
     CONVENTIONS,
@@ -355,7 +355,13 @@ def cautions(scores: Mapping[str, Any]) -> list[str]:
     Args:
         scores: metrics.json of `hsam evaluate` or `hsam score`.
     """
-    found = (pretraining_caution(scores), empty_caution(scores), tolerance_caution(scores))
+    audited = scores.get("audit")
+    found = (
+        pretraining_caution(scores),
+        empty_caution(scores),
+        tolerance_caution(scores),
+        None if audited is None else audit.sentence(audited) + ".",
+    )
     return [sentence for sentence in found if sentence is not None]
 
 

@@ -2,17 +2,19 @@
 
 Inputs: shards and manifest (prepare), the split, model.json and model.safetensors (train).
 Outputs: metrics.json (means), headline.json (the few of them for `dvc metrics`), tables as CSV and
-parquet (cases, organs, stages, review), predictions/<case>.nii.gz and stages/<stage>/<case>.nii.gz
-on the grid of the source, provenance.json. Finished cases are kept in the run folder: an
-interrupted evaluation goes on there.
+parquet (cases, organs, stages, review, audit), predictions/<case>.nii.gz and
+stages/<stage>/<case>.nii.gz on the grid of the source, provenance.json. Finished cases are kept in
+the run folder: an interrupted evaluation goes on there.
 Units and definitions: docs/evaluation.md.
 """
 
+import csv
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ from pipeline.core.params.blocks import Evaluate, Params, Train, stage_params
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import recorded_preparation, restore_labels
 from pipeline.inference import records
-from pipeline.scoring import dice, tables
+from pipeline.scoring import audit, dice, tables
 from pipeline.scoring.conventions import apply_convention
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.measures import Measures, measure_organs
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from pipeline.inference.trained import Ready
 
 FINISHED = "cases"  # folders of finished cases, one a precision
+HISTORY = "history.csv"  # beside a trained model
 MEASURES, REVIEW_ROWS = "measures.json", "review.json"  # of a finished case
 
 
@@ -85,6 +88,13 @@ def run(
         "split": roles.hash,
         **{name: files.sha256(model / name) for name in run_folder.MODEL_FILES},
     }
+    snapshots = _snapshots(model) if params.evaluate.audit else {}
+    if snapshots:
+        weights = {
+            epochs: files.sha256(p / run_folder.MODEL_FILES[1]) for epochs, p in snapshots.items()
+        }
+        inputs["snapshots"] = files.digest(weights)
+        inputs["history"] = files.sha256(model / HISTORY)
     key = stage_params(params, "evaluate")
     record = records.read_record(model)
     config = record["config"]
@@ -110,11 +120,59 @@ def run(
             about: dict[str, Any] = {"split": roles.hash}
             if (before := records.pretraining(record, manifest.name)) is not None:
                 about["pretraining"] = before
+            kept: list[dict[str, Any]] = []
+            if snapshots:
+                test = {
+                    epochs: _test_dice(scoring, folder, params.train, cases, settled)
+                    for epochs, folder in snapshots.items()
+                }
+                kept = audit.rows(test, _history(model))
+                about["audit"] = audit.choices(kept)
+                say(f"evaluate: {audit.sentence(about['audit'])}")
             _write_outputs(work.out, scoring, cases, about)
+            tables.write_table(work.out, "audit", kept, audit.SCHEMA)
             work.finish(inference=precision.record())
             for folder in work.path.glob(f"{FINISHED}-*"):
                 shutil.rmtree(folder)
         work.publish(out)
+
+
+def _snapshots(model: Path) -> dict[int, Path]:
+    """Epochs done to the folder of the model kept then.
+
+    Raises:
+        UserError: none was kept.
+    """
+    folders = sorted((model / run_folder.SNAPSHOTS).glob("epoch-*"))
+    if not folders:
+        raise UserError(
+            f"{model}: evaluate.audit scores models kept during the training, of which there are "
+            "none; train with train.snapshots, or set it to false."
+        )
+    return {int(folder.name.removeprefix("epoch-")): folder for folder in folders}
+
+
+def _history(model: Path) -> list[dict[str, str]]:
+    """The rows of history.csv beside a model."""
+    return list(csv.DictReader(io.StringIO(files.read_text(model / HISTORY))))
+
+
+def _test_dice(
+    scoring: "Scoring", folder: Path, train: Train, cases: Sequence[str], device: str
+) -> float:
+    """Mean Dice of a snapshot over the test cases; those that were scored before stay scored."""
+    finished = scoring.finished.with_name(f"{scoring.finished.name}-{folder.name}")
+    own = replace(scoring, finished=finished)
+    stage, title = own.settings.stage, f"audit {folder.name}"
+    if pending := [case for case in cases if not own.is_done(case)]:
+        backbone = records.read_record(folder)["config"].get("backbone")
+        network = _load(folder, train, backbone, device)
+        with steps(title, len(cases), len(cases) - len(pending)) as bar:
+            for case in pending:
+                bar.advance(_note(case, own.score(case, network, (stage,), device)))
+    measured = {case: own.measured(case)[stage] for case in cases}
+    rows = tables.organ_rows(measured, own.manifest.class_names)
+    return tables.overall(rows, own.settings.convention)["mean_dice"]
 
 
 @dataclass(frozen=True)

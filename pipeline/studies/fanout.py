@@ -98,7 +98,8 @@ class Fanout:
         if stage == "train" and run.params.search.trials:
             needed.append(places["search"] / LAST["search"])
         if stage == "evaluate":
-            needed += [places["train"] / name for name in ("model.json", LAST["train"])]
+            names = ("model.json", LAST["train"], "history.csv", "snapshots")
+            needed += [places["train"] / name for name in names]
         return [str(path) for path in needed]
 
     def command(self, stage: str, run: Run, jobs: int, gpus: int) -> str:

@@ -37,6 +37,8 @@ Weights = dict[str, Tensor]
 # gives the Dice of each organ for a model in eval mode, with at most so many slices per forward
 # pass; called on all devices at once
 Validate = Callable[[SegmentationModel, Fabric, int], Mapping[str, float]]
+# keeps the model as it is after so many epochs; called on the first device
+Snapshot = Callable[[SegmentationModel, int], None]
 
 
 @dataclass
@@ -70,6 +72,7 @@ def fit(
     facts: Mapping[str, str] | None = None,
     title: str = "train",
     embeddings: Embeddings | None = None,
+    snapshot: Snapshot | None = None,
 ) -> Progress:
     """Train the model in place; with a folder, resume from the newest checkpoint there.
 
@@ -87,6 +90,7 @@ def fit(
         facts: further rows of the table of settings that is printed first.
         title: of the progress bar.
         embeddings: of the training slices, where `train.cache_embeddings` asks for them.
+        snapshot: keeps models after `train.snapshots` equal shares of the epochs.
 
     Returns:
         The state at the end; the model holds the last weights, or their moving average where the
@@ -122,7 +126,7 @@ def fit(
     shown = steps(
         title, batches.total_steps, progress.step, LINE_SECONDS, shown=fabric.is_global_zero
     )
-    begun = progress.step
+    begun, kept = progress.step, snapshot_epochs(settings) if snapshot is not None else ()
     with explaining_killed_workers(), listening() as stop, shown as bar:
         read = source(batches.steps(begun), stop)
         for step in batches.steps(progress.step):
@@ -139,6 +143,10 @@ def fit(
                 raise Stopped(where, stop.signal or 0, alone=True) from None
             pending.add(step, losses, rate, weight)
             progress.step = step.iteration + 1
+            if snapshot is not None and step.ends_epoch and step.epoch + 1 in kept:
+                with trainer.averaged():
+                    if fabric.is_global_zero:
+                        snapshot(model, step.epoch + 1)
             validates = validate is not None and _validates(settings, step)
             last = progress.step == batches.total_steps
             # clock and signals may differ between devices, which must read losses at the same steps
@@ -203,6 +211,12 @@ def _source(
     return lambda chosen, stop: loader.batches(
         (part.indices for step in chosen for part in step.passes), stop
     )
+
+
+def snapshot_epochs(settings: Train) -> list[int]:
+    """After how many epochs models are kept: `train.snapshots` equal shares, the last included."""
+    count = settings.snapshots
+    return sorted({max(1, round(settings.epochs * k / count)) for k in range(1, count + 1)})
 
 
 def schedules(settings: Train, batches: Batches, step: Step) -> tuple[float, float]:

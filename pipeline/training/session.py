@@ -1,6 +1,7 @@
 """A whole training, from data and settings to a run folder with models, tables and logs."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hsam.model import SegmentationModel
 from hsam.weights import storage
 from pipeline.core import files
 from pipeline.core.params.blocks import Train
-from pipeline.core.run_folder import RunFolder
+from pipeline.core.run_folder import SNAPSHOTS, RunFolder
 from pipeline.core.writable import naming_unwritable
 from pipeline.training.build import build_model
 from pipeline.training.checkpoints import Checkpoints
@@ -69,6 +70,7 @@ def _train(
             folder=folder,
             facts=_facts(data),
             embeddings=embeddings,
+            snapshot=partial(_keep, folder, data) if settings.snapshots else None,
         )
         if fabric.is_global_zero:
             _write(model, progress, data, folder)
@@ -83,18 +85,27 @@ def _facts(data: TrainingData) -> dict[str, str]:
     return facts
 
 
-def _write(model: SegmentationModel, progress: Progress, data: TrainingData, folder: Path) -> None:
-    """The folders last and best, each a model; history.csv and validation.csv."""
-    about: dict[str, Any] = {
+def _about(data: TrainingData) -> dict[str, Any]:
+    """What a stored model says of its data."""
+    return {
         "class_names": data.class_names,
         "intensity": data.intensity,
         "preparation": data.preparation,
         "data_set": data.name,
     }
-    storage.save(model, folder / "last", **about)
+
+
+def _keep(folder: Path, data: TrainingData, model: SegmentationModel, epochs: int) -> None:
+    """A snapshot: the model after so many epochs."""
+    storage.save(model, folder / SNAPSHOTS / f"epoch-{epochs:05}", **_about(data))
+
+
+def _write(model: SegmentationModel, progress: Progress, data: TrainingData, folder: Path) -> None:
+    """The folders last and best, each a model; history.csv and validation.csv."""
+    storage.save(model, folder / "last", **_about(data))
     if progress.best is not None:
         model.load_state_dict(progress.best[1], strict=False)
-        storage.save(model, folder / "best", **about)
+        storage.save(model, folder / "best", **_about(data))
     history = progress.history
     files.write_text(folder / "history.csv", table(EPOCH_COLUMNS, history.epochs))
     files.write_text(folder / "validation.csv", table(VALIDATION_COLUMNS, history.validations))
@@ -107,3 +118,6 @@ def _collect(folder: Path, out: Path, kept: str) -> None:
     for name in ("history.csv", "validation.csv", COST):
         shutil.copyfile(folder / name, out / name)
     shutil.copytree(folder / LOG, out / LOG)
+    # both workflow engines expect the folder
+    (folder / SNAPSHOTS).mkdir(exist_ok=True)
+    shutil.copytree(folder / SNAPSHOTS, out / SNAPSHOTS)

@@ -5,6 +5,8 @@ rule evaluate:
         split=rules.split.output.split,
         description=rules.train.output.description,
         weights=rules.train.output.weights,
+        history=rules.train.output.history,
+        snapshots=rules.train.output.snapshots,
     output:
         headline="results/evaluate/headline.json",
         metrics="results/evaluate/metrics.json",
@@ -20,6 +22,8 @@ rule evaluate:
         stages_table="results/evaluate/stages.csv",
         review="results/evaluate/review.parquet",
         review_table="results/evaluate/review.csv",
+        audit="results/evaluate/audit.parquet",
+        audit_table="results/evaluate/audit.csv",
         predictions=directory("results/evaluate/predictions"),
         stage_predictions=directory("results/evaluate/stages"),
         provenance="results/evaluate/provenance.json",

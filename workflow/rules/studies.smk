@@ -145,6 +145,7 @@ rule study_train:
         history="results/{study}/{arm}/{run}/train/history.csv",
         validation="results/{study}/{arm}/{run}/train/validation.csv",
         cost="results/{study}/{arm}/{run}/train/cost.json",
+        snapshots=directory("results/{study}/{arm}/{run}/train/snapshots"),
         live=directory("results/{study}/{arm}/{run}/train/dvclive"),
         provenance="results/{study}/{arm}/{run}/train/provenance.json",
     log:

@@ -10,6 +10,7 @@ rule train:
         history="results/train/history.csv",
         validation="results/train/validation.csv",
         cost="results/train/cost.json",
+        snapshots=directory("results/train/snapshots"),
         live=directory("results/train/dvclive"),
         provenance="results/train/provenance.json",
     log:

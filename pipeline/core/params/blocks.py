@@ -277,6 +277,9 @@ class Train(Block):
     keep: Annotated[Literal["last", "best"], OUTSIDE_TRIALS] = Field(
         description="weights to publish: last | best (validation)"
     )
+    snapshots: Annotated[int, OUTSIDE_TRIALS] = Field(
+        ge=0, le=100, description="models kept at as many equal shares of the epochs; 0: none"
+    )
     early_stopping: Annotated[Annotated[int, Field(ge=1)] | None, OUTSIDE_TRIALS] = Field(
         description="validations without a better one before the end; null: all epochs"
     )
@@ -309,6 +312,9 @@ class Evaluate(Block):
     convention: Convention = Field(
         description="how empty organs count (docs/evaluation.md): "
         "paper | strict | nnunet | both_empty_one"
+    )
+    audit: bool = Field(
+        description="also score train.snapshots: what choosing weights on the test set would gain"
     )
 
 

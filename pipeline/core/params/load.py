@@ -220,6 +220,7 @@ def _contradictions(values: dict[str, Any]) -> list[Problem]:
         _frozen_encoder,
         _needs_validation,
         _one_stage,
+        _audit,
         _model_options,
         _search_ranges,
         _search_knobs,
@@ -356,6 +357,15 @@ def _one_stage(values: dict[str, Any]) -> list[Problem]:
         return []
     text = f"evaluate.stage: {model} has no {stage} stage; set it to mean, its only one."
     return [Problem(text, ("evaluate.stage", "train.model"))]
+
+
+def _audit(values: dict[str, Any]) -> list[Problem]:
+    if not values["evaluate"]["audit"] or values["train"]["snapshots"]:
+        return []
+    text = (
+        "evaluate.audit: nothing is kept to score; set train.snapshots to 5, say, or this to false."
+    )
+    return [Problem(text, ("evaluate.audit", "train.snapshots"))]
 
 
 def _model_options(values: dict[str, Any]) -> list[Problem]:

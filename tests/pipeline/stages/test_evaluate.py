@@ -28,7 +28,7 @@ from pipeline.stages import evaluate, split
 
 ORGANS = list(synapse.ORGANS)
 TEST_CASES = ["img0004", "img0005"]
-TABLES = ("cases", "organs", "review", "stages")
+TABLES = ("audit", "cases", "organs", "review", "stages")
 LABELS = ("predictions", "stages/coarse", "stages/fine")
 
 
@@ -343,6 +343,12 @@ def test_a_missing_model_is_told_with_what_makes_it(evaluated, tmp_path):
     expected = "expected a trained model .model.json and model.safetensors.*run the train stage"
     with pytest.raises(UserError, match=expected):
         evaluated(model=tmp_path)
+
+
+def test_an_audit_without_kept_models_is_refused(evaluated, tmp_path):
+    with pytest.raises(UserError, match="train with train.snapshots"):
+        evaluated({"audit": True})
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])

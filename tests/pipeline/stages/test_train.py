@@ -197,3 +197,24 @@ def test_inputs_that_are_not_there_are_named(work, tmp_path):
     with pytest.raises(UserError, match="run the prepare stage first"):
         run((params, tmp_path, folder), tmp_path)
     assert not (tmp_path / "train").exists()
+
+
+def test_models_kept_on_the_way_are_audited(work, tmp_path, monkeypatch, capsys):
+    """Scored at every share of the epochs; the last one as the published model is."""
+    params, prepared, folder = work
+    wanted = params.train.model_copy(update={"epochs": 3, "snapshots": 2, "validate_every": 1})
+    run(work, tmp_path, train=wanted)
+    kept = sorted(path.name for path in (tmp_path / "train" / "snapshots").iterdir())
+    assert kept == ["epoch-00002", "epoch-00003"]
+    block = params.evaluate.model_copy(update={"audit": True})
+    stages = [prepared, folder / "split", tmp_path / "train"]
+    places = [*stages, tmp_path / "evaluate", tmp_path / "runs"]
+    evaluate.run(params.model_copy(update={"evaluate": block}), *places, device="cpu")
+    metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    rows = list(csv.DictReader((tmp_path / "evaluate" / "audit.csv").open()))
+    assert [row["epoch"] for row in rows] == ["2", "3"]
+    history = list(csv.DictReader((tmp_path / "train" / "history.csv").open()))
+    assert rows[0]["validation_dice"] == history[1]["validation_dice"]
+    assert float(rows[1]["test_dice"]) == pytest.approx(metrics["mean_dice"], abs=1e-9)
+    assert metrics["audit"]["last"] == pytest.approx(metrics["mean_dice"], abs=1e-9)
+    assert "chosen on the test cases, which is no result" in capsys.readouterr().err

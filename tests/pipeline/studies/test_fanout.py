@@ -16,6 +16,8 @@ def test_a_stage_waits_for_what_it_reads(workflow):
         *shared,
         f"{places['train']}/model.json",
         f"{places['train']}/model.safetensors",
+        f"{places['train']}/history.csv",
+        f"{places['train']}/snapshots",
     ]
     command = "hsam train --study ranks/rank-1/draw-7-seed-1 --gpus 1"
     assert fanout.command("train", run, jobs=2, gpus=1) == command
