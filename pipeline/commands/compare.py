@@ -4,7 +4,6 @@ Every run is compared with the first. Output: comparison.csv (every score) and a
 plot of one score as PNG and SVG. Definitions: docs/evaluation.md.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from scipy import stats
 
 from pipeline.core import files
 from pipeline.core.console import say
@@ -25,6 +23,7 @@ from pipeline.scoring.bootstrap import FEWEST, mean_intervals, nanmean
 from pipeline.scoring.dice import none_if_nan
 from pipeline.scoring.runs import ScoredRun, longest_voxel_mm, read_runs, run_cautions
 from pipeline.scoring.scores import SCORES, in_view
+from pipeline.scoring.significance import holm, signed_rank, smallest_p
 from pipeline.scoring.tables import OVERALL
 
 SIGNIFICANT = 0.05  # p at which papers of the field call a difference shown
@@ -111,31 +110,6 @@ def comparison(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
     return rows
 
 
-def signed_rank(differences: NDArray[np.float64]) -> float:
-    """p of Wilcoxon's two-sided signed-rank test.
-
-    Exact up to 50 cases without ties; differences of 0 are left out, as Wilcoxon did.
-
-    Args:
-        differences: (cases,); NaN is left out.
-
-    Returns:
-        In [0, 1]; 1 when nothing differs, NaN for no case.
-    """
-    defined = differences[~np.isnan(differences)]
-    if not defined.size:
-        return math.nan
-    return float(stats.wilcoxon(defined).pvalue) if defined.any() else 1.0
-
-
-def smallest_p(cases: int) -> float:
-    """The least p that the signed-rank test can give; NaN for no case.
-
-    With n cases there are 2^n ways to give signs to the ranks, and two of them are the extremes.
-    """
-    return min(1.0, 2.0 ** (1 - cases)) if cases else math.nan
-
-
 def _listed(differences: NDArray[np.float64]) -> str:
     """The differences that count, from the least on."""
     return ", ".join(f"{value:+.3f}" for value in sorted(differences[~np.isnan(differences)]))
@@ -154,16 +128,6 @@ def _what_cases_can_show(cases: int, organs: int) -> str:
     elif corrected > SIGNIFICANT:
         text += f": no single organ's difference can be shown at p <= {SIGNIFICANT:g}"
     return f"{text}."
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of p values for as many tests; NaN stays and counts for none."""
-    ascending = sorted((value, index) for index, value in enumerate(p) if not math.isnan(value))
-    corrected, highest = [math.nan] * len(p), 0.0
-    for rank, (value, index) in enumerate(ascending):
-        highest = max(highest, min(1.0, value * (len(ascending) - rank)))
-        corrected[index] = highest
-    return corrected
 
 
 def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:

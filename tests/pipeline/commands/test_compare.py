@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scipy import stats
 
 from pipeline.commands import compare
 from pipeline.core import files
@@ -55,22 +54,6 @@ def test_a_run_does_not_differ_from_its_like(folders):
         assert (row["difference"], row["low"], row["high"], row["p"]) == (0, 0, 0, 1)
 
 
-def test_holm():
-    # by hand: 0.01 * 4, 0.02 * 3, max(0.03 * 2, 0.06), max(0.5, ...)
-    found = compare.holm([0.03, 0.01, math.nan, 0.5, 0.02])
-    expected = [0.06, 0.04, math.nan, 0.5, 0.06]
-    assert found == pytest.approx(expected, nan_ok=True)
-    assert compare.holm([0.9, 0.8]) == [1.0, 1.0]
-
-
-def test_signed_rank():
-    values = np.random.default_rng(0).normal(0.3, 1, 12)
-    assert compare.signed_rank(values) == stats.wilcoxon(values).pvalue
-    assert compare.signed_rank(np.append(values, math.nan)) == stats.wilcoxon(values).pvalue
-    assert compare.signed_rank(np.zeros(4)) == 1
-    assert math.isnan(compare.signed_rank(np.array([math.nan])))
-
-
 def test_what_is_written_and_printed(folders, tmp_path, capsys):
     compare.run(folders, tmp_path / "out", score="assd_mm")
     names = ["comparison-assd_mm.png", "comparison-assd_mm.svg", "comparison.csv"]
@@ -119,12 +102,6 @@ def test_few_cases_are_shown_one_by_one_with_what_they_can_show(tmp_path, capsys
     printed = " ".join(capsys.readouterr().out.split())
     assert "With 3 cases p can't be below 0.25" in printed
     assert "so few can't show a difference at p <= 0.05" in printed
-
-
-@pytest.mark.parametrize("cases", range(1, 9))
-def test_the_smallest_p_is_that_of_differences_of_one_sign(cases):
-    differences = np.arange(1.0, cases + 1)
-    assert compare.smallest_p(cases) == pytest.approx(compare.signed_rank(differences))
 
 
 def test_the_same_scores_give_the_same_files(folders, tmp_path):
