@@ -170,6 +170,7 @@ rule study_evaluate:
         inputs_of("evaluate"),
     output:
         metrics="results/{study}/{arm}/{run}/evaluate/metrics.json",
+        headline="results/{study}/{arm}/{run}/evaluate/headline.json",
         cases="results/{study}/{arm}/{run}/evaluate/cases.parquet",
         organs="results/{study}/{arm}/{run}/evaluate/organs.parquet",
         stages="results/{study}/{arm}/{run}/evaluate/stages.parquet",
