@@ -20,6 +20,9 @@ config = PARAMS.model_dump(mode="json")
 validate(config, "workflow/schemas/params.schema.json")
 
 
+container: CONTAINER
+
+
 rule all:
     default_target: True
     input:

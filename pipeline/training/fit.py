@@ -14,7 +14,7 @@ from torch import Tensor
 from hsam.model import SegmentationModel
 from hsam.schedules import lr_factor, stage_weight
 from pipeline.core import files
-from pipeline.core.console import show_table, steps
+from pipeline.core.console import say, show_table, steps
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
 from pipeline.core.signals import Stop, WaitEnded, listening
@@ -127,6 +127,8 @@ def fit(
         title, batches.total_steps, progress.step, LINE_SECONDS, shown=fabric.is_global_zero
     )
     begun, kept = progress.step, snapshot_epochs(settings) if snapshot is not None else ()
+    if begun and fabric.is_global_zero:
+        say(f"{title}: goes on after step {begun:,} of {batches.total_steps:,}")
     with explaining_killed_workers(), listening() as stop, shown as bar:
         read = source(batches.steps(begun), stop)
         for step in batches.steps(progress.step):

@@ -78,6 +78,15 @@ def test_the_road_ends_in_a_report_and_a_row(repository):
     assert row["data"]["metrics"] == {str(HEADLINE): {"data": shown}}
 
 
+def test_snakemakes_own_report_has_the_tables_under_their_categories(repository):
+    run(repository, "snakemake", "--report", "workflow.html")  # no --cores
+    page = (repository / "workflow.html").read_text()
+    for category in ("Scores", "Search", "Training", "Report"):
+        assert f'"{category}"' in page
+    for table in ("organs", "history", "trials", "review"):
+        assert f"{table}.csv" in page
+
+
 def test_nothing_runs_twice(repository):
     assert planned(repository) == set()
 

@@ -125,8 +125,9 @@ def growing(mb, each_thread=0):
     return lambda wildcards, threads, attempt: (mb + each_thread * threads) * attempt
 
 
-# what --config sets beside parameters: `on`, what studies are run on, and the threads of a device
-SETTINGS = ("on", "threads")
+# what --config sets beside parameters: `on`, what studies are run on, the threads of a device, and
+# the container that jobs run in
+SETTINGS = ("on", "threads", "container")
 # threads of a device where nothing tells the cores
 UNTOLD_THREADS = 8
 MODULE = not workflow.modifier.is_main_snakefile()
@@ -149,8 +150,14 @@ BATCHES = batches(CASES, PARAMS.prepare.batch)
 PHANTOM = "data/raw/phantom"
 PHANTOM_FILES = [str(path) for path in phantom.paths(PHANTOM, PARAMS.dataset.phantom)]
 
-# jobs find `hsam` also where no environment is activated; one of conda's brings its own
-if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+# what jobs run in with --software-deployment-method apptainer; docs/clusters.md makes one
+CONTAINER = GIVEN.get("container", "hsam.sif")
+
+# jobs find `hsam` also where no environment is activated; conda's and a container's bring their own
+if not workflow.deployment_settings.deployment_method & {
+    DeploymentMethod.CONDA,
+    DeploymentMethod.APPTAINER,
+}:
     binaries = shlex.quote(str(Path(sys.executable).parent))
     shell.prefix(f"set -euo pipefail; export PATH={binaries}:$PATH; ")
 

@@ -23,6 +23,7 @@ rule report:
             "reports/report.html",
             caption="../report/report.rst",
             category="Report",
+            labels={"table": "the whole run"},
         ),
     log:
         "logs/report.log",

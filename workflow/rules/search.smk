@@ -5,7 +5,12 @@ rule search:
         split=rules.split.output.split,
     output:
         best="results/search/best.yaml",
-        trials="results/search/trials.csv",
+        trials=report(
+            "results/search/trials.csv",
+            caption="../report/trials.rst",
+            category="Search",
+            labels={"table": "trials"},
+        ),
         provenance="results/search/provenance.json",
     log:
         "logs/search.log",

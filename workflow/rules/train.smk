@@ -7,8 +7,18 @@ rule train:
     output:
         description="results/train/model.json",
         weights="results/train/model.safetensors",
-        history="results/train/history.csv",
-        validation="results/train/validation.csv",
+        history=report(
+            "results/train/history.csv",
+            caption="../report/history.rst",
+            category="Training",
+            labels={"table": "learning curve"},
+        ),
+        validation=report(
+            "results/train/validation.csv",
+            caption="../report/validation.rst",
+            category="Training",
+            labels={"table": "validation"},
+        ),
         cost="results/train/cost.json",
         snapshots=directory("results/train/snapshots"),
         live=directory("results/train/dvclive"),
