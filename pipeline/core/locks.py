@@ -6,6 +6,8 @@ from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.errors import UserError
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -25,11 +27,14 @@ def try_lock(path: Path) -> Release | None:
     that it was handed to (`handed`) are gone; on Windows until this process is.
 
     Args:
-        path: the file, created where it is missing; on a local disk.
+        path: the file, created where it is missing.
 
     Returns:
         What releases the lock, to be kept for as long as it is needed; None: another process,
         or another call in this one, holds it.
+
+    Raises:
+        UserError: the file system has no locks.
     """
     if fcntl is None:
         return _try_filelock(path)
@@ -40,6 +45,13 @@ def try_lock(path: Path) -> Release | None:
         except BlockingIOError:
             os.close(lock)
             return None
+        except OSError as error:
+            os.close(lock)
+            reason = str(error.strerror or error).lower()
+            raise UserError(
+                f"{path}: its file system gives no locks ({reason}), without which two processes "
+                "could work on one thing; mount it with them, or work on another."
+            ) from None
         if _is_at(path, lock):
             break
         os.close(lock)  # it was removed, or replaced, before it was locked

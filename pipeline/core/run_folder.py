@@ -23,6 +23,7 @@ from typing import Any
 from pipeline.core import files, locks, sources
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
+from pipeline.core.owners import owning
 from pipeline.core.writable import naming_unwritable
 
 WAIT_SECONDS = 2.0  # between two looks at a lock that is waited for
@@ -110,7 +111,7 @@ def open_run(
     """The run folder for these parameters and inputs, created if new, locked while in use.
 
     Args:
-        runs: folder of all run folders, on a local disk.
+        runs: folder of all run folders, on a local disk or one that hosts share.
         data_set: the data set's name, for people.
         stage: the stage's name; its code is part of the hash.
         params: what the stage reads (`params.stage_params`).
@@ -145,7 +146,7 @@ def open_run(
     try:
         _claim(path, key)
         try:
-            with naming_unwritable(path):
+            with naming_unwritable(path), owning(path):
                 yield RunFolder(path, record)
         except UserError:
             _forget_if_untouched(path)
