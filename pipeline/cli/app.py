@@ -344,13 +344,17 @@ def study(
         typer.Argument(metavar="STUDY", help="Of workflow/studies; none: all are listed."),
     ] = None,
     on: OnOption = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Its tables, as far as they go, instead of the plan.")
+    ] = False,
     results: PublishedOption = RESULTS,
 ) -> None:
-    """Show a study: its arms and runs, what is done, what is left."""
+    """Show a study: its arms and runs, what is done, what is left; or its tables."""
     from pipeline.commands import study as studies
     from pipeline.studies import plan
 
-    studies.show(name, plan.parse_on(on), results)
+    show = studies.show_tables if table else studies.show
+    show(name, plan.parse_on(on), results)
 
 
 @_command(

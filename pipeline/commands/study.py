@@ -1,15 +1,21 @@
-"""`hsam study`: the runs of a study, how far it is, what is left."""
+"""`hsam study`: the runs of a study, how far it is, what is left, and its tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.core import cpus
 from pipeline.core.console import duration
+from pipeline.core.errors import UserError
 from pipeline.studies import files, plan, progress
 from pipeline.studies.plan import Study
+
+if TYPE_CHECKING:
+    from pipeline.studies.sheets import Sheet
 
 LOG_COLUMNS = 200
 
@@ -29,15 +35,54 @@ def show(name: str | None, on: tuple[str, ...], results: Path) -> None:
         _list()
         return
     studies = plan.load(name, on)
-    console = Console()
-    if not console.is_terminal:
-        console.width = LOG_COLUMNS
+    console = _console()
     for study in studies:
         console.print(f"{study.folder}: {study.file.title}", highlight=False)
         if study.file.question:
             console.print(f"  {study.file.question}", highlight=False)
         console.print(_arms(study, results))
     _summary(name, on, studies, results)
+
+
+def show_tables(name: str | None, on: tuple[str, ...], results: Path) -> None:
+    """Print the tables of a study, or of the studies of a collection, as far as they go.
+
+    Args, raises: as for `show`; a study has to be named.
+    """
+    if name is None:
+        raise UserError(f"--table: of which study? There are {', '.join(files.names())}.")
+    # pandas and SciPy, which the plan does without
+    from pipeline.studies.outcomes import outcomes
+    from pipeline.studies.sheets import sheets
+    from pipeline.studies.tables import tables
+
+    console = _console()
+    for study in plan.load(name, on):
+        found = outcomes((study,), results)
+        for sheet in sheets(tables(study, found)):
+            console.print(_printed(sheet))
+            for note in sheet.notes:
+                console.print(Text(note))
+            console.print()
+
+
+def _printed(sheet: "Sheet") -> Table:
+    # Text, since names may look like markup
+    table = Table(title=Text(sheet.title), title_justify="left")
+    for place, name in enumerate(sheet.header):
+        table.add_column(Text(name), justify="left" if sheet.is_left(place) else "right")
+    for place, row in enumerate(sheet.rows):
+        if place in sheet.sections:
+            table.add_section()
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal:
+        console.width = LOG_COLUMNS
+    return console
 
 
 def _list() -> None:

@@ -17,11 +17,11 @@ from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import stage_params
 from pipeline.core.run_folder import MODEL_FILES, read_provenance
-from pipeline.inference.records import read_record
+from pipeline.inference.records import pretraining, read_record
 from pipeline.scoring.recount import under_every_convention
 from pipeline.scoring.runs import CASES
 from pipeline.scoring.scores import SCORES
-from pipeline.scoring.tables import case_schema, read_table
+from pipeline.scoring.tables import case_schema, pretraining_caution, read_table
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split
 from pipeline.studies import progress
@@ -46,6 +46,7 @@ class Facts:
         train_slices, train_subjects: that were learned from.
         test_cases: that were scored.
         device: of the training: a GPU's name, "CPU" or "unknown".
+        caution: a sentence where the encoder may have seen test images before; None where not.
     """
 
     model: str
@@ -60,6 +61,7 @@ class Facts:
     train_subjects: int
     test_cases: int
     device: str
+    caution: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +207,8 @@ def _missing(run: Run, folders: dict[str, Path], shared: _Shared) -> str | None:
 
 
 def _facts(run: Run, folders: dict[str, Path], split: SplitFile) -> Facts:
-    config = read_record(folders["train"])["config"]
+    record = read_record(folders["train"])
+    config, before = record["config"], pretraining(record, run.params.dataset.name)
     settings, train = run.params.evaluate, split.counts["train"]
     return Facts(
         model=config["model"],
@@ -220,6 +223,7 @@ def _facts(run: Run, folders: dict[str, Path], split: SplitFile) -> Facts:
         train_subjects=train["subjects"],
         test_cases=split.counts["test"]["subjects"],
         device=_device(folders["train"]),
+        caution=pretraining_caution({"pretraining": before}),
     )
 
 

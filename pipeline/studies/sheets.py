@@ -1,0 +1,297 @@
+"""A study's tables as people read them: cells of text, for the terminal, Markdown, LaTeX and pages.
+
+Columns that are empty throughout are left out.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.scoring.bootstrap import FEWEST
+from pipeline.scoring.scores import SCORES
+from pipeline.scoring.tables import OVERALL
+from pipeline.studies.tables import SHOWN, Row, Tables
+
+NONE = "–"
+# columns of words, which stand at the left
+LEFT = {
+    *("arm", "run", "state", "verdict"),
+    *("model", "backbone", "stage", "convention", "split", "device"),
+}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of text.
+
+    Attributes:
+        name: of its files.
+        title: above it.
+        header: of the columns.
+        rows: cells, as many as the header has.
+        sections: places of the rows that have a rule above them.
+        notes: below it, one sentence each.
+    """
+
+    name: str
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    sections: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    def is_left(self, column: int) -> bool:
+        """Whether a column holds words, which stand at the left."""
+        return self.header[column] in LEFT
+
+
+def sheets(tables: Tables) -> list[Sheet]:
+    """All sheets of a study that have anything to say, in the order in which they are read."""
+    found = [
+        _arms(tables),
+        _organs(tables),
+        _comparisons(tables),
+        _curve(tables),
+        _settings(tables),
+        _runs(tables),
+    ]
+    return [_without_empty(sheet) for sheet in found if sheet is not None and sheet.rows]
+
+
+def number(value: float | None, digits: int, sign: bool = False) -> str:
+    """A number with so many digits after the point; a dash for None."""
+    if value is None:
+        return NONE
+    shown = f"{value:{'+' if sign else ''}.{digits}f}"
+    return shown.replace("-", "+") if float(shown) == 0 and sign else shown
+
+
+def interval(row: Mapping[str, Any], prefix: str, digits: int, sign: bool = False) -> str:
+    """Low to high."""
+    low, high = row.get(f"{prefix}low"), row.get(f"{prefix}high")
+    if low is None or high is None:
+        return NONE
+    return f"{number(low, digits, sign)} to {number(high, digits, sign)}"
+
+
+def p_value(value: float | None) -> str:
+    """To three digits; what is below 0.001 as such."""
+    if value is None:
+        return NONE
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def digits_of(score: str) -> int:
+    """Digits after the point; Dice is in percent."""
+    return SCORES[score].digits
+
+
+def _arms(tables: Tables) -> Sheet:
+    header = (
+        *("arm", "Dice, %", "sd seeds", "sd draws", "95% interval", "published", "difference"),
+        *("verdict", "HD95, voxels", "HD95 published", "HD95, mm", "Dice strict, %", "runs"),
+    )
+    rows = []
+    for row in tables.arms:
+        rows.append(
+            (
+                _label(row),
+                number(row.get("dice_mean"), 2),
+                number(row.get("dice_sd_seeds"), 2),
+                number(row.get("dice_sd_draws"), 2),
+                interval(row, "dice_", 2),
+                number(row.get("dice_published"), 2),
+                number(row.get("dice_difference"), 2, sign=True),
+                row.get("dice_verdict") or NONE,
+                number(row.get("hd95_voxels_mean"), 2),
+                number(row.get("hd95_voxels_published"), 2),
+                number(row.get("hd95_mm_mean"), 2),
+                number(row.get("dice_strict"), 2),
+                f"{row['runs']}/{row['planned']}" if row["kind"] == "arm" else NONE,
+            )
+        )
+    quoted = [place for place, row in enumerate(tables.arms) if row["kind"] == "quoted"]
+    return Sheet(
+        "arms",
+        f"{tables.study.folder}: {tables.study.file.title}",
+        header,
+        tuple(rows),
+        frozenset(quoted[:1]),
+        tuple(_arm_notes(tables)),
+    )
+
+
+def _label(row: Row) -> str:
+    about = "; ".join(text for text in (row.get("note"), row.get("source")) if text)
+    return f"{row['row']} ({about})" if about else str(row["row"])
+
+
+def _arm_notes(tables: Tables) -> Iterable[str]:
+    """The notes, and why verdicts can't be said."""
+    yield from tables.notes
+    for row in tables.arms:
+        if row.get("dice_verdict") and row["dice_reason"]:
+            yield f"{row['row']}: {row['dice_verdict']}: {row['dice_reason']}."
+    done = [row for row in tables.scores if row["organ"] == OVERALL and row["headline"]]
+    if done and any(row["low"] is None for row in done if row["score"] == "dice"):
+        yield f"No interval where fewer than {FEWEST} test cases count."
+    if over := dict.fromkeys(row["over"] for row in done if row["low"] is not None):
+        yield f"Intervals are over {' or '.join(over)} (docs/studies.md)."
+
+
+def _organs(tables: Tables) -> Sheet:
+    published = {name: n for name, n in tables.study.file.published.items() if n.organs}
+    names = (*tables.organs, OVERALL)
+    rows: list[tuple[str, ...]] = []
+    sections = []
+    for arm in tables.study.file.arms:
+        found = {
+            row["organ"]: row
+            for row in tables.scores
+            if row["arm"] == arm and row["headline"] and row["score"] == "dice"
+        }
+        if not found:
+            continue
+        if published:
+            sections.append(len(rows))
+        rows.append((arm, *(_mean_and_sd(found[name]) for name in names)))
+        if arm in published:
+            numbers = [found[name]["published"] for name in names]
+            rows.append((f"{arm}, published", *(number(n, 2) for n in numbers)))
+    header = ("arm", *tables.organs, "mean")
+    notes = ("Mean ± sd over seeds.",)
+    return Sheet(
+        "organs", "Dice of each organ, %", header, tuple(rows), frozenset(sections[1:]), notes
+    )
+
+
+def _mean_and_sd(row: Row) -> str:
+    mean = number(row["mean"], 2)
+    return mean if row["sd_seeds"] is None else f"{mean} ± {number(row['sd_seeds'], 2)}"
+
+
+def _comparisons(tables: Tables) -> Sheet | None:
+    reference = tables.study.file.reference
+    if reference is None:
+        return None
+    rows = []
+    convention = next((row["convention"] for row in tables.comparisons), None)
+    for arm in tables.study.file.arms:
+        found = {
+            row["score"]: row
+            for row in tables.comparisons
+            if row["arm"] == arm and row["organ"] == OVERALL and row["convention"] == convention
+        }
+        if not found:
+            continue
+        dice, hd95 = found["dice"], found["hd95_voxels"]
+        rows.append(
+            (
+                arm,
+                number(dice["difference"], 2, sign=True),
+                interval(dice, "", 2, sign=True),
+                p_value(dice["p"]),
+                p_value(dice["p_holm"]),
+                number(hd95["difference"], 2, sign=True),
+                interval(hd95, "", 2, sign=True),
+                p_value(hd95["p_holm"]),
+                str(dice["pairs"]),
+                str(dice["cases"]),
+            )
+        )
+    header = (
+        *("arm", "Dice, points", "95% interval", "p", "p, Holm", "HD95, voxels"),
+        *("95% interval of HD95", "p of HD95, Holm", "pairs of runs", "cases"),
+    )
+    notes = ("Of runs with the same slices and seed, on the same cases.",)
+    return Sheet("comparisons", f"Minus {reference}", header, tuple(rows), notes=notes)
+
+
+def _curve(tables: Tables) -> Sheet | None:
+    curve = tables.curve
+    if curve is None:
+        return None
+    rows = tuple(
+        (
+            point.arm,
+            f"{point.x:g}",
+            number(point.dice, 2),
+            number(_known(point.fitted), 2),
+            number(_known(point.at_twice), 2),
+            interval({"low": _known(point.low), "high": _known(point.high)}, "", 2),
+        )
+        for point in curve.points
+    )
+    law = curve.law
+    if law is None:
+        note = f"What twice as many would give: cannot say ({curve.why})."
+    else:
+        gain = law.at(2 * law.largest) - law.at(law.largest)
+        note = (
+            f"Dice = {law.ceiling:.2f} - {law.shortfall:.2f} * (x / {law.largest:g})^-"
+            f"{law.power:.3f}, which explains {law.explained:.0%} of the variance between arms; "
+            f"twice the largest would give {gain:+.2f} points."
+        )
+    header = ("arm", curve.along, "Dice, %", "law, %", "at twice, %", "95% interval at twice")
+    return Sheet("curve", f"Dice along {curve.along}", header, rows, notes=(note,))
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else value
+
+
+def _settings(tables: Tables) -> Sheet:
+    names = {
+        "model": "model",
+        "backbone": "backbone",
+        "side": "side, pixels",
+        "lora_rank": "LoRA rank",
+        "batch": "batch",
+        "stage": "stage",
+        "convention": "convention",
+        "train_slices": "slices",
+        "test_cases": "test cases",
+        "split": "split",
+        "device": "device",
+    }
+    rows = tuple(
+        (str(row["row"]), *(str(row.get(name) or NONE) for name in names))
+        for row in tables.arms
+        if row["kind"] == "arm" and row["runs"]
+    )
+    return Sheet("settings", "What was run", ("arm", *names.values()), rows)
+
+
+def _runs(tables: Tables) -> Sheet:
+    rows = tuple(
+        (
+            row["run"],
+            row["state"],
+            *(number(row[score], 2) for score in SHOWN),
+            number(row["dice_strict"], 2),
+        )
+        for row in tables.runs
+    )
+    header = ("run", "state", "Dice, %", "HD95, voxels", "HD95, mm", "Dice strict, %")
+    return Sheet("runs", "Every run", header, rows)
+
+
+def _without_empty(sheet: Sheet) -> Sheet:
+    """The sheet without columns that hold nothing."""
+    kept = [
+        column
+        for column in range(len(sheet.header))
+        if column == 0 or any(row[column] not in ("", NONE) for row in sheet.rows)
+    ]
+    return Sheet(
+        sheet.name,
+        sheet.title,
+        _chosen(sheet.header, kept),
+        tuple(_chosen(row, kept) for row in sheet.rows),
+        sheet.sections,
+        sheet.notes,
+    )
+
+
+def _chosen(cells: Sequence[str], columns: Sequence[int]) -> tuple[str, ...]:
+    return tuple(cells[column] for column in columns)

@@ -1,0 +1,171 @@
+"""Writes a study's tables: CSV and parquet with all numbers, Markdown and LaTeX for people.
+
+They come into one folder in one piece; the same tables give the same bytes.
+"""
+
+import csv
+import io
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.core import files
+from pipeline.core.writable import naming_unwritable
+from pipeline.studies.curve import Curve
+from pipeline.studies.plan import Study
+from pipeline.studies.sheets import Sheet, sheets
+from pipeline.studies.tables import FACTS, PUBLISHED, SHOWN, Tables
+
+FOLDER = "tables"  # in the study's folder of results
+WHOLE = {"runs", "planned", "seeds", "draws", "draw", "seed", "pairs", "cases"}
+WORDS = {
+    *("arm", "row", "run", "kind", "state", "convention", "organ", "score", "unit", "over"),
+    *("reference", "verdict", "reason", "note", "source", "split", "device", *FACTS),
+}
+SPECIAL = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "<": "$<$",
+    ">": "$>$",
+}
+
+
+def folder_of(study: Study, results: Path) -> Path:
+    """Where a study's tables lie."""
+    return Path(results) / study.folder / FOLDER
+
+
+def write(tables: Tables, folder: Path) -> None:
+    """Write all tables in place of what is in `folder`.
+
+    Raises:
+        UserError: the folder can't be written; what stood there stays.
+    """
+    folder = Path(folder)
+    with naming_unwritable(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-new-", dir=folder.parent))
+        try:
+            new = staging / folder.name
+            new.mkdir()
+            for name, columns, rows in data(tables):
+                _write_rows(new / name, columns, rows)
+            for sheet in sheets(tables):
+                (new / f"{sheet.name}.md").write_text(markdown(sheet), encoding="utf-8")
+                (new / f"{sheet.name}.tex").write_text(latex(sheet), encoding="utf-8")
+            files.replace_folder(new, folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def data(tables: Tables) -> list[tuple[str, list[str], list[dict[str, Any]]]]:
+    """Name, columns and rows of the tables with all numbers."""
+    found = [
+        ("arms", _arm_columns(), tables.arms),
+        ("organs", _score_columns(), tables.scores),
+        ("comparisons", _comparison_columns(), tables.comparisons),
+        ("runs", _run_columns(tables), tables.runs),
+    ]
+    if tables.curve is not None:
+        found.append(("curve", *_curve_rows(tables.curve)))
+    return found
+
+
+def markdown(sheet: Sheet) -> str:
+    """A heading, the table, its notes."""
+    lines = [f"### {sheet.title}", "", _pipes(sheet.header)]
+    lines.append(_pipes("---" if sheet.is_left(n) else "---:" for n in range(len(sheet.header))))
+    lines += [_pipes(cell.replace("|", r"\|") for cell in row) for row in sheet.rows]
+    for note in sheet.notes:
+        lines += ["", note]
+    return "\n".join(lines) + "\n"
+
+
+def latex(sheet: Sheet) -> str:
+    """A tabular in booktabs' style; title and notes are comments."""
+    columns = "".join("l" if sheet.is_left(n) else "r" for n in range(len(sheet.header)))
+    lines = [f"% {sheet.title}; needs \\usepackage{{booktabs}}"]
+    lines += [f"% {note}" for note in sheet.notes]
+    lines += [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", _ampersands(sheet.header)]
+    lines.append(r"\midrule")
+    for place, row in enumerate(sheet.rows):
+        if place in sheet.sections:
+            lines.append(r"\midrule")
+        lines.append(_ampersands(row))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _pipes(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _ampersands(cells: Sequence[str]) -> str:
+    escaped = ("".join(SPECIAL.get(character, character) for character in c) for c in cells)
+    return " & ".join(escaped) + r" \\"
+
+
+def _write_rows(stem: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """CSV and parquet; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([row.get(column) for column in columns] for row in rows)
+    stem.with_suffix(".csv").write_text(text.getvalue(), encoding="utf-8")
+    schema = pa.schema([pa.field(column, _type(column)) for column in columns])
+    pq.write_table(pa.Table.from_pylist(list(rows), schema), stem.with_suffix(".parquet"))
+
+
+def _type(column: str) -> pa.DataType:
+    if column == "headline":
+        return pa.bool_()
+    if column in WHOLE:
+        return pa.int64()
+    words = column in WORDS or column.endswith(("_verdict", "_reason"))
+    return pa.string() if words else pa.float64()
+
+
+def _arm_columns() -> list[str]:
+    columns = ["row", "kind", "runs", "planned", "seeds", "draws"]
+    for score in SHOWN:
+        columns += [f"{score}_{n}" for n in ("mean", "sd_seeds", "sd_draws", "low", "high")]
+        if score in PUBLISHED:
+            columns += [f"{score}_{n}" for n in ("published", "difference", "verdict", "reason")]
+        columns.append(f"{score}_strict")
+    return [*columns, "over", "convention", *FACTS, "split", "device", "note", "source"]
+
+
+def _score_columns() -> list[str]:
+    about = ["arm", "convention", "headline", "organ", "score", "unit"]
+    values = ["mean", "sd_seeds", "sd_draws", "low", "high", "over", "runs", "cases"]
+    return [*about, *values, "published", "difference", "verdict", "reason"]
+
+
+def _comparison_columns() -> list[str]:
+    about = ["arm", "reference", "convention", "organ", "score", "unit"]
+    return [*about, "difference", "low", "high", "p", "p_holm", "over", "pairs", "cases"]
+
+
+def _run_columns(tables: Tables) -> list[str]:
+    scores = [*SHOWN, *(f"{score}_strict" for score in SHOWN)]
+    organs = [f"dice {organ}" for organ in tables.organs]
+    about = ["run", "arm", "draw", "seed", "state", "convention"]
+    return [*about, *scores, *organs, "device", "split"]
+
+
+def _curve_rows(curve: Curve) -> tuple[list[str], list[dict[str, Any]]]:
+    rows = [
+        {name: None if value != value else value for name, value in asdict(point).items()}
+        for point in curve.points
+    ]
+    rounded = [{n: round(v, 6) if isinstance(v, float) else v for n, v in r.items()} for r in rows]
+    return ["arm", "x", "dice", "fitted", "at_twice", "low", "high"], rounded

@@ -1,0 +1,72 @@
+"""The law of Dice along the number of labels."""
+
+import numpy as np
+import pytest
+
+from pipeline.studies import plan
+from pipeline.studies.curve import fit
+from pipeline.studies.outcomes import outcomes
+from pipeline.studies.sheets import sheets
+from pipeline.studies.tables import tables
+from tests.pipeline.studies.conftest import RANKS, write
+from tests.pipeline.studies.outputs import RESULTS, finish
+
+SHARES = (0.05, 0.1, 0.2, 0.4, 0.8)  # of 100 slices
+
+
+def law(x: float) -> float:
+    return 90 - 10 * (x / 80) ** -0.5
+
+
+def made(workflow, dice, shares=SHARES):
+    """Curve and its sheet of a study along `split.slices`, Dice a function of the share."""
+    arms = {f"slices-{n}": {"split": {"slices": share}} for n, share in enumerate(shares)}
+    content = RANKS | {"arms": arms, "reference": None, "curve": {"along": "split.slices"}}
+    write(workflow / "studies" / "ranks.yaml", content)
+    plan.load.cache_clear()
+    (study,) = plan.load("ranks")
+    finish(study, lambda run, case, organ: dice(run.params.split.slices, run.seed) / 100)
+    found = tables(study, outcomes((study,), RESULTS))
+    assert found.curve is not None
+    return found.curve, next(sheet for sheet in sheets(found) if sheet.name == "curve")
+
+
+def test_a_law_is_found_again():
+    x = np.array([5.0, 10, 20, 40, 80])
+    found = fit(x, np.array([law(value) for value in x]))
+    assert (found.ceiling, found.shortfall) == pytest.approx((90, 10), abs=1e-2)
+    assert found.power == pytest.approx(0.5, abs=1e-3)
+    assert found.at(160) == pytest.approx(law(160), abs=1e-2)
+    assert found.explained == pytest.approx(1)
+
+
+def test_the_ceiling_is_no_higher_than_all():
+    x = np.array([5.0, 10, 20, 40, 80])
+    assert fit(x, 40 + 13 * np.log2(x / 5)).ceiling <= 100
+
+
+def test_twice_the_labels_has_an_interval(workflow):
+    curve, sheet = made(workflow, lambda share, seed: law(100 * share) + (seed - 1.5))
+    assert [point.x for point in curve.points] == [5, 10, 20, 40, 80]
+    last = curve.points[-1]
+    assert last.dice == pytest.approx(80)
+    assert last.at_twice == pytest.approx(law(160), abs=0.01)
+    assert last.low == pytest.approx(law(160) - 0.5, abs=0.01)
+    assert last.high == pytest.approx(law(160) + 0.5, abs=0.01)
+    assert "twice the largest would give +2.93 points" in sheet.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("dice", "shares", "why"),
+    [
+        (lambda share, seed: law(100 * share), SHARES[:3], "fewer than 4 sizes"),
+        (lambda share, seed: 80 - 20 * share, SHARES, "Dice doesn't grow"),
+        (lambda share, seed: 50 + (1000 * share) % 300 / 10, SHARES, "of the variance"),
+    ],
+    ids=["few sizes", "falling", "scattered"],
+)
+def test_what_cannot_be_said_is_not(workflow, dice, shares, why):
+    curve, sheet = made(workflow, dice, shares)
+    assert curve.law is None and why in str(curve.why)
+    assert "cannot say" in sheet.notes[0]
+    assert [point.dice for point in curve.points] == pytest.approx([dice(s, 1) for s in shares])
