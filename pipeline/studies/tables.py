@@ -61,7 +61,8 @@ def tables(study: Study, outcomes: Sequence[Outcome]) -> Tables:
         outcomes: of its runs, from `outcomes.outcomes`; those of other studies are passed over.
     """
     own = [outcome for outcome in outcomes if outcome.run.study == study.folder]
-    by_arm = arms(sorted(own, key=lambda o: study.runs.index(o.run)))
+    order = {run.name: place for place, run in enumerate(study.runs)}
+    by_arm = arms(sorted(own, key=lambda outcome: order[outcome.run.name]))
     organs = tuple(dict.fromkeys(organ for outcome in own for organ in outcome.organs))
     objections = rule.objections(study)
     scores = [
