@@ -357,6 +357,28 @@ def study(
     show(name, plan.parse_on(on), results)
 
 
+@_command(SCORES, "record", "hsam record table10/rank-4/draw-1-seed-2")
+def record(
+    study: Annotated[
+        list[str],
+        typer.Argument(metavar="STUDY/ARM/draw-D-seed-S", help="Finished runs of studies."),
+    ],
+    on: OnOption = None,
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Add runs of studies to `dvc exp show`, with outputs that `dvc exp apply` restores."""
+    from pipeline.commands import record as recording
+    from pipeline.studies import plan
+
+    chosen = [plan.find(name, plan.parse_on(on)) for name in study]
+    for name, run in zip(study, chosen, strict=True):
+        if not run.params.search.trials and not run.places(results)["search"].is_dir():
+            # DVC's road has the stage, which then takes no trial
+            search(gpus=0, results=results, runs=runs, study=name, on=on)
+    recording.run(chosen, results)
+
+
 @_command(
     SCORES,
     "score",

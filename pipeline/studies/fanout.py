@@ -107,7 +107,7 @@ class Fanout:
         if stage in LAST and (doer := self.doer(run)) is not None:
             source = doer.places(self.results)[stage]
             return shlex.join(["cp", "-R", f"{source}/.", str(run.places(self.results)[stage])])
-        words = ["hsam", stage, "--study", f"{self._name(run.study)}/{run.name}"]
+        words = ["hsam", stage, "--study", self.full_name(run)]
         for preset in self.on:
             words += ["--on", preset]
         if stage == "prepare":
@@ -151,6 +151,10 @@ class Fanout:
         """Their files."""
         twin = self.twin
         return [] if twin is None else [str(p) for p in phantom.paths(twin.root, twin.phantom)]
+
+    def full_name(self, run: Run) -> str:
+        """What `--study` calls a run, such as table10/rank-4/draw-1-seed-2."""
+        return f"{self._name(run.study)}/{run.name}"
 
     def _name(self, folder: str) -> str:
         return folder.removesuffix(plan.folder_of("", self.on))

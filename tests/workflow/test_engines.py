@@ -132,21 +132,42 @@ def test_changed_code_reruns_its_stage(repository):
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def test_dvc_finds_what_snakemake_made_and_gives_the_same_metrics(repository):
-    before = (repository / METRICS).read_text()
-    printed = run(repository, "dvc", "repro")
-    assert executed(printed) == {
-        "phantom",
-        "prepare",
-        "split",
-        "search",
-        "train",
-        "evaluate",
-        "report",
-    }
-    assert "train: already done in runs/phantom-train-" in printed
-    assert (repository / METRICS).read_text() == before
+def test_dvc_has_nothing_to_do_after_snakemake(repository):
+    assert "up to date" in run(repository, "dvc", "status")
     assert executed(run(repository, "dvc", "repro")) == set()
+    assert run(repository, "git", "status", "--porcelain").split() == [
+        "??",
+        "dvc.lock",
+        "??",
+        "results/",
+    ]
+
+
+def test_a_fresh_clone_has_nothing_to_do_after_dvc_pull(repository, tmp_path):
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    shutil.copytree(repository, origin, symlinks=True)
+    run(origin, "dvc", "remote", "add", "--default", "--quiet", "kept", str(tmp_path / "remote"))
+    run(origin, "git", "add", "--all")
+    run(origin, "git", "commit", "--quiet", "--message", "a run")
+    run(origin, "dvc", "push", "--quiet")
+    run(tmp_path, "git", "clone", "--quiet", str(origin), str(clone))
+    run(clone, "dvc", "pull", "--quiet")
+    assert planned(clone) == set()
+    assert executed(run(clone, "dvc", "repro")) == set()
+    # what differs from dvc.lock is computed, also where Snakemake remembers nothing
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("evaluate: {stage: fine}")
+    assert planned(clone, "--configfile", str(overlay)) == {"evaluate", "report"}
+    change(clone, {"split": {"slices": 0.5}})
+    assert planned(clone) == {"split", "search", "train", "evaluate", "report"}
+    run(clone, "git", "checkout", "--quiet", "params.yaml")
+    shutil.rmtree(clone / "data")
+    assert planned(clone) == set()
+    assert executed(run(clone, "dvc", "repro", "--allow-missing")) == set()
+
+
+def test_dvc_gives_the_same_metrics(repository):
+    before = (repository / METRICS).read_text()
     # without what Snakemake left, DVC computes it all again
     shutil.rmtree(repository / "runs")
     assert "already done" not in run(repository, "dvc", "repro", "--force")

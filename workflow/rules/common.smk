@@ -1,5 +1,6 @@
 """What the rules share: the parameters, the raw files of each case, the code of each stage."""
 
+import base64
 import shlex
 import sys
 from collections.abc import Mapping
@@ -14,10 +15,12 @@ from pipeline.core import files, sources
 from pipeline.core.errors import UserError
 from pipeline.datasets import phantom
 from pipeline.datasets.batches import batches
-from pipeline.core.params.blocks import params_digest, stage_params
+from pipeline.core.params.blocks import READS, params_digest, stage_params
 from pipeline.core.params.load import Layer, layers, load, resolve
 from pipeline.core.params.render import render
+from pipeline.shards.manifest import read_manifest
 from pipeline.studies import plan
+from pipeline.versioning import commits
 
 
 def checked(function, *arguments):
@@ -87,6 +90,46 @@ def raw_files(batch):
     return [str(path) for raw in BATCHES[batch] for path in raw.files]
 
 
+def restored():
+    """Of the stages whose outputs Snakemake has no record of, those that DVC vouches for, and those
+    that it finds changed.
+
+    Snakemake would go by the files' times, which are those of `dvc pull`; DVC knows the content.
+    """
+    first = {stage: f"results/{stage}/provenance.json" for stage in READS}
+    first |= {"phantom": PHANTOM_FILES[0], "report": "reports/report.html"}
+    forgotten = {
+        stage: path for stage, path in first.items() if Path(path).exists() and not remembered(path)
+    }
+    if MODULE or not workflow.is_main_process or not forgotten or not Path("dvc.lock").exists():
+        return set(), set()
+    try:
+        written = load([Path("params.yaml")])
+    except UserError:
+        return set(), set()
+    found = commits.states(PARAMS, written, Path.cwd())
+    kept = {stage for stage in forgotten if found.get(stage)}
+    changed = {stage for stage in forgotten if found.get(stage) is False}
+    return kept, changed
+
+
+def remembered(path):
+    """Whether Snakemake has recorded how a file was made."""
+    name = base64.urlsafe_b64encode(path.encode()).decode()
+    return Path(".snakemake", "metadata", name).exists()
+
+
+def raw_cases():
+    """The raw files of each case; what was prepared and restored stands for them where they are absent."""
+    if "prepare" in RESTORED and not Path(PARAMS.dataset.root).exists():
+        rows = checked(read_manifest, Path("results/prepare/manifest.parquet")).rows
+        return {
+            row.case: datasets.RawCase(row.case, Path(PARAMS.dataset.root), None) for row in rows
+        }
+    checked(datasets.check_split, PARAMS)
+    return checked(datasets.expected_files, PARAMS.dataset)
+
+
 def reads(stage):
     """The parameters that a stage reads: their change reruns its rule."""
     return stage_params(PARAMS, stage)
@@ -144,11 +187,11 @@ if workflow.modifier.path_modifier.prefix:
 ON = plan.parse_on(GIVEN.get("on"))
 PARAMS = checked(parameters)
 PARAMS_FILE = written_params()
-checked(datasets.check_split, PARAMS)
-CASES = checked(datasets.expected_files, PARAMS.dataset)
-BATCHES = batches(CASES, PARAMS.prepare.batch)
 PHANTOM = "data/raw/phantom"
 PHANTOM_FILES = [str(path) for path in phantom.paths(PHANTOM, PARAMS.dataset.phantom)]
+RESTORED, CHANGED = restored()
+CASES = raw_cases()
+BATCHES = {} if "prepare" in RESTORED else batches(CASES, PARAMS.prepare.batch)
 
 # what jobs run in with --software-deployment-method apptainer; docs/clusters.md makes one
 CONTAINER = GIVEN.get("container", "hsam.sif")

@@ -23,7 +23,7 @@ rule prepare_batch:
 
 rule prepare:
     input:
-        batches=expand(rules.prepare_batch.output, batch=BATCHES),
+        batches=[] if "prepare" in RESTORED else expand(rules.prepare_batch.output, batch=BATCHES),
     output:
         shards=expand("results/prepare/shards/{case}.parquet", case=CASES),
         manifest="results/prepare/manifest.parquet",
