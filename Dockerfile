@@ -20,7 +20,8 @@ RUN case "$DEVICE" in \
         cuda) ;; \
         *) echo "DEVICE=$DEVICE: expected cpu or cuda" >&2; exit 2 ;; \
     esac
-RUN pip install --no-cache-dir --requirement requirements.txt
+RUN pip install --no-cache-dir --requirement requirements.txt \
+    snakemake-executor-plugin-cluster-generic==1.0.9
 COPY . .
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
     && git config --system --add safe.directory '*'
