@@ -11,8 +11,8 @@ from pipeline.core.errors import UserError
 from pipeline.datasets.base import RawCase
 
 BATCH = re.compile(r"(?P<first>[1-9]\d*)-(?P<last>[1-9]\d*)")
-# a job starts in seconds; so much of raw files takes a core about a minute
-BATCH_BYTES = 2**28
+# a job starts in seconds; so much of compressed CT takes a core about a minute
+BATCH_BYTES = 2**30
 MOST_CASES = 256
 
 

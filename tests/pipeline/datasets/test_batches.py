@@ -32,7 +32,7 @@ def test_a_case_behind_all_others_changes_the_last_batch_alone(tmp_path):
     assert before[:-1] == after[:-1]
 
 
-@pytest.mark.parametrize(("size", "expected"), [(1, 256), (60 * 2**20, 4), (2**40, 1)])
+@pytest.mark.parametrize(("size", "expected"), [(1, 256), (60 * 2**20, 16), (2**40, 1)])
 def test_small_files_make_large_batches(tmp_path, size, expected):
     (first, *_) = batches(raw_cases(tmp_path, 260, size), None).values()
     assert len(first) == expected
