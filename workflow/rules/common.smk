@@ -46,7 +46,7 @@ def parameters():
     Snakemake's own merge, `config`, doesn't know what a file stands on (`defaults: [paper, _self_]`).
     A module's parameters are what its `config:` says, or params.yaml.
     """
-    settings, here, given = workflow.config_settings, Path.cwd(), []
+    settings, here = workflow.config_settings, Path.cwd()
     mine = {key: value for key, value in GIVEN.items() if key not in SETTINGS}
     if workflow.modifier.skip_configfile:
         return resolve([Layer("the module's config", mine)])
