@@ -87,8 +87,15 @@ def test_snakemakes_own_report_has_the_tables_under_their_categories(repository)
         assert f"{table}.csv" in page
 
 
-def test_nothing_runs_twice(repository):
+def test_nothing_runs_twice_and_finding_that_changes_no_file(repository):
+    def times() -> dict[Path, int]:
+        passing = {".snakemake", "__pycache__", ".git"}
+        files = (path for path in repository.rglob("*") if not passing & set(path.parts))
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = times()
     assert planned(repository) == set()
+    assert times() == before
 
 
 @pytest.mark.parametrize(

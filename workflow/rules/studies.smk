@@ -1,5 +1,4 @@
-# Studies: many trainings side by side, and a report of all.
-# Made only for the small twins of studies.
+# Many trainings side by side, and a report of all. Phantoms are made only for small twins.
 rule study_phantoms:
     output:
         STUDIES.twin_files,
