@@ -73,6 +73,7 @@ bench: $(READY)
 	python benchmarks/slices.py
 	python benchmarks/predict.py
 	python benchmarks/score.py
+	python benchmarks/intervals.py
 	python benchmarks/load.py
 
 soak: $(READY)

@@ -11,6 +11,7 @@ from pipeline.scoring.bootstrap import FEWEST
 from pipeline.scoring.scores import SCORES
 from pipeline.scoring.tables import OVERALL
 from pipeline.studies.tables import SHOWN, Row, Tables
+from pipeline.studies.verdict import FEWEST_SEEDS
 
 NONE = "–"
 # columns of words, which stand at the left
@@ -203,8 +204,10 @@ def _comparisons(tables: Tables) -> Sheet | None:
         *("arm", "Dice, points", "95% interval", "p", "p, Holm", "HD95, voxels"),
         *("95% interval of HD95", "p of HD95, Holm", "pairs of runs", "cases"),
     )
-    notes = ("Of runs with the same slices and seed, on the same cases.",)
-    return Sheet("comparisons", f"Minus {reference}", header, tuple(rows), notes=notes)
+    notes = ["Of runs with the same slices and seed, on the same cases."]
+    if any(row["p"] is not None and row["pairs"] < FEWEST_SEEDS for row in tables.comparisons):
+        notes.append(f"Fewer than {FEWEST_SEEDS} pairs of runs say little of other seeds.")
+    return Sheet("comparisons", f"Minus {reference}", header, tuple(rows), notes=tuple(notes))
 
 
 def _curve(tables: Tables) -> Sheet | None:
