@@ -126,27 +126,34 @@ def split(
     stage.run(used, place["prepare"], place["split"], runs)
 
 
-@_command(STAGES, "search", "hsam search --gpus 1")
+@_command(STAGES, "search", "hsam search --gpus 1 --workers 2")
 def search(
     params: ParamsOption = PARAMS,
     gpus: GpusOption = 1,
+    workers: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Processes that share the trials, each with --gpus."),
+    ] = 1,
+    worker: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER", min=1, help="Be one of several workers; publish nothing at the end."
+        ),
+    ] = None,
     results: ResultsOption = RESULTS,
     runs: RunsOption = RUNS,
     study: StudyOption = None,
     on: OnOption = None,
 ) -> None:
-    """Search LoRA rank, Dice weight and lambda with Optuna."""
+    """Search the training's parameters with Optuna."""
     from pipeline.stages import search as stage
 
     used, place = _work(params, study, on, results)
-    stage.run(
-        used,
-        place["prepare"],
-        place["split"],
-        place["search"],
-        runs,
-        device=partial(_device, gpus),
-    )
+    inputs, device = (used, place["prepare"], place["split"]), partial(_device, gpus)
+    if worker is None:
+        stage.run(*inputs, place["search"], runs, device=device, workers=workers)
+    else:
+        stage.run_worker(*inputs, runs, device=device, worker=worker)
 
 
 @_command(STAGES, "train", "hsam train --params params.yaml --gpus 1")

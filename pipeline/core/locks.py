@@ -20,7 +20,7 @@ CHILDREN_HOLD = fcntl is not None
 _held: set[int] = set()  # descriptors of the files that this process has locked
 
 
-def try_lock(path: Path) -> Release | None:
+def try_lock(path: Path, *, shared: bool = False) -> Release | None:
     """Lock a file for this process, without waiting.
 
     On Linux and macOS the lock is held until this process, all that were forked from it and those
@@ -28,6 +28,7 @@ def try_lock(path: Path) -> Release | None:
 
     Args:
         path: the file, created where it is missing.
+        shared: with others that share it; on Windows nobody does.
 
     Returns:
         What releases the lock, to be kept for as long as it is needed; None: another process,
@@ -41,7 +42,7 @@ def try_lock(path: Path) -> Release | None:
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
             return None

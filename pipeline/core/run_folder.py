@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -107,6 +107,7 @@ def open_run(
     named_by: Mapping[str, Any] | None = None,
     module: str | None = None,
     wait: bool = False,
+    shared: bool = False,
 ) -> Iterator[RunFolder]:
     """The run folder for these parameters and inputs, created if new, locked while in use.
 
@@ -121,6 +122,7 @@ def open_run(
             with the work in it; None: all of `params`.
         module: whose code is part of the hash; None: the stage's.
         wait: for another process that is at work in the folder.
+        shared: work in it beside other processes that share it.
 
     Raises:
         UserError: another process is at work in the same folder, or the folder belongs to another
@@ -135,18 +137,19 @@ def open_run(
     key = record if named_by is None else record | {"params": dict(named_by)}
     path = Path(runs) / f"{data_set}-{stage}-{files.digest(key)[:12]}"
     with naming_unwritable(path):
-        release = _locked(path)
+        release = _locked(path, shared)
         if release is None and wait:
             say(f"{path}: waiting for another process that works here")
         while release is None and wait:
             time.sleep(WAIT_SECONDS)
-            release = _locked(path)
+            release = _locked(path, shared)
     if release is None:
         raise UserError(f"{path}: another process is working here; wait for it or stop it first.")
     try:
         _claim(path, key)
         try:
-            with naming_unwritable(path), owning(path):
+            # those that share a folder each have a record of their own
+            with naming_unwritable(path), nullcontext() if shared else owning(path):
                 yield RunFolder(path, record)
         except UserError:
             _forget_if_untouched(path)
@@ -155,12 +158,12 @@ def open_run(
         release()
 
 
-def _locked(path: Path) -> locks.Release | None:
+def _locked(path: Path, shared: bool) -> locks.Release | None:
     """Make the folder and lock it; None: another process is at work there."""
     while True:
         (path / "out").mkdir(parents=True, exist_ok=True)
         try:
-            return locks.try_lock(path / LOCK)
+            return locks.try_lock(path / LOCK, shared=shared)
         except FileNotFoundError:
             continue  # one whose work was refused has just removed it
 

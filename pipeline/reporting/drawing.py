@@ -76,7 +76,7 @@ def line_plot(
         x_label: of the horizontal axis.
         markers: whether to mark each point.
     """
-    with _axes(name, (4.6, 2.5)) as (axes, svg):
+    with canvas(name, (4.6, 2.5)) as (axes, svg):
         for (title, values), colour, dash in zip(lines.items(), SERIES, DASHES, strict=False):
             defined = ~np.isnan(np.asarray(values, float))
             marker = "o" if markers or defined.sum() == 1 else None
@@ -97,26 +97,6 @@ def line_plot(
     return svg[0]
 
 
-def best_so_far_plot(name: str, x: Sequence[float], values: Sequence[float], label: str) -> str:
-    """An SVG with a dot for each trial, and a line for the highest value so far.
-
-    Args:
-        name: unique within the page.
-        x: number of each trial.
-        values: of the trials; NaN: no dot.
-        label: of the vertical axis.
-    """
-    with _axes(name, (4.6, 2.5)) as (axes, svg):
-        best = np.fmax.accumulate(np.asarray(values, float))
-        axes.step(x, best, where="post", color=SERIES[1], label="best so far")
-        axes.plot(x, values, "o", color=SERIES[0], markersize=4, label="trial")
-        axes.set_xlabel("trial")
-        axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend()
-    return svg[0]
-
-
 def strip_plot(name: str, groups: Mapping[str, Sequence[float]], label: str) -> str:
     """An SVG with a row for each group: a dot for each value, a bar at their mean.
 
@@ -125,7 +105,7 @@ def strip_plot(name: str, groups: Mapping[str, Sequence[float]], label: str) -> 
         groups: label of the row to values in [0, 1]; NaN is left out.
         label: of the horizontal axis.
     """
-    with _axes(name, (7.2, 0.5 + 0.32 * len(groups))) as (axes, svg):
+    with canvas(name, (7.2, 0.5 + 0.32 * len(groups))) as (axes, svg):
         for row, values in enumerate(groups.values()):
             defined = np.asarray([value for value in values if not np.isnan(value)])
             # a fixed zigzag keeps equal values apart
@@ -196,7 +176,7 @@ def _data_uri(pixels: NDArray[np.uint8]) -> str:
 
 
 @contextmanager
-def _axes(name: str, size: tuple[float, float]) -> Iterator[tuple[Axes, list[str]]]:
+def canvas(name: str, size: tuple[float, float]) -> Iterator[tuple[Axes, list[str]]]:
     """Axes to draw on, and a list to which the SVG is added when the block ends.
 
     Args:

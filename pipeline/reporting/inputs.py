@@ -24,6 +24,7 @@ HISTORY = (
     *("train_loss", "train_loss_coarse", "train_loss_fine", "validation_dice"),
 )
 TRIALS = ("number", "value")
+IMPORTANCE = ("key", "importance")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class ReportFolders:
         if "search" in self.stages():
             named["trials"] = self.search / "trials.csv"
             named["best"] = self.search / "best.yaml"
+            if (found := self.search / "importance.csv").is_file():  # version 0.1.0 had none
+                named["importance"] = found
         for stage, folder in self.stages().items():
             named[f"{stage} provenance"] = folder / run_folder.PROVENANCE
         return named
@@ -126,6 +129,8 @@ class ReportInputs:
         model: model.json.
         trials: one row a trial; empty when there was no search.
         best: the overlay of the best trial; empty when there was no search.
+        importances: key of `train` to the share of the spread in Dice that it explains, largest
+            first; empty where it isn't known.
         provenance: stage to its provenance.json.
     """
 
@@ -140,6 +145,7 @@ class ReportInputs:
     model: dict[str, Any]
     trials: pd.DataFrame
     best: dict[str, Any]
+    importances: dict[str, float]
     provenance: dict[str, dict[str, Any]]
 
     @property
@@ -174,6 +180,7 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
         model=_read(_model, named[run_folder.MODEL_FILES[0]]),
         trials=_read(partial(_numbers, TRIALS), named["trials"]) if searched else pd.DataFrame(),
         best=read_yaml(named["best"]) if searched else {},
+        importances=_read(_importances, named["importance"]) if "importance" in named else {},
         provenance={
             stage: _read(_provenance, folder / run_folder.PROVENANCE)
             for stage, folder in folders.stages().items()
@@ -191,6 +198,13 @@ def _numbers(columns: Sequence[str], path: Path) -> pd.DataFrame:
     if other := [name for name in columns if len(table) and not is_numeric_dtype(table[name])]:
         raise ValueError(f"column {other[0]}: expected numbers")
     return table
+
+
+def _importances(path: Path) -> dict[str, float]:
+    table = pd.read_csv(path)
+    if missing := [name for name in IMPORTANCE if name not in table]:
+        raise ValueError(f"no column {', '.join(missing)}")
+    return dict(zip(table["key"], table["importance"].astype(float), strict=True))
 
 
 def _model(path: Path) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from markupsafe import Markup
 from hsam.registry import MODELS
 from hsam.weights.record import pretraining
 from pipeline import datasets
+from pipeline.core.params import space
 from pipeline.datasets.base import together
 from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.geometry import BEGINS
-from pipeline.reporting import drawing
+from pipeline.reporting import drawing, trial_plots
 from pipeline.reporting.inputs import ReportInputs
+from pipeline.reporting.recorded import searched_space
 from pipeline.scoring.bootstrap import FEWEST
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.dice import none_if_nan
@@ -351,26 +353,50 @@ def _search(inputs: ReportInputs) -> dict[str, Any]:
             return {"note": "No search was run (the model was imported).", "rows": []}
         note = "No search was run: training took the parameters below."
         return {"note": note, "rows": []}
-    best = trials["value"].idxmax() if trials["value"].notna().any() else None
-    tuned = inputs.best.get("train", {})
+    complete = trials[trials["state"] == "complete"]
+    best = complete["value"].idxmax() if len(complete) else None
+    tuned = space.flat(inputs.best.get("train", {}))
     values = ", ".join(f"{key} {_short(value)}" for key, value in tuned.items())
     outcome = f"the best one's {values}" if values else "none of them"
+    searched = searched_space(inputs.provenance["search"])
+    known = {key: given for key, given in searched.items() if key in trials}
     return {
         "note": (
-            f"{_count(len(trials), 'trial')}, valued by Dice on the validation slices; "
-            f"training took {outcome}."
+            f"{_counted(trials)}, valued by Dice on the validation slices; training took {outcome}."
+            f"{_default(trials, best)} No test case had a part in the choice, and the scores above "
+            "are those of the tuned parameters."
         ),
-        "plot": Markup(
-            drawing.best_so_far_plot(
-                "trials", trials["number"].to_list(), trials["value"].to_list(), "Dice"
-            )
-        ),
+        "plots": [
+            {"title": title, "svg": Markup(svg)}
+            for title, svg in trial_plots.plots(trials, known, inputs.importances)
+        ],
         "columns": [column.replace("_", " ") for column in trials.columns],
         "rows": [
             {"best": index == best, "cells": [_short(value) for value in row]}
             for index, row in zip(trials.index, trials.itertuples(index=False), strict=True)
         ],
     }
+
+
+def _counted(trials: pd.DataFrame) -> str:
+    """How many trials there were, and how many of them didn't come to their end."""
+    text = _count(len(trials), "trial")
+    others = [f"{(trials['state'] == state).sum()} {state}" for state in ("pruned", "failed")]
+    others = [other for other in others if not other.startswith("0 ")]
+    return f"{text} ({', '.join(others)})" if others else text
+
+
+def _default(trials: pd.DataFrame, best: Any) -> str:
+    """The validation Dice of the first trial, where it had the parameters as they stand."""
+    if best is None or "attempt" not in trials:
+        return ""
+    first = trials[(trials["number"] == 0) & (trials["state"] == "complete")]
+    if first.empty:
+        return ""
+    return (
+        f" Trial 0, the parameters as they stood where the space holds them, had "
+        f"{first['value'].iloc[0]:.3f}, the best {trials.loc[best, 'value']:.3f}."
+    )
 
 
 def _parameters(provenance: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

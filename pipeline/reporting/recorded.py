@@ -13,6 +13,8 @@ from pipeline.core.params.load import overlay, validate
 
 # stages that record what they read, in the order of the data flow
 RECORDING = ("prepare", "split", "search", "train", "evaluate")
+# what version 0.1.0 searched, by keys of the block search; the last two had [low, high]
+OLD_KNOBS = ("lora_rank", "dice_weight", "lambda_start")
 
 
 def recorded_params(given: Params, provenance: Mapping[str, Mapping[str, Any]]) -> Params:
@@ -30,10 +32,33 @@ def recorded_params(given: Params, provenance: Mapping[str, Mapping[str, Any]]) 
         record = provenance.get(stage, {})
         if record.get("stage") == stage:
             for path, block in record.get("params", {}).items():
+                if path == "search":
+                    block = _as_now(block)
                 for key in reversed(path.split(".")):
                     block = {key: block}
                 values = overlay(values, block)
     return validate(values, "provenance.json of the stages")
+
+
+def searched_space(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the search tried, from its provenance: key of `train` to choices or range."""
+    search = _as_now(record.get("params", {}).get("search", {}))
+    return {key: given for key, given in search.get("space", {}).items() if given is not None}
+
+
+def _as_now(search: Mapping[str, Any]) -> dict[str, Any]:
+    """The block search, where version 0.1.0 has recorded it as this one would have."""
+    now = {key: value for key, value in search.items() if key not in OLD_KNOBS}
+    old = {key: search[key] for key in OLD_KNOBS if key in search}
+    if old:
+        ranks, *ranges = OLD_KNOBS
+        now["space"] = {ranks: old.get(ranks)}
+        for key in ranges:
+            ends = old.get(key)
+            now["space"][key] = ends and {"low": ends[0], "high": ends[1]}
+        # its trials were validated at their end alone
+        now |= {"pruner": "none", "validate_every": 0}
+    return now
 
 
 def check_given(

@@ -1,35 +1,45 @@
-"""Stage search: Optuna over LoRA rank, Dice weight and the start of lambda.
+"""Stage search: Optuna over the keys of `train` that `search.space` names.
 
 Inputs: shards and manifest (prepare), the split.
 Outputs: best.yaml (an overlay of the parameters that `train` takes; empty without trials),
-trials.csv (one row a trial, with the reason where it failed), provenance.json. Finished trials lie
-in a journal in the run folder, where an interrupted search goes on with the trial it was at, and a
-longer one with the next: what a trial tries follows from the seed, its number and the trials before
-it.
+trials.parquet and trials.csv (one row a trial, failed and pruned ones with the reason),
+importance.csv (how much of the spread in Dice each key explains), provenance.json. The trials lie
+in Optuna's study, a file of the run folder or a database, where an interrupted search goes on with
+the trial it was at, a longer one with the next, and several workers share them.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.core import files, gpu, run_folder, sources, weight_files
+from pipeline.core import files, gpu, locks, run_folder, sources, weight_files
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import Params, Search, stage_params, trial_params
+from pipeline.core.owners import owning
+from pipeline.core.params import space
+from pipeline.core.params.blocks import Params, stage_params, trial_params
 from pipeline.training.prepared import TrainingData
-from pipeline.training.trials import Finished, read_journal, write_journal
+from pipeline.training.trials import Outcome, Trial, best, write_tables
 
-KNOBS = ("lora_rank", "dice_weight", "lambda_start")
-COLUMNS = ("number", "state", "value", *KNOBS, "reason")
-JOURNAL, TABLE = "journal.jsonl", "trials.csv"
-SEEDS = 2**32
+if TYPE_CHECKING:
+    from pipeline.training.study import Study
+
+TABLE, BEST, IMPORTANCE = "trials", "best.yaml", "importance.csv"
 
 
 def run(
-    params: Params, prepared: Path, split: Path, out: Path, runs: Path, *, device: gpu.Device
+    params: Params,
+    prepared: Path,
+    split: Path,
+    out: Path,
+    runs: Path,
+    *,
+    device: gpu.Device,
+    workers: int = 1,
 ) -> None:
     """Search, or find it done; then publish to `out`.
 
@@ -38,142 +48,183 @@ def run(
         prepared, split: published folders of these stages.
         out: folder to publish to.
         runs: folder of the run folders.
-        device: where to train; leased only if a trial is left to do.
+        device: where to train; leased only if a trial is left to do, by each worker one.
+        workers: processes that share the trials.
 
     Raises:
         UserError: inputs that are missing or don't belong together, nothing to score trials on, or
             only trials that failed.
+        Stopped: a signal asked for it; the same call goes on from there.
     """
-    data = TrainingData.open(prepared, split)
-    if params.search.trials:
-        data.check_training(split)
-        data.check_validation(split, "search.trials", "trials are scored", "0")
-    inputs = dict(data.hashes)
-    if (sam := weight_files.chosen(params.train)) is not None:
-        inputs["sam_checkpoint"] = weight_files.checked_sha256(sam, params.train.backbone)
-    key, code = stage_params(params, "search"), sources.chosen("search", params)
-    with run_folder.open_run(
-        runs, data.name, "search", key, inputs, code, named_by=trial_params(params)
-    ) as run:
+    work = _Work.open(params, prepared, split)
+    with work.folder(runs) as run:
         if run.is_done():
             say(f"search: already done in {run.path}")
         else:
-            trials = []
+            trials: list[Trial] = []
+            importances: Mapping[str, float] = {}
             if params.search.trials:
-                trials = _search(params, data, run, device)
-            _write(run.out, trials)
+                study = work.study(run)
+                # nobody else is at work in the folder, so who runs a trial is dead
+                study.bury()
+                say(f"search: to watch the trials: {study.dashboard}")
+                if workers > 1 and study.is_left():
+                    from pipeline.training import crowd
+
+                    crowd.work(workers, _worker, (params, prepared, split, run, device))
+                    study.bury()
+                work.trials(study, run, device, worker=1)
+                trials, importances = study.trials(), study.importances()
+            _write(run.out, trials, importances, params)
             _refuse_failures(trials, run)
             run.finish()
         run.publish(out)
     say(f"search: {_found(out)}, in {out}; next: hsam train")
 
 
-def _found(out: Path) -> str:
-    """The best trial's values, from the published best.yaml."""
-    best = files.read_json(out / "best.yaml").get("train", {})
-    values = ", ".join(f"{knob} {value:.3g}" for knob, value in best.items())
-    return f"best are {values}" if values else "no trials"
+def run_worker(
+    params: Params, prepared: Path, split: Path, runs: Path, *, device: gpu.Device, worker: int
+) -> None:
+    """Run trials beside other workers until none is left; nothing is published.
+
+    Args:
+        params, prepared, split, runs, device: as `run` has them.
+        worker: its number, from 1. What an earlier worker of this number was at is tried again.
+
+    Raises:
+        UserError: as `run`; or a worker of this number is at work.
+    """
+    work = _Work.open(params, prepared, split)
+    if not params.search.trials:
+        return
+    with work.folder(runs, shared=True) as run:
+        own = run.path / f"worker-{worker}"
+        own.mkdir(exist_ok=True)
+        release = locks.try_lock(own / run_folder.LOCK)
+        if release is None:
+            raise UserError(
+                f"{run.path}: worker {worker} is at work here; give this one another number."
+            )
+        try:
+            with owning(own):
+                if not run.is_done():
+                    study = work.study(run)
+                    study.bury(worker)
+                    work.trials(study, run, device, worker)
+        finally:
+            release()
 
 
-def _search(
-    params: Params, data: TrainingData, run: run_folder.RunFolder, device: gpu.Device
-) -> list[Finished]:
-    """All trials; those that the journal lacks are run, and written to it one by one."""
-    journal, total = run.path / JOURNAL, params.search.trials
-    finished = read_journal(journal)
-    if any(number not in finished for number in range(total)):
-        data.check_shards("train", "validation")
-        proposals = _Proposals(params.search, params.seed_of("search"))
+class _Work:
+    """The parameters and the data of a search."""
+
+    def __init__(self, params: Params, data: TrainingData) -> None:
+        self.params, self.data = params, data
+
+    @classmethod
+    def open(cls, params: Params, prepared: Path, split: Path) -> "_Work":
+        """Read what the search depends on, and refuse what no trial could be scored on."""
+        data = TrainingData.open(prepared, split)
+        if params.search.trials:
+            data.check_training(split)
+            data.check_validation(split, "search.trials", "trials are scored", "0")
+        return cls(params, data)
+
+    def folder(
+        self, runs: Path, *, shared: bool = False
+    ) -> AbstractContextManager[run_folder.RunFolder]:
+        """The run folder, named by what a trial depends on."""
+        params, inputs = self.params, dict(self.data.hashes)
+        if (sam := weight_files.chosen(params.train)) is not None:
+            inputs["sam_checkpoint"] = weight_files.checked_sha256(sam, params.train.backbone)
+        return run_folder.open_run(
+            runs,
+            self.data.name,
+            "search",
+            stage_params(params, "search"),
+            inputs,
+            sources.chosen("search", params),
+            named_by=trial_params(params),
+            shared=shared,
+        )
+
+    def study(self, run: run_folder.RunFolder) -> "Study":
+        """The study that all workers share."""
+        # imports Optuna, which a search that is done doesn't need
+        from pipeline.training.study import Study
+
+        params = self.params
+        train = params.train.model_dump(mode="json")
+        return Study(run.path, params.search, params.seed_of("search"), train)
+
+    def trials(
+        self, study: "Study", run: run_folder.RunFolder, device: gpu.Device, worker: int
+    ) -> None:
+        """Run trials until none is left."""
+        if not study.is_left():
+            return
+        self.data.check_shards("train", "validation")
         settled = gpu.settled(device)
         # imports PyTorch, which takes longer than finding that all is done
         from pipeline.training import objective
 
-        begin = objective.objectives(run, params, data, settled)
-        for number in range(total):
-            if number not in finished:
-                finished[number] = objective.run_trial(number, proposals.ask(number), begin)
-                write_journal(journal, (finished[key] for key in sorted(finished)))
-                _tell(finished[number], total)
-            proposals.add(finished[number])
-    return [finished[number] for number in range(total)]
+        begin = objective.objectives(run, self.params, self.data, settled)
+        while (asked := study.claim(worker)) is not None:
+            outcome = objective.run_trial(study, asked, begin, settled)
+            _tell(asked.number, asked.values, outcome, self.params.search.trials)
 
 
-class _Proposals:
-    """What the trials try, by Optuna's TPE; it takes them in the order of their numbers."""
-
-    def __init__(self, ranges: Search, seed: int) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._optuna, self._seed = optuna, seed
-        self._study = optuna.create_study(direction="maximize")
-        self._asked: Any = None
-        self._spaces: dict[str, Any] = {}
-        if ranges.lora_rank is not None:
-            self._spaces["lora_rank"] = optuna.distributions.CategoricalDistribution(
-                ranges.lora_rank
-            )
-        for knob in ("dice_weight", "lambda_start"):
-            if (limits := getattr(ranges, knob)) is not None:
-                self._spaces[knob] = optuna.distributions.FloatDistribution(*limits)
-
-    def ask(self, number: int) -> dict[str, Any]:
-        """What trial `number` tries, given those before it: the same whenever it is asked."""
-        seed = (self._seed + number) % SEEDS
-        self._study.sampler = self._optuna.samplers.TPESampler(seed=seed)
-        self._asked = self._study.ask(self._spaces)
-        return dict(self._asked.params)
-
-    def add(self, trial: Finished) -> None:
-        """Take the outcome of a trial into account, the one asked for or one of the journal."""
-        states = self._optuna.trial.TrialState
-        state = states.FAIL if trial.value is None else states.COMPLETE
-        if self._asked is not None:
-            self._study.tell(self._asked, trial.value, state=state)
-            self._asked = None
-            return
-        self._study.add_trial(
-            self._optuna.trial.create_trial(
-                state=state,
-                value=trial.value,
-                params=trial.values,
-                distributions=self._spaces,
-            )
-        )
+def _worker(
+    params: Params,
+    prepared: Path,
+    split: Path,
+    run: run_folder.RunFolder,
+    device: gpu.Device,
+    number: int,
+) -> None:
+    """A process of several, started by one that holds the run folder."""
+    work = _Work.open(params, prepared, split)
+    work.trials(work.study(run), run, device, number)
 
 
-def _tell(trial: Finished, total: int) -> None:
-    name = f"search: trial {trial.number + 1}/{total}"
-    if trial.value is None:
-        say(f"{name}: failed: {trial.reason} {trial.values}")
+def _found(out: Path) -> str:
+    """The best trial's values, from the published best.yaml."""
+    best = space.flat(files.read_json(out / BEST).get("train", {}))
+    values = ", ".join(f"{key} {space.shown(value)}" for key, value in best.items())
+    return f"best are {values}" if values else "no trials"
+
+
+def _tell(number: int, values: Mapping[str, Any], outcome: Outcome, total: int) -> None:
+    name = f"search: trial {number + 1}/{total}"
+    tried = ", ".join(f"{key} {space.shown(value)}" for key, value in values.items())
+    if outcome.value is None:
+        say(f"{name}: failed: {outcome.reason} ({tried})")
     else:
-        say(f"{name}: Dice {trial.value:.3f} {trial.values}")
+        note = f", {outcome.reason}" if outcome.pruned else ""
+        say(f"{name}: Dice {outcome.value:.3f}{note} ({tried})")
 
 
-def _refuse_failures(trials: list[Finished], run: run_folder.RunFolder) -> None:
+def _refuse_failures(trials: Sequence[Trial], run: run_folder.RunFolder) -> None:
     """UserError where no trial was finished, so that there is nothing to choose from."""
-    if trials and all(trial.value is None for trial in trials):
+    if trials and best(trials) is None:
         number, reason = len(trials), trials[-1].reason.removesuffix(".")
         raise UserError(
-            f"search: {number} of {number} trials failed ({run.out / TABLE}), the last one with: "
-            f"{reason}; change the ranges or the block train, raise search.trials, or remove "
+            f"search: {number} of {number} trials failed ({run.out / TABLE}.csv), the last one "
+            f"with: {reason}; change the space or the block train, raise search.trials, or remove "
             f"{run.path} to try the same again."
         )
 
 
-def _write(out: Path, trials: Iterable[Finished]) -> None:
-    trials = list(trials)
+def _write(
+    out: Path, trials: Sequence[Trial], importances: Mapping[str, float], params: Params
+) -> None:
+    keys = list(space.knobs(params.search.space))
+    write_tables(trials, keys, out / TABLE)
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for trial in trials:
-        about = {"number": trial.number, "state": trial.state, "value": trial.value}
-        writer.writerow(about | trial.values | {"reason": trial.reason})
-    files.write_text(out / TABLE, text.getvalue())
-    best: dict[str, Any] = {}
-    scored = [(trial.value, trial) for trial in trials if trial.value is not None]
-    if scored:
-        _, winner = max(scored, key=lambda pair: pair[0])
-        best = {"train": {knob: winner.values[knob] for knob in KNOBS if knob in winner.values}}
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([("key", "importance"), *importances.items()])
+    files.write_text(out / IMPORTANCE, text.getvalue())
+    winner = best(trials)
+    overlay = {} if winner is None else {"train": space.nested(winner.values)}
     # JSON is YAML, and keeps every digit
-    files.write_text(out / "best.yaml", json.dumps(best) + "\n")
+    files.write_text(out / BEST, json.dumps(overlay) + "\n")

@@ -21,13 +21,18 @@ def cost(fabric: Fabric, seconds: float) -> dict[str, Any]:
         first one: GPU memory that PyTorch allocated, or the process's resident memory, in this
         call. Null where the system doesn't tell.
     """
-    on_gpu = fabric.device.type == "cuda"
     return {
         "seconds": round(seconds, 3),
-        "device": torch.cuda.get_device_name(fabric.device) if on_gpu else "CPU",
+        "device": device_name(fabric.device),
         "devices": fabric.world_size,
         "peak_memory_mib": _peak(fabric.device),
     }
+
+
+def device_name(device: torch.device | str) -> str:
+    """A GPU's name, or CPU."""
+    device = torch.device(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def _peak(device: torch.device) -> int | None:

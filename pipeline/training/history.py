@@ -72,13 +72,18 @@ class History:
 
     def add_validation(self, dice: Mapping[str, float]) -> float:
         """Add the Dice of each organ after the last epoch; returns their mean."""
-        mean = math.fsum(dice.values()) / len(dice) if dice else 0.0
+        mean = mean_dice(dice)
         row = self.epochs[-1]
         row["validation_dice"] = mean
         self.validations += [
             {"epoch": row["epoch"], "organ": organ, "dice": value} for organ, value in dice.items()
         ]
         return mean
+
+
+def mean_dice(dice: Mapping[str, float]) -> float:
+    """Mean of the organs' Dice; 0 where the validation cases show none."""
+    return math.fsum(dice.values()) / len(dice) if dice else 0.0
 
 
 @dataclass

@@ -135,8 +135,8 @@ def test_a_rival(tree, hsam, tmp_path, prepared_phantoms):
     }
     (tmp_path / "mine.yaml").write_text(json.dumps(mine))
     refused = hsam("search", "--params", "mine.yaml", "--gpus", "0", code=2)
-    assert "search.lora_rank: pixelwise has no LoRA whose rank could be tuned" in refused
-    assert "search.lambda_start: pixelwise has one stage" in refused
+    assert "search.space.lora_rank: pixelwise has no LoRA whose rank could be tuned" in refused
+    assert "search.space.lambda_start: pixelwise has one stage" in refused
     (tmp_path / "mine.yaml").write_text(json.dumps(mine | {"search": {"trials": 0}}))
     hsam("split", "--params", "mine.yaml")
     for stage in ("search", "train", "evaluate"):

@@ -125,6 +125,18 @@ def test_there_are_no_other_stages(dvc_stages, snakemake_rules):
     assert set(snakemake_rules) == {*STAGES, "prepare_batch"}
 
 
+def test_workers_of_a_search_are_jobs_that_it_waits_for(repository):
+    options = ("--dry-run", "--forceall", "--printshellcmds", "--workflow-profile", "none")
+    three = ("--config", "search={workers: 3}")
+    wanted = "results/search/best.yaml"
+    printed = run(repository, "snakemake", wanted, "--cores", "2", *options, *three)
+    commands = re.findall(r"hsam search .*--worker (\d)", printed)
+    assert sorted(commands) == ["1", "2", "3"]
+    (waits,) = re.findall(r"^rule search:\n.*?input: (.*?)\n", printed, re.DOTALL | re.MULTILINE)
+    ended = {f"results/search-workers/{number}" for number in (1, 2, 3)}
+    assert ended <= set(waits.split(", "))
+
+
 def test_snakemake_lists_every_bad_parameter_at_once(repository, tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text('{train: {epochs: "3", epoch: 2}, split: {slices: 7}}')

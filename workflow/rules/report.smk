@@ -3,7 +3,11 @@ rule report:
         shards=rules.prepare.output.shards,
         manifest=rules.prepare.output.manifest,
         split=rules.split.output.split,
-        search=[rules.search.output.trials, rules.search.output.best],
+        search=[
+            rules.search.output.trials,
+            rules.search.output.best,
+            rules.search.output.importance,
+        ],
         train=[rules.train.output.history, rules.train.output.description],
         metrics=rules.evaluate.output.metrics,
         cases=rules.evaluate.output.cases,

@@ -68,6 +68,8 @@ rule study_search:
     output:
         best="results/{study}/{arm}/{run}/search/best.yaml",
         trials="results/{study}/{arm}/{run}/search/trials.csv",
+        table="results/{study}/{arm}/{run}/search/trials.parquet",
+        importance="results/{study}/{arm}/{run}/search/importance.csv",
         provenance="results/{study}/{arm}/{run}/search/provenance.json",
     log:
         "logs/{study}/{arm}/{run}/search.log",

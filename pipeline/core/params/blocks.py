@@ -9,7 +9,7 @@ reader and DVC can see them.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from hsam.backbones import BACKBONES, HUGGING_FACE
@@ -291,17 +291,39 @@ class Train(Block):
     )
 
 
+# the rules of a space know `train` and its model: `pipeline.core.params.space`
+Space = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {"type": "object", "additionalProperties": {"type": ["array", "object", "null"]}}
+    ),
+]
+
+
 class Search(Block):
     seed: Seed | None = Field(description="seeds what the trials try; null: base.seed")
     trials: Annotated[int, OUTSIDE_TRIALS] = Field(
         ge=0, le=10_000, description="0: no search, train as set above"
     )
-    epochs: int = Field(ge=1, le=100_000, description="epochs of each trial")
-    lora_rank: Annotated[list[Annotated[int, Field(ge=1, le=256)]], Field(min_length=1)] | None = (
-        Field(description="ranks to choose from; null: not searched")
+    hours: Annotated[Annotated[float, Field(gt=0)] | None, OUTSIDE_TRIALS] = Field(
+        description="hours of trials, of each worker, after which none begins; null: all trials"
     )
-    dice_weight: Range | None = Field(description="[low, high]; null: not searched")
-    lambda_start: Range | None = Field(description="[low, high]; null: not searched")
+    epochs: int = Field(ge=1, le=100_000, description="epochs of each trial")
+    space: Space = Field(
+        description="key of train: choices [1, 4] | {low, high, log} | null (docs/training.md)"
+    )
+    pruner: Literal["none", "median", "hyperband"] = Field(
+        description="stops bad trials early: none | median | hyperband"
+    )
+    validate_every: int = Field(
+        ge=0, description="epochs between validations of a trial; 0: at its end alone"
+    )
+    workers: Annotated[int, OUTSIDE_TRIALS] = Field(
+        ge=1, le=1000, description="Snakemake jobs that share the trials, each with its GPU"
+    )
+    storage: Annotated[str | None, OUTSIDE_TRIALS] = Field(
+        description="null: a file in the run folder; or a URL of PostgreSQL, MySQL, SQLite, Redis"
+    )
 
 
 class Evaluate(Block):
@@ -364,10 +386,12 @@ def stage_params(params: Params, stage: str) -> dict[str, Any]:
 def trial_params(params: Params) -> dict[str, dict[str, Any]]:
     """The values that a trial of the search depends on, as plain JSON types, seeds resolved.
 
-    What the search gives values of its own (its epochs, the ranges) is left out of `train`.
+    What the search gives a value of its own, its epochs, is left out of `train`. The values of what
+    is searched stay: the first trial tries them.
     """
     search, train = (_without(block, OUTSIDE_TRIALS) for block in (params.search, params.train))
-    train = {key: value for key, value in train.items() if search.get(key) is None}
+    search["space"] = {key: given for key, given in search["space"].items() if given is not None}
+    del train["epochs"]
     search["seed"], train["seed"] = params.seed_of("search"), params.seed_of("train")
     return {"search": search, "train": train}
 

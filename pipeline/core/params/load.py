@@ -20,10 +20,19 @@ from hsam.backbones import BACKBONES, HUGGING_FACE, get_backbone
 from hsam.registry import MODELS
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import Params
+from pipeline.core.params import space, storage
+from pipeline.core.params.blocks import Block, Params, Train
 
 DEFAULTS = Path(__file__).with_name("defaults.yaml")
 BASES, SELF = "defaults", "_self_"
+# keys of earlier versions, and how they are written
+MOVED = {
+    "search.lora_rank": "written search.space: {lora_rank: [1, 4, 8]}",
+    **{
+        f"search.{key}": f"written search.space: {{{key}: {{low: 0.2, high: 0.9}}}}"
+        for key in ("dice_weight", "lambda_start")
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -157,10 +166,10 @@ def _has(values: Any, path: Sequence[str]) -> bool:
     return True
 
 
-def _field_problems(error: ValidationError) -> list[Problem]:
-    """One sentence a key; the refusals of a union's members are joined into one."""
+def _field_problems(error: ValidationError, block: type[Block] = Params) -> list[Problem]:
+    """One sentence a key of a block; the refusals of a union's members are joined into one."""
     reasons: dict[tuple[str, str], list[str]] = {}
-    items = [(".".join(_key_path(item["loc"])), item) for item in error.errors()]
+    items = [(".".join(_key_path(item["loc"], block)), item) for item in error.errors()]
     for path, item in items:
         if isinstance(item["input"], list) and any(key.startswith(f"{path}.") for key, _ in items):
             continue  # the list is right, one of its items isn't
@@ -168,6 +177,8 @@ def _field_problems(error: ValidationError) -> list[Problem]:
             found, reason = "missing", "add it (`hsam params` explains it)"
         elif item["type"] == "extra_forbidden":
             found, reason = f"unknown key (value {item['input']!r})", "remove it or mend its name"
+            if path in MOVED:
+                reason = f"it is {MOVED[path]}"
         else:
             found = f"{item['input']!r} is not allowed"
             reason = item["msg"][0].lower() + item["msg"][1:] + _quotes_hint(item)
@@ -194,9 +205,9 @@ def _quotes_hint(item: Mapping[str, Any]) -> str:
         return ""
 
 
-def _key_path(location: tuple[int | str, ...]) -> list[str]:
+def _key_path(location: tuple[int | str, ...], block: type[Block]) -> list[str]:
     """The keys of an error's location, without the names of union members that pydantic adds."""
-    model: Any = Params
+    model: Any = block
     keys = []
     for part in location:
         fields = getattr(model, "model_fields", None)
@@ -222,8 +233,10 @@ def _contradictions(values: dict[str, Any]) -> list[Problem]:
         _one_stage,
         _audit,
         _model_options,
-        _search_ranges,
+        _search_space,
         _search_knobs,
+        _search_pruner,
+        _search_storage,
         _crop_range,
         _validation_slices,
     ):
@@ -309,17 +322,18 @@ def _frozen_encoder(values: dict[str, Any]) -> list[Problem]:
     train, search = values["train"], values["search"]
     if not train["cache_embeddings"]:
         return []
+    ranks = search["space"].get("lora_rank")
     model = MODELS[train["model"]]
     trained = {
         "train.train_encoder": train["train_encoder"],
         "train.lora_rank": "lora_rank" in model.takes and train["lora_rank"] > 0,
-        "search.lora_rank": search["trials"] > 0 and search["lora_rank"] is not None,
+        "search.space.lora_rank": search["trials"] > 0 and any(space.tried(ranks)),
         "train.model": "backbone" not in model.takes or "adapter_ratio" in model.options,
     }
     wanted = {
         "train.train_encoder": "false",
         "train.lora_rank": "0",
-        "search.lora_rank": "null",
+        "search.space.lora_rank": "null",
         "train.model": "hsam, samed or autosam",
     }
     return [
@@ -383,44 +397,62 @@ def _model_options(values: dict[str, Any]) -> list[Problem]:
     return problems
 
 
-def _search_ranges(values: dict[str, Any]) -> list[Problem]:
-    problems = []
-    for name in ("dice_weight", "lambda_start"):
-        key = f"search.{name}"
-        if values["search"][name] is None:
-            continue
-        low, high = values["search"][name]
-        if not 0 <= low <= high < 1:
-            text = f"{key}: [{low}, {high}] is not a range within [0, 1)."
-            problems.append(Problem(text, (key,)))
-    return problems
+def _search_space(values: dict[str, Any]) -> list[Problem]:
+    search, train = values["search"], values["train"]
+    if not isinstance(search["space"], dict):
+        return []
+    rules = (_encoder_weights, _encoder_sides, _one_stage, _model_options, _crop_range)
+
+    def check(block: Mapping[str, Any]) -> list[str]:
+        try:
+            Train.model_validate(block)
+        except ValidationError as error:
+            return [f"train.{problem.text}" for problem in _field_problems(error, Train)]
+        changed = {**values, "train": block}
+        return [problem.text for rule in rules if search["trials"] for problem in rule(changed)]
+
+    return [
+        Problem(f"search.space.{key}: {text}", (f"search.space.{key}", "search.trials"))
+        for key, text in space.problems(search["space"], train, check).items()
+    ]
 
 
 def _search_knobs(values: dict[str, Any]) -> list[Problem]:
     search, model = values["search"], values["train"]["model"]
     if not search["trials"]:
         return []
-    missing = {
-        "lora_rank": None if "lora_rank" in MODELS[model].takes else "no LoRA whose rank",
-        "lambda_start": None if len(MODELS[model].stages) > 1 else "one stage, so no lambda that",
-        "dice_weight": None,
-    }
-    keys = tuple(f"search.{name}" for name in missing)
+    wanted = [key for key, given in search["space"].items() if given is not None]
     problems = [
         Problem(
-            f"{key}: {model} has {why} could be tuned; set it to null.",
-            (key, "train.model", "search.trials"),
+            f"search.space.{key}: {model} has {why} could be tuned; set it to null.",
+            (f"search.space.{key}", "train.model", "search.trials"),
         )
-        for key, (name, why) in zip(keys, missing.items(), strict=True)
-        if why is not None and search[name] is not None
+        for key in wanted
+        if (why := space.lacking(key, model)) is not None
     ]
-    if all(search[name] is None for name in missing):
+    if not wanted:
         text = (
-            f"search.trials: {search['trials']} trials, but nothing to tune; give one of "
-            f"{', '.join(keys)} a range, or set search.trials to 0."
+            f"search.trials: {search['trials']} trials, but nothing to tune; give a key of "
+            "search.space choices or a range, or set search.trials to 0."
         )
-        problems.append(Problem(text, ("search.trials", *keys)))
+        problems.append(Problem(text, ("search.trials", "search.space")))
     return problems
+
+
+def _search_pruner(values: dict[str, Any]) -> list[Problem]:
+    search = values["search"]
+    if search["pruner"] == "none" or search["validate_every"] > 0:
+        return []
+    text = (
+        f"search.pruner: {search['pruner']} compares validations on the way; set "
+        "search.validate_every to 1 or more, or this to none."
+    )
+    return [Problem(text, ("search.pruner", "search.validate_every"))]
+
+
+def _search_storage(values: dict[str, Any]) -> list[Problem]:
+    found = storage.problem(values["search"]["storage"])
+    return [] if found is None else [Problem(found, (storage.KEY,))]
 
 
 def _crop_range(values: dict[str, Any]) -> list[Problem]:

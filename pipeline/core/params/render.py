@@ -53,10 +53,16 @@ def _commented(block: Block) -> CommentedMap:
             result[name] = _commented(value)
         else:
             plain = value.model_dump() if isinstance(value, Block) else value
-            result[name] = _flow(plain)
+            deep = isinstance(plain, dict) and any(isinstance(v, dict) for v in plain.values())
+            result[name] = _lines(plain) if deep else _flow(plain)
         if field.description:
             result.yaml_add_eol_comment(field.description, name, column=32)
     return result
+
+
+def _lines(value: dict[str, Any]) -> CommentedMap:
+    """A mapping of mappings as YAML, a line each."""
+    return CommentedMap({key: _flow(item) for key, item in value.items()})
 
 
 def _flow(value: Any) -> Any:

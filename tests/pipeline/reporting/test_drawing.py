@@ -16,7 +16,6 @@ LINES = {"total": [3.0, 2.0, NAN], "coarse": [1.0, NAN, 2.0]}
 def plots(name: str = "a") -> list[str]:
     return [
         drawing.line_plot(name, [0, 1, 2], LINES, label="loss"),
-        drawing.best_so_far_plot(name, [0, 1, 2], [NAN, 0.2, 0.1], "Dice"),
         drawing.strip_plot(name, {"liver": [0.5, NAN, 0.7], "aorta": [NAN]}, "Dice"),
     ]
 

@@ -269,6 +269,8 @@ def test_training_and_search_are_shown(written, results):
     assert f"training took the best one's lora_rank {best['lora_rank']:.0f}" in text
     for trial in trials.itertuples():
         assert f"{trial.number} complete {trial.value:.4g} {trial.lora_rank} " in text
+    assert "Trial 0, the parameters as they stood where the space holds them, had" in text
+    assert "<h3>History" in html and "<h3>Slice: dice_weight" in html
     titles = ("Loss", "Validation Dice", "Learning rate", "λ, weight")
     assert all(f"<h3>{title}" in html for title in titles)
 

@@ -183,11 +183,11 @@ def test_a_refused_union_gives_one_sentence(values):
         ("split", "validation", 0.0, "search.trials"),
         ("split", "list", "roles.csv", "split.list"),
         ("train", "train_encoder", False, "train.train_encoder"),
-        ("search", "dice_weight", [0.9, 0.1], "search.dice_weight"),
+        ("search", "pruner", "hyperband", "search.pruner"),
     ],
 )
 def test_contradictions_are_refused(values, block, key, value, expected):
-    values["search"]["trials"] = 2
+    values["search"] |= {"trials": 2, "pruner": "none", "validate_every": 0}
     values["split"]["slices"] = 0.5
     values[block][key] = value
     assert any(f": {expected}: " in line for line in problems(values))
@@ -197,10 +197,10 @@ def test_a_search_tunes_only_what_the_model_has(values):
     values["train"]["model"] = "unet"
     values["search"]["trials"] = 2
     found = [line.split(": ")[1] for line in problems(values)]
-    assert found == ["search.lora_rank", "search.lambda_start"]
-    values["search"] |= {"lora_rank": None, "lambda_start": None}
+    assert found == ["search.space.lora_rank", "search.space.lambda_start"]
+    values["search"]["space"] |= {"lora_rank": None, "lambda_start": None}
     validate(values, "")
-    values["search"]["dice_weight"] = None
+    values["search"]["space"]["dice_weight"] = None
     assert any("search.trials: 2 trials, but nothing to tune" in line for line in problems(values))
     values["search"]["trials"] = 0
     validate(values, "")
@@ -233,7 +233,7 @@ def test_embeddings_are_cached_for_a_frozen_encoder_alone(values):
     assert found == [
         "train.train_encoder to false, or this to 0.",
         "train.lora_rank to 0, or this to 0.",
-        "search.lora_rank to null, or this to 0.",
+        "search.space.lora_rank to null, or this to 0.",
     ]
 
 
