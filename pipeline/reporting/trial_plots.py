@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from pipeline.core.params import space
@@ -114,13 +114,21 @@ def slice_plot(name: str, trials: pd.DataFrame, key: str, given: Any) -> str:
         else:
             x = trials[key].to_numpy(float)
             if scale.log:
-                axes.set_xscale("log")
+                _log_axis(axes)
         _dots(axes, x, trials["value"].to_numpy(float), complete)
         axes.set_xlabel(key)
         axes.set_ylabel("Dice")
         if not complete.all():
             axes.legend()
     return svg[0]
+
+
+def _log_axis(axes: Axes) -> None:
+    """A logarithmic axis whose marks are plain numbers: a page has no typeset powers of ten."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _dots(

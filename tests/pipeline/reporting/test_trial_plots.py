@@ -39,6 +39,7 @@ def test_all_plots_are_there_and_of_one_size():
     ]
     assert len({ElementTree.fromstring(svg).get("viewBox") for svg in plots.values()}) == 1
     assert plots == drawn()
+    assert not [title for title, svg in plots.items() if "mathdefault" in svg]
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,7 @@ def test_all_plots_are_there_and_of_one_size():
         ("Importance", ["lora_rank", "learning_rate"]),
         ("Parallel coordinates", ["best", "null", "true", "16", "0.0001", "0.2", "Dice"]),
         ("Slice: clip_norm", ["null", "1", "pruned"]),
+        ("Slice: learning_rate", ["0.001", "0.01", "0.1"]),
     ],
 )
 def test_a_plot_names_what_it_shows(plot, words):
