@@ -38,7 +38,8 @@ def owning(folder: Path, *, silence: float = SILENCE, beat: float = BEAT) -> Ite
     """
     path = folder / RECORD
     _wait_for_silence(path, silence)
-    me = {"host": platform.node(), "pid": os.getpid(), "since": time.time_ns()}
+    me: dict[str, Any] = {"host": platform.node(), "kernel": _kernel()}
+    me |= {"pid": os.getpid(), "since": time.time_ns()}
     _write(path, me | {"beat": 0})
     ended = threading.Event()
     keeper = threading.Thread(target=_keep, args=(path, me, beat, ended), daemon=True)
@@ -55,8 +56,8 @@ def owning(folder: Path, *, silence: float = SILENCE, beat: float = BEAT) -> Ite
 def _wait_for_silence(path: Path, silence: float) -> None:
     """Return once no other host's owner is at work, by its record."""
     found = _read(path)
-    if found is None or found.get("host") == platform.node():
-        return  # one on this host would hold the lock
+    if found is None or found.get("kernel") == _kernel():
+        return  # one under this kernel would hold the lock
     say(
         f"{path.parent}: a process on {found.get('host')} was at work here and hasn't said that it "
         f"ended; waiting {silence:g} seconds for a sign of it"
@@ -89,6 +90,14 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     new = path.with_name(f"{path.name}.new")
     new.write_text(json.dumps(value), encoding="utf-8")
     os.replace(new, path)
+
+
+def _kernel() -> str:
+    """What tells this running kernel from others: containers share it, hosts may be namesakes."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not Linux
+        return platform.node()
 
 
 def _is_mine(found: dict[str, Any] | None, me: dict[str, Any]) -> bool:

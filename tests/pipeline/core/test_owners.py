@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.owners import RECORD, TAKEN_OVER, owning
 
-OTHER = {"host": "another-host", "pid": 1, "since": 1}
+OTHER = {"host": "another-host", "kernel": "another", "pid": 1, "since": 1}
 # a mount without locks: flock answers as the kernel does there
 NO_LOCKS = """
 #include <errno.h>

@@ -1,5 +1,3 @@
-import threading
-
 import pytest
 
 from pipeline.core import files, run_folder
@@ -34,15 +32,18 @@ def test_a_damaged_output_is_not_taken_for_done(tmp_path):
     assert not run.is_done()
 
 
-def test_a_run_can_wait_for_another_process(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run_folder, "WAIT_SECONDS", 0.01)
-    first = opened(tmp_path)
+def test_a_run_can_wait_for_another_process(tmp_path, monkeypatch):
+    first, said = opened(tmp_path), []
     first.__enter__()
-    release = threading.Timer(0.3, first.__exit__, (None, None, None))
-    release.start()
+
+    def ended_then(text: str) -> None:
+        said.append(text)
+        first.__exit__(None, None, None)
+
+    monkeypatch.setattr(run_folder, "say", ended_then)
+    monkeypatch.setattr(run_folder, "WAIT_SECONDS", 0.01)
     with open_run(tmp_path / "runs", "phantom", "split", {}, {"manifest": "abc"}, wait=True):
-        assert release.finished.is_set()
-    assert "waiting for another process" in capsys.readouterr().err
+        assert "waiting for another process" in said[0]
 
 
 def test_published_outputs_replace_what_was_there(tmp_path):
