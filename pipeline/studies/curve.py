@@ -10,7 +10,7 @@ than 80% of the variance between the arms.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -64,6 +64,8 @@ class Point:
         dice: its mean over organs, %.
         fitted, at_twice: what the law gives at x, and at twice x; NaN without a law.
         low, high: 95% interval of `at_twice`; NaN where there is none.
+        gain: what twice x gives more than x by the law, points; `gain_low` and `gain_high` its
+            95% interval.
     """
 
     arm: str
@@ -73,6 +75,9 @@ class Point:
     at_twice: float = math.nan
     low: float = math.nan
     high: float = math.nan
+    gain: float = math.nan
+    gain_low: float = math.nan
+    gain_high: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -113,12 +118,10 @@ def curve(along: str, arms: Mapping[str, tuple[Sequence[Outcome], Scores]]) -> C
     law = fit(x, y)
     if (why := _objection(law)) is not None:
         return Curve(words, tuple(points), None, why)
-    bounded = not any(math.isnan(found.low[-1, 0]) for found in estimates)
-    low, high = _at_twice(x, [known[name][1] for name in order]) if bounded else _none(x)
-    fitted = [
-        Point(p.arm, p.x, p.dice, law.at(p.x), law.at(2 * p.x), float(a), float(b))
-        for p, a, b in zip(points, low, high, strict=True)
-    ]
+    laws: list[Law] = []
+    if not any(math.isnan(found.low[-1, 0]) for found in estimates):
+        laws = _resampled(x, [known[name][1] for name in order])
+    fitted = [_on_law(point, law, laws) for point in points]
     return Curve(words, tuple(fitted), law, None)
 
 
@@ -166,17 +169,27 @@ def _objection(law: Law) -> str | None:
     return None
 
 
-def _at_twice(x: Array, scores: Sequence[Scores]) -> tuple[Array, Array]:
-    """Interval of Dice at twice each x: laws fitted to the first block of resamples."""
+def _resampled(x: Array, scores: Sequence[Scores]) -> list[Law]:
+    """Laws fitted to the first block of resamples, which take the same cases in every arm."""
     samples = [next(islice(sample_means(found), 1))[:, -1, 0] for found in scores]
-    laws = [fit(x, FULL * row) for row in np.array(samples).T if not np.isnan(row).any()]
-    found = [[law.at(2 * value) for value in x] for law in laws]
-    return bounds(np.array(found).reshape(-1, len(x)))
+    return [fit(x, FULL * row) for row in np.array(samples).T if not np.isnan(row).any()]
 
 
-def _none(x: Array) -> tuple[Array, Array]:
-    nothing = np.full(len(x), math.nan)
-    return nothing, nothing
+def _on_law(point: Point, law: Law, laws: Sequence[Law]) -> Point:
+    """The point with what the law gives, and intervals from the resampled laws, if any."""
+    here, twice = law.at(point.x), law.at(2 * point.x)
+    samples = [(other.at(2 * point.x), other.at(2 * point.x) - other.at(point.x)) for other in laws]
+    low, high = bounds(np.array(samples).reshape(-1, 2))
+    return replace(
+        point,
+        fitted=here,
+        at_twice=twice,
+        low=float(low[0]),
+        high=float(high[0]),
+        gain=twice - here,
+        gain_low=float(low[1]),
+        gain_high=float(high[1]),
+    )
 
 
 def _x(along: str, outcomes: Sequence[Outcome]) -> float | None:

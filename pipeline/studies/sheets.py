@@ -11,7 +11,7 @@ from pipeline.scoring.bootstrap import FEWEST
 from pipeline.scoring.scores import SCORES
 from pipeline.scoring.tables import OVERALL
 from pipeline.studies.tables import SHOWN, Row, Tables
-from pipeline.studies.verdict import FEWEST_SEEDS
+from pipeline.studies.verdict import CANNOT_SAY, FEWEST_SEEDS
 
 NONE = "–"
 # columns of words, which stand at the left
@@ -123,16 +123,21 @@ def _arms(tables: Tables) -> Sheet:
 
 
 def _label(row: Row) -> str:
-    about = "; ".join(text for text in (row.get("note"), row.get("source")) if text)
-    return f"{row['row']} ({about})" if about else str(row["row"])
+    return f"{row['row']} ({row['note']})" if row.get("note") else str(row["row"])
 
 
 def _arm_notes(tables: Tables) -> Iterable[str]:
-    """The notes, and why verdicts can't be said."""
+    """The notes, why verdicts can't be said, and where quoted rows are from."""
     yield from tables.notes
     for row in tables.arms:
-        if row.get("dice_verdict") and row["dice_reason"]:
-            yield f"{row['row']}: {row['dice_verdict']}: {row['dice_reason']}."
+        if row.get("dice_verdict") == CANNOT_SAY:
+            yield f"{row['row']}: {CANNOT_SAY}: {row['dice_reason']}."
+    by_source: dict[str, list[str]] = {}
+    for row in tables.arms:
+        if row["kind"] == "quoted":
+            by_source.setdefault(row["source"], []).append(row["row"])
+    for source, names in by_source.items():
+        yield f"{', '.join(names)}: quoted from {source}."
     done = [row for row in tables.scores if row["organ"] == OVERALL and row["headline"]]
     if done and any(row["low"] is None for row in done if row["score"] == "dice"):
         yield f"No interval where fewer than {FEWEST} test cases count."
@@ -221,7 +226,9 @@ def _curve(tables: Tables) -> Sheet | None:
             number(point.dice, 2),
             number(_known(point.fitted), 2),
             number(_known(point.at_twice), 2),
-            interval({"low": _known(point.low), "high": _known(point.high)}, "", 2),
+            _known_interval(point.low, point.high),
+            number(_known(point.gain), 2, sign=True),
+            _known_interval(point.gain_low, point.gain_high, sign=True),
         )
         for point in curve.points
     )
@@ -229,14 +236,21 @@ def _curve(tables: Tables) -> Sheet | None:
     if law is None:
         note = f"What twice as many would give: cannot say ({curve.why})."
     else:
-        gain = law.at(2 * law.largest) - law.at(law.largest)
+        gain = curve.points[-1].gain
         note = (
             f"Dice = {law.ceiling:.2f} - {law.shortfall:.2f} * (x / {law.largest:g})^-"
             f"{law.power:.3f}, which explains {law.explained:.0%} of the variance between arms; "
             f"twice the largest would give {gain:+.2f} points."
         )
-    header = ("arm", curve.along, "Dice, %", "law, %", "at twice, %", "95% interval at twice")
+    header = (
+        *("arm", curve.along, "Dice, %", "law, %", "at twice, %", "95% interval at twice"),
+        *("gain of twice", "95% interval of the gain"),
+    )
     return Sheet("curve", f"Dice along {curve.along}", header, rows, notes=(note,))
+
+
+def _known_interval(low: float, high: float, sign: bool = False) -> str:
+    return interval({"low": _known(low), "high": _known(high)}, "", 2, sign)
 
 
 def _known(value: float) -> float | None:

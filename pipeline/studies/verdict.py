@@ -119,5 +119,6 @@ def verdict(published: float, low: float, high: float, objection: str | None = N
     if high - low > WIDEST:
         return Verdict(CANNOT_SAY, f"the interval is wider than {WIDEST:g}")
     if low <= published <= high:
-        return Verdict(REPRODUCED, "within our interval")
-    return Verdict(NOT_REPRODUCED, f"{'below' if published < low else 'above'} our interval")
+        return Verdict(REPRODUCED, "the published number is within our interval")
+    side = "below" if published < low else "above"
+    return Verdict(NOT_REPRODUCED, f"the published number is {side} our interval")

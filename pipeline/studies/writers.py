@@ -8,7 +8,7 @@ import io
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core import files
 from pipeline.core.writable import naming_unwritable
-from pipeline.studies.curve import Curve
+from pipeline.studies.curve import Curve, Point
 from pipeline.studies.plan import Study
 from pipeline.studies.sheets import Sheet, sheets
 from pipeline.studies.tables import FACTS, PUBLISHED, SHOWN, Tables
@@ -168,4 +168,4 @@ def _curve_rows(curve: Curve) -> tuple[list[str], list[dict[str, Any]]]:
         for point in curve.points
     ]
     rounded = [{n: round(v, 6) if isinstance(v, float) else v for n, v in r.items()} for r in rows]
-    return ["arm", "x", "dice", "fitted", "at_twice", "low", "high"], rounded
+    return [field.name for field in fields(Point)], rounded

@@ -53,6 +53,8 @@ def test_twice_the_labels_has_an_interval(workflow):
     assert last.at_twice == pytest.approx(law(160), abs=0.01)
     assert last.low == pytest.approx(law(160) - 0.5, abs=0.01)
     assert last.high == pytest.approx(law(160) + 0.5, abs=0.01)
+    # seeds shift all sizes alike, so that the gain is known
+    assert (last.gain_low, last.gain, last.gain_high) == pytest.approx((2.93,) * 3, abs=0.01)
     assert "twice the largest would give +2.93 points" in sheet.notes[0]
 
 

@@ -151,7 +151,8 @@ def test_files_hold_the_same_numbers(study):
     assert lines[2].startswith("| arm | Dice, % |")
     assert any(line.startswith("| rank-4 | 80.00 | 1.00 | 79.00 to 81.00 |") for line in lines)
     tex = (folder / "arms.tex").read_text()
-    assert r"\toprule" in tex and r"Dice, \% & " in tex and r"Other (5 scans; table 9) & " in tex
+    assert r"\toprule" in tex and r"Dice, \% & " in tex and r"Other (5 scans) & " in tex
+    assert "% Other: quoted from table 9." in tex
     assert r"80.00 $\pm$ 1.00" in (folder / "organs.tex").read_text()
     assert "rank-4, published" in (folder / "organs.md").read_text()
 
