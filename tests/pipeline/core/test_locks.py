@@ -55,3 +55,16 @@ def test_a_lock_is_free_again_when_released(tmp_path, code):
     again = locks.try_lock(tmp_path / "a.lock")
     assert again is not None
     again()
+
+
+@pytest.mark.skipif(locks.fcntl is None, reason="the system shares no locks")
+def test_a_shared_lock_keeps_out_those_that_do_not_share(tmp_path):
+    path = tmp_path / "a.lock"
+    first, second = (locks.try_lock(path, shared=True) for _ in range(2))
+    assert first and second and locks.try_lock(path) is None
+    first()
+    assert locks.try_lock(path) is None
+    second()
+    alone = locks.try_lock(path)
+    assert alone and locks.try_lock(path, shared=True) is None
+    alone()
