@@ -112,23 +112,27 @@ def test_a_storage_that_is_not_there_is_refused(tmp_path, url, reason):
 
 
 def test_killed_workers_cost_no_trial_but_their_own(tmp_path):
-    chance, search = random.Random(0), {"trials": 40}
-    for worker in crowd(tmp_path, search, pause=0.05):
-        time.sleep(chance.uniform(0.2, 0.6))
+    chance, search = random.Random(0), {"trials": 60}
+    workers, study = crowd(tmp_path, search, pause=0.4), opened(tmp_path, **search)
+    while not study.trials():
+        time.sleep(0.05)
+    for worker in workers:
+        time.sleep(chance.uniform(0.0, 0.2))
         os.kill(worker.pid, signal.SIGKILL)
         worker.join()
     study = opened(tmp_path, **search)
-    begun = study.trials()
-    study.bury()
-    killed = [trial for trial in study.trials() if trial not in begun]
-    assert all(trial.reason == "its process was killed; tried again" for trial in killed)
+    buried, trials = study.bury(), study.trials()
+    killed = [trial for trial in trials if trial.state == "failed"]
+    assert 0 < buried == len(killed) <= WORKERS
+    assert {trial.reason for trial in killed} == {"its process was killed; tried again"}
     work(tmp_path, 1, search)
     trials = opened(tmp_path, **search).trials()
-    assert Counter(trial.number for trial in trials if trial.state != "failed") == Counter(
-        range(40)
-    )
-    failed = [trial for trial in trials if trial.state == "failed"]
-    assert failed == killed
+    assert Counter(t.number for t in trials if t.state != "failed") == Counter(range(60))
+    assert [trial for trial in trials if trial.state == "failed"] == killed
+    second = [trial for trial in trials if trial.attempt == 2]
+    # one that was killed while it was taking its trial had some of the values
+    tried = {trial.number: trial.values for trial in second}
+    assert all(trial.values.items() <= tried[trial.number].items() for trial in killed)
 
 
 def test_a_torn_line_is_cut_off_while_others_go_on(tmp_path):
