@@ -354,14 +354,23 @@ def study(
     table: Annotated[
         bool, typer.Option("--table", help="Its tables, as far as they go, instead of the plan.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write its page here, its tables beside its results."),
+    ] = None,
     results: PublishedOption = RESULTS,
 ) -> None:
-    """Show a study: its arms and runs, what is done, what is left; or its tables."""
+    """Show a study: its arms and runs, what is done, what is left; its tables; its page."""
     from pipeline.commands import study as studies
     from pipeline.studies import plan
 
-    show = studies.show_tables if table else studies.show
-    show(name, plan.parse_on(on), results)
+    used = plan.parse_on(on)
+    if report is not None:
+        studies.write_report(name, used, results, report)
+    if table:
+        studies.show_tables(name, used, results)
+    if report is None and not table:
+        studies.show(name, used, results)
 
 
 @_command(SCORES, "record", "hsam record table10/rank-4/draw-1-seed-2")

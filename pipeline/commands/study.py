@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.core import cpus
-from pipeline.core.console import duration
+from pipeline.core import files as core_files
+from pipeline.core.console import duration, say
 from pipeline.core.errors import UserError
 from pipeline.studies import files, plan, progress
 from pipeline.studies.plan import Study
@@ -83,6 +84,30 @@ def _console() -> Console:
     if not console.is_terminal:
         console.width = LOG_COLUMNS
     return console
+
+
+def write_report(name: str | None, on: tuple[str, ...], results: Path, out: Path) -> None:
+    """Write the page of a study, and its tables, as far as its runs are finished.
+
+    Args:
+        name, on, results: as for `show`; a study has to be named.
+        out: the page's file; the tables lie in each study's folder of results.
+
+    Raises:
+        UserError: no such study, one that can't be run so, or none of its runs is finished.
+    """
+    if name is None:
+        raise UserError(f"--report {out}: of which study? There are {', '.join(files.names())}.")
+    # matplotlib, pandas and SciPy, which the plan does without
+    from pipeline.reporting import study_page
+    from pipeline.studies import writers
+
+    found = study_page.read(name, on, results)
+    html = study_page.render(found)
+    for part in found.parts:
+        writers.write(part.tables, writers.folder_of(part.study, results))
+    core_files.write_text(out, html)
+    say(f"study: {out}")
 
 
 def _list() -> None:

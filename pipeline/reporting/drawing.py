@@ -27,6 +27,11 @@ PAGE_COLOURS = {
     "#030303": "var(--series-1)",
     "#040404": "var(--series-2)",
     "#050505": "var(--series-3)",
+    "#060606": "var(--series-4)",
+    "#070707": "var(--series-5)",
+    "#080808": "var(--series-6)",
+    "#090909": "var(--series-7)",
+    "#101010": "var(--series-8)",
 }
 INK, LINE, *SERIES = PAGE_COLOURS
 DASHES = ("-", "--", ":")
@@ -129,7 +134,7 @@ def slice_picture(
     colours: Sequence[str] = (),
 ) -> str:
     """A slice as `slice_pixels` draws it, as the data URI of a PNG."""
-    return _data_uri(slice_pixels(image, labels, colours))
+    return data_uri(slice_pixels(image, labels, colours))
 
 
 def slice_pixels(
@@ -167,7 +172,7 @@ def _outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return low != high
 
 
-def _data_uri(pixels: NDArray[np.uint8]) -> str:
+def data_uri(pixels: NDArray[np.uint8]) -> str:
     """RGB pixels (rows, columns, 3) as the data URI of a PNG without metadata."""
     png = io.BytesIO()
     metadata: Any = {"Software": None}  # None leaves it out

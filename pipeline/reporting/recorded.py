@@ -79,8 +79,8 @@ def check_given(
         record = provenance.get(stage, {})
         if record.get("stage") != stage:
             continue
-        now = _flat(stage_params(given, stage))
-        then = _flat(record.get("params", {}))
+        now = flat(stage_params(given, stage))
+        then = flat(record.get("params", {}))
         problems += [
             f"{key}: the {stage} stage was run with {then[key]!r}, the parameters now say "
             f"{value!r}; run it again, or give its parameters (--params)."
@@ -91,11 +91,11 @@ def check_given(
         raise UserError(problems)
 
 
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
+def flat(value: Any, key: str = "") -> dict[str, Any]:
     """Nested mappings as dotted key to value."""
     if not isinstance(value, Mapping):
         return {key: value}
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, inner in value.items():
-        flat |= _flat(inner, f"{key}.{name}" if key else name)
-    return flat
+        found |= flat(inner, f"{key}.{name}" if key else name)
+    return found

@@ -117,7 +117,8 @@ def fullest_slices(data: FigureData, number: int) -> list[tuple[str, int]]:
 
 
 def worst_slice(data: FigureData, run: ScoredRun) -> tuple[str, int] | None:
-    """Case and slice of the run's lowest Dice: the fullest slice of the case that scored worst.
+    """Case and slice of the run's worst: of the case with the lowest mean Dice the slice with the
+    lowest, among those that show at least half as many organs as the fullest.
 
     None where no case has a score.
     """
@@ -125,11 +126,12 @@ def worst_slice(data: FigureData, run: ScoredRun) -> tuple[str, int] | None:
     if means.empty:
         return None
     worst = str(means.sort_index().idxmin())
+    shown = (data.counts(worst) > 0).sum(1)
     values = []
-    for index, counts in enumerate(data.counts(worst)):
-        if counts.any():
-            truth = data.slice(worst, index).label
-            values.append((dice.mean(organ_dice(truth, data.prediction(run, worst, index))), index))
+    for index in np.flatnonzero((shown > 0) & (2 * shown >= shown.max())):
+        truth = data.slice(worst, int(index)).label
+        predicted = data.prediction(run, worst, int(index))
+        values.append((dice.mean(organ_dice(truth, predicted)), int(index)))
     return (worst, min(values)[1]) if values else None
 
 

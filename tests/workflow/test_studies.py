@@ -136,6 +136,15 @@ def test_seeds_differ_and_nothing_runs_twice(repository, devices):
     assert planned(repository, *targets) == {}
 
 
+def test_the_page_of_a_study_is_made_once(repository, devices):
+    page = "reports/parts.html"
+    assert planned(repository, page) == {"study_report": 1}
+    snakemake(repository, "--", page)
+    text = (repository / page).read_text()
+    assert "4 runs, all finished" in text and "Synthetic: these runs are on phantoms" in text
+    assert planned(repository, page) == {}
+
+
 def test_another_arm_costs_its_own_runs_alone(repository, devices):
     more = STUDY["arms"] | {"second": {"train": {"lambda_start": 0.3}}}
     study(repository, "parts", STUDY | {"arms": more})

@@ -145,7 +145,34 @@ rule study_evaluate:
         "{params.command} 2>&1 | tee {log:q}"
 
 
+rule study_report:
+    input:
+        lambda wildcards: checked(STUDIES.report_inputs, wildcards.name),
+    output:
+        report(
+            "reports/{name}.html",
+            caption="../report/study.rst",
+            category="Studies",
+            subcategory="{name}",
+            labels={"page": "{name}"},
+        ),
+    log:
+        "logs/reports/{name}.log",
+    conda:
+        "../envs/hsam.yaml"
+    resources:
+        mem_mb=growing(8000),
+        runtime=60,
+    params:
+        on=ON,
+        code=sources.digest("pipeline.reporting.study_page"),
+        given=" ".join(f"--on {shlex.quote(preset)}" for preset in ON),
+    shell:
+        "hsam study {wildcards.name} {params.given} --report {output:q} 2>&1 | tee {log:q}"
+
+
 wildcard_constraints:
+    name="|".join(STUDIES.studies),
     study="|".join(STUDIES.folders),
     arm=r"[a-z0-9][a-z0-9_-]*",
     run=r"draw-\d+-seed-\d+",

@@ -1,0 +1,168 @@
+"""What the arms of a study set, what their runs have in common, and what the trainings cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from pipeline.core import files
+from pipeline.core.console import duration
+from pipeline.core.params.load import overlay
+from pipeline.reporting.page import model_title
+from pipeline.reporting.recorded import flat
+from pipeline.studies.files import PHANTOMS
+from pipeline.studies.outcomes import Facts, Outcome
+from pipeline.studies.plan import Study
+from pipeline.studies.progress import COST
+
+# keys of arms that change no model, in which a reader of tables has no interest
+TECHNICAL = ("train.cache_embeddings",)
+WORDS = {
+    "model": "model",
+    "backbone": "backbone",
+    "side": "side, px",
+    "lora_rank": "LoRA rank",
+    "batch": "effective batch",
+    "stage": "scored stage",
+    "convention": "convention",
+    "split": "split",
+    "train_slices": "labelled slices",
+    "train_subjects": "of cases",
+    "test_cases": "test cases",
+    "device": "device",
+}
+NONE, UNKNOWN = "–", "unknown"
+
+
+def settings(study: Study) -> tuple[list[str], dict[str, list[str]]]:
+    """What the arms set, as the columns and rows of a table.
+
+    Returns:
+        Names of the keys that any arm sets; arm to their values, as its runs have them.
+    """
+    overlays = dict(study.file.arms)
+    if PHANTOMS in study.on:
+        twin = study.file.phantoms.arms
+        overlays = {arm: overlay(given, twin.get(arm, {})) for arm, given in overlays.items()}
+    keys = list(dict.fromkeys(key for given in overlays.values() for key in flat(given)))
+    keys = [key for key in keys if key not in TECHNICAL]
+    params = {run.arm: run.params.model_dump(mode="json") for run in study.runs}
+    return [_word(key) for key in keys], {
+        arm: [_shown(_value(params[arm], key), key) for key in keys] for arm in overlays
+    }
+
+
+def facts(arms: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+    """What the finished runs of the arms are, where all agree and where they differ.
+
+    Returns:
+        `common`: (word, value) pairs; `columns` and `rows` (arm, values) of what differs.
+    """
+    by_arm = {arm: [o.facts for o in found if o.facts is not None] for arm, found in arms.items()}
+    every = [fact for found in by_arm.values() for fact in found]
+    common, differing = [], []
+    for field in fields(Facts):
+        values = _values(every, field.name)
+        if len(values) == 1:
+            common.append((WORDS.get(field.name, field.name), values[0]))
+        elif values:
+            differing.append(field.name)
+    rows = [
+        {"arm": arm, "values": [", ".join(_values(found, name)) or NONE for name in differing]}
+        for arm, found in by_arm.items()
+        if found
+    ]
+    columns = [WORDS.get(name, name) for name in differing]
+    return {"common": common, "columns": columns, "rows": rows if columns else []}
+
+
+def costs(arms: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+    """What the finished trainings cost, arm by arm; what two arms share is in the total once.
+
+    Returns:
+        `rows`, the last one of all arms: `name`, `trainings`, `devices`, `wall` of one training,
+        `total` of device time, `memory` at the peak, each in words.
+    """
+    rows = []
+    for arm, found in arms.items():
+        rows.append(_cost(arm, [o for o in found if o.done]))
+    works = {o.run.work: o for found in arms.values() for o in found if o.done}
+    rows.append(_cost("all, each work once", list(works.values())))
+    return {"rows": rows}
+
+
+def _cost(name: str, found: Sequence[Outcome]) -> dict[str, Any]:
+    known = [cost for cost in (_read(o.folders["train"]) for o in found) if cost is not None]
+    walls = [cost["seconds"] for cost in known]
+    peaks = [cost["peak_memory_mib"] for cost in known if cost["peak_memory_mib"] is not None]
+    total = duration(sum(cost["seconds"] * cost["devices"] for cost in known)) if known else UNKNOWN
+    if known and len(known) < len(found):
+        total += f", of {len(known)} of them"
+    return {
+        "name": name,
+        "trainings": len(found),
+        "devices": ", ".join(sorted({_devices(cost) for cost in known})) or UNKNOWN,
+        "wall": _range(walls),
+        "total": total,
+        "memory": f"{max(peaks):,} MiB" if peaks else UNKNOWN,
+    }
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """A training's cost.json; None where it has none that can be read."""
+    try:
+        found = files.read_json(folder / COST)
+        return {
+            "seconds": float(found["seconds"]),
+            "devices": int(found["devices"]),
+            "device": str(found["device"]),
+            "peak_memory_mib": found.get("peak_memory_mib"),
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _devices(cost: Mapping[str, Any]) -> str:
+    number = cost["devices"]
+    return str(cost["device"]) if number == 1 else f"{number} × {cost['device']}"
+
+
+def _range(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return UNKNOWN
+    if len(seconds) == 1:
+        return duration(seconds[0])
+    return f"{duration(mean(seconds))} ({duration(min(seconds))} to {duration(max(seconds))})"
+
+
+def _values(found: Sequence[Facts], name: str) -> list[str]:
+    """The different values of a fact, in words; none where no run has any."""
+    values = dict.fromkeys(getattr(fact, name) for fact in found)
+    return [] if set(values) == {None} else [_fact(name, value) for value in values]
+
+
+def _fact(name: str, value: Any) -> str:
+    if name == "split":
+        return str(value)[:12]
+    return _shown(value, f"train.{name}" if name == "model" else name)
+
+
+def _shown(value: Any, key: str) -> str:
+    if isinstance(value, bool):
+        return "✓" if value else "✗"
+    if key == "train.model":
+        return model_title(value)
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return NONE if value is None else str(value)
+
+
+def _word(key: str) -> str:
+    return WORDS.get(last := key.rpartition(".")[2], last.replace("_", " "))
+
+
+def _value(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return values

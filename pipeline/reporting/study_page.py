@@ -1,0 +1,227 @@
+"""Makes the page of a study, or of a collection of studies, of what came out of its runs.
+
+The same outputs of the runs give the same page, to the byte.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from pipeline.core.errors import UserError
+from pipeline.imaging.colours import organ_colours
+from pipeline.reporting import layout, study_arms, study_plots
+from pipeline.reporting.study_pictures import galleries, shared_folder
+from pipeline.reporting.study_plots import Band
+from pipeline.studies import files, plan
+from pipeline.studies.files import Collection, StudyFile
+from pipeline.studies.outcomes import Outcome, arms, outcomes
+from pipeline.studies.plan import Study
+from pipeline.studies.tables import Tables, tables
+from pipeline.studies.verdict import is_synthetic
+
+TEMPLATE = "study_page.html.j2"
+SYNTHETIC = (
+    "Synthetic: these runs are on phantoms, small made-up volumes. Their numbers show that all of "
+    "it works and how long it takes; they say nothing of any method, and there is no verdict."
+)
+# column of history.csv to title and label of a plot
+CURVES = {
+    "train_loss": ("Training loss", "loss"),
+    "validation_dice": ("Validation Dice", "Dice"),
+}
+NUMBERS = {"models": "6", "predictions": "7", "stages": "8"}  # of the supplement's figures
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One study with what came out of it."""
+
+    study: Study
+    outcomes: Sequence[Outcome]
+    tables: Tables
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a page shows.
+
+    Attributes:
+        file: of the study or the collection.
+        on: what it is run on.
+        parts: the studies.
+    """
+
+    file: StudyFile | Collection
+    on: tuple[str, ...]
+    parts: tuple[Part, ...]
+
+
+def read(name: str, on: tuple[str, ...], results: Path) -> Found:
+    """A study, or the studies of a collection, with what came out of its runs.
+
+    Args:
+        name: of the study or the collection.
+        on: what it is run on.
+        results: folder of the stages' outputs.
+
+    Raises:
+        UserError: no such study, no run is finished yet, or a finished one's files are damaged.
+    """
+    parts = []
+    for study in plan.load(name, on):
+        found = outcomes([study], results)
+        parts.append(Part(study, found, tables(study, found)))
+    if not any(outcome.done for part in parts for outcome in part.outcomes):
+        argument = f" --config on={','.join(on)}" if on else ""
+        raise UserError(
+            f"{name}: none of its runs is finished in {results}; run "
+            f"snakemake --cores all{argument} -- reports/{name}.html"
+        )
+    return Found(files.read(name), on, tuple(parts))
+
+
+def render(found: Found) -> str:
+    """The page's HTML."""
+    synthetic = any(is_synthetic(part.study) for part in found.parts)
+    return layout.render(
+        TEMPLATE,
+        {
+            "title": found.file.title,
+            "question": found.file.question,
+            "synthetic": SYNTHETIC if synthetic else None,
+            "on": list(found.on),
+            "collection": isinstance(found.file, Collection),
+            "studies": [_study(part) for part in found.parts],
+        },
+    )
+
+
+def _study(part: Part) -> dict[str, Any]:
+    """One study's section."""
+    study, found = part.study, part.outcomes
+    by_arm = arms(found)
+    finished = {arm: [o for o in every if o.done] for arm, every in by_arm.items()}
+    started = any(finished.values())
+    return {
+        "name": study.name,
+        "title": study.file.title,
+        "question": study.file.question,
+        "source": study.file.source,
+        "what": _what(study, found),
+        "started": started,
+        "facts": study_arms.facts(by_arm),
+        "curves": _curves(study.name, finished),
+        "costs": study_arms.costs(finished) if started else None,
+        "figures": _figures(study, finished) if started else None,
+        "runs": [_run(outcome) for outcome in found],
+    }
+
+
+def _what(study: Study, found: Sequence[Outcome]) -> str:
+    """Arms, draws, seeds, and how many runs are finished, in words."""
+    draws, seeds = {o.run.draw for o in found}, {o.run.seed for o in found}
+    done = sum(outcome.done for outcome in found)
+    data = ", ".join(dict.fromkeys(o.run.params.dataset.name for o in found))
+    state = "all finished" if done == len(found) else f"{done} finished"
+    return (
+        f"On {data}: {_count(len(study.file.arms), 'arm')}, {_count(len(draws), 'draw')} of "
+        f"slices, {_count(len(seeds), 'seed')}; {_count(len(found), 'run')}, {state}."
+    )
+
+
+def _curves(name: str, finished: Mapping[str, Sequence[Outcome]]) -> list[dict[str, Any]]:
+    """A plot for each of CURVES that any arm has values of."""
+    plots = []
+    for column, (title, label) in CURVES.items():
+        bands = {arm: _band([o.history for o in runs], column) for arm, runs in finished.items()}
+        shown = {arm: band for arm, band in bands.items() if band is not None}
+        if shown:
+            svg = study_plots.learning_plot(f"{name}-{column}", shown, label)
+            plots.append({"title": title, "svg": Markup(svg)})
+    return plots
+
+
+def _band(histories: Sequence[pd.DataFrame], column: str) -> Band | None:
+    """Mean and range over the runs, of the epochs that any has a value of; None without any."""
+    values = [
+        history.set_index("epoch")[column].dropna() for history in histories if column in history
+    ]
+    table = pd.concat(values, axis=1).sort_index() if values else pd.DataFrame()
+    if table.empty:
+        return None
+    return Band(
+        [float(epoch) for epoch in table.index],
+        *(getattr(table, name)(axis=1).to_list() for name in ("mean", "min", "max")),
+    )
+
+
+def _figures(study: Study, finished: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+    """Figures 6 to 8 of one run of each arm; a sentence where they can't be drawn."""
+    if not study.file.figures:
+        return {"note": "", "galleries": [], "organs": []}
+    chosen = same_runs(finished)
+    draw, seed = next(iter(chosen.values())).run.draw, next(iter(chosen.values())).run.seed
+    note = f"Each arm's run of draw {draw} and seed {seed}, whatever it scored."
+    if absent := [arm for arm in finished if arm not in chosen]:
+        note += f" Not finished: {', '.join(absent)}."
+    try:
+        prepared = shared_folder([o.folders["prepare"] for o in chosen.values()])
+        folders = {arm: o.folders["evaluate"] for arm, o in chosen.items()}
+        drawn = galleries(study.file.figures, folders, prepared, study.file.reference)
+    except UserError as error:
+        return {"note": " ".join(error.problems), "galleries": [], "organs": []}
+    organs = next(iter(chosen.values())).organs
+    return {
+        "note": note,
+        "galleries": [gallery | {"number": NUMBERS[gallery["kind"]]} for gallery in drawn],
+        "organs": list(zip(organs, organ_colours(organs), strict=True)),
+    }
+
+
+def same_runs(finished: Mapping[str, Sequence[Outcome]]) -> dict[str, Outcome]:
+    """A run of each arm, all of one draw and seed: the first that the most arms have finished."""
+    keys = sorted({(o.run.draw, o.run.seed) for runs in finished.values() for o in runs})
+
+    def of(key: tuple[int, int]) -> dict[str, Outcome]:
+        return {
+            arm: o
+            for arm, runs in finished.items()
+            for o in runs
+            if key == (o.run.draw, o.run.seed)
+        }
+
+    return max((of(key) for key in keys), key=len)
+
+
+def _run(outcome: Outcome) -> dict[str, Any]:
+    """A run's row of the list of all."""
+    run = outcome.run
+    return {
+        "name": run.name,
+        "state": outcome.missing or "finished",
+        "dice": _percent(_mean_dice(outcome)),
+        "split": outcome.facts.split[:12] if outcome.facts else "–",
+        "device": outcome.facts.device if outcome.facts else "–",
+    }
+
+
+def _mean_dice(outcome: Outcome) -> float | None:
+    """Mean over the organs of their means over the cases, under the run's own convention."""
+    if outcome.facts is None:
+        return None
+    rows = outcome.cases[outcome.cases["convention"] == outcome.facts.convention]
+    value = float(np.nanmean(rows.groupby("organ", sort=False)["dice"].mean().to_numpy()))
+    return None if np.isnan(value) else value
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

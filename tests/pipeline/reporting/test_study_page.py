@@ -1,0 +1,130 @@
+"""The page of a study, on runs whose scores are made by hand."""
+
+import re
+import shutil
+from html import unescape
+
+import pytest
+
+from pipeline.core import files
+from pipeline.core.errors import UserError
+from pipeline.reporting import study_page
+from pipeline.studies import plan
+from pipeline.studies.outcomes import arms, outcomes
+from tests.pipeline.studies.conftest import RANKS, write
+from tests.pipeline.studies.outputs import RESULTS, finish
+
+DICE = {("rank-1", 1): 0.5, ("rank-1", 2): 0.7, ("rank-4", 1): 0.8, ("rank-4", 2): 0.9}
+
+
+def score(run, case, organ) -> float:
+    """By arm and seed, the same in every case but for a little."""
+    return DICE[run.arm, run.seed] + 0.01 * "abcdef".index(case)
+
+
+def study(folder, name="ranks", **changes):
+    write(folder / "studies" / f"{name}.yaml", RANKS | changes)
+    plan.load.cache_clear()
+    return plan.load(name)
+
+
+def page(name="ranks", on=()) -> str:
+    return study_page.render(study_page.read(name, on, RESULTS))
+
+
+def words(html: str) -> str:
+    html = re.sub(r"<(style|svg).*?</\1>|<[^>]*>", " ", html, flags=re.DOTALL)
+    return " ".join(unescape(html).split())
+
+
+@pytest.fixture
+def finished(workflow):
+    """The folder of the workflow, with all four runs of `ranks` finished."""
+    finish(study(workflow)[0], score)
+    return workflow
+
+
+def test_it_says_what_was_run(finished):
+    text = words(page())
+    assert "On phantom: 2 arms, 1 draw of slices, 2 seeds; 4 runs, all finished." in text
+    assert "rank-1/draw-7-seed-1 finished 52.50" in text
+    assert "All runs: model H-SAM, backbone vit_tiny," in text
+
+
+def test_phantoms_are_synthetic_in_the_first_line(finished):
+    html = page()
+    assert words(html.partition("<main>")[2]).startswith("Synthetic: these runs are on phantoms")
+    assert "<title>Synthetic: Rank</title>" in html
+
+
+def test_it_stands_alone(finished):
+    html = page()
+    assert re.findall(r'(?:src|href)="(?!#|data:image/png;base64,)[^"]*"', html) == []
+    assert not re.search(r"<script|<link|@import|url\((?!#)", html)
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert ids and len(ids) == len(set(ids))
+
+
+def test_the_same_outputs_give_the_same_bytes(finished):
+    assert page() == page()
+
+
+def test_unfinished_runs_are_told_apart(finished):
+    shutil.rmtree(RESULTS / "ranks" / "rank-1" / "draw-7-seed-2")
+    text = words(page())
+    assert "4 runs, 3 finished." in text and "rank-1/draw-7-seed-2 not trained yet –" in text
+
+
+def test_without_any_finished_run_there_is_no_page(workflow):
+    study(workflow)
+    with pytest.raises(
+        UserError, match="ranks: none of its runs is finished in results; run snake"
+    ):
+        page()
+
+
+def test_costs_are_known_or_unknown(finished):
+    place = RESULTS / "ranks" / "rank-1"
+    first = {"seconds": 60.0, "devices": 2, "device": "H100", "peak_memory_mib": 2048}
+    files.write_json(place / "draw-7-seed-1" / "train" / "cost.json", first)
+    (place / "draw-7-seed-2" / "train" / "cost.json").unlink()
+    text = words(page())
+    assert "rank-1 2 2 × H100 1.0 minutes 2.0 minutes, of 1 of them 2,048 MiB" in text
+    assert "rank-4 2 CPU 9 seconds (9 seconds to 9 seconds) 18 seconds unknown" in text
+    assert "all, each work once 4 2 × H100, CPU" in text
+
+
+def test_a_collection_is_a_section_a_study(finished):
+    more = RANKS | {"title": "Others", "seeds": [3], "figures": ["models"]}
+    write(finished / "studies" / "more.yaml", more)
+    write(finished / "studies" / "all.yaml", {"title": "All <b>", "studies": ["ranks", "more"]})
+    html = page("all")
+    assert re.findall(r'<section id="([^"]+)"', html) == ["ranks", "more"]
+    assert "All &lt;b&gt;" in html and "None of its runs is finished yet." in html
+
+
+def test_what_arms_set_and_where_runs_differ(finished):
+    write(
+        finished / "studies" / "rivals.yaml",
+        RANKS
+        | {
+            "arms": {"hsam": {}, "unet": {"train": {"model": "unet", "cache_embeddings": 0}}},
+            "reference": None,
+        },
+    )
+    plan.load.cache_clear()
+    studies = plan.load("rivals")
+    finish(studies[0], lambda run, case, organ: 0.5)
+    text = words(page("rivals"))
+    assert "In what the arms' runs differ arm model" in text
+    assert re.search(r"unet (?!H-SAM)\S+", text)
+
+
+def test_runs_of_one_draw_and_seed_are_shown_side_by_side(finished):
+    shutil.rmtree(RESULTS / "ranks" / "rank-1" / "draw-7-seed-1")
+    found = {
+        arm: [o for o in runs if o.done]
+        for arm, runs in arms(outcomes(plan.load("ranks"), RESULTS)).items()
+    }
+    chosen = study_page.same_runs(found)
+    assert {arm: o.run.seed for arm, o in chosen.items()} == {"rank-1": 2, "rank-4": 2}

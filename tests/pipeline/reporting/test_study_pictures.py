@@ -1,0 +1,92 @@
+"""Figures 6, 7 and 8 for the arms of a study: which slices they show, and the pictures."""
+
+import numpy as np
+import pytest
+
+from pipeline.core.errors import UserError
+from pipeline.reporting.pictures import read_figure_data
+from pipeline.reporting.slice_rows import fullest_slices, worst_slice
+from pipeline.reporting.study_pictures import galleries, shared_folder
+from pipeline.scoring.runs import read_runs
+from pipeline.shards.manifest import read_manifest
+from pipeline.stages import split
+from tests.pipeline.stages.test_evaluate import evaluate_into, save_model
+
+KINDS = ("models", "predictions", "stages")
+
+
+@pytest.fixture(scope="module")
+def runs(phantom_params, prepared_phantoms, tmp_path_factory):
+    """Arm to the evaluation of an untrained model of two stages, and of one; read only."""
+    root = tmp_path_factory.mktemp("runs")
+    split.run(phantom_params, prepared_phantoms, root / "split", root / "runs")
+    manifest = read_manifest(prepared_phantoms / "manifest.parquet")
+    folders = {"prepared": prepared_phantoms, "split": root / "split"}
+    for name, model in (("one", "samed"), ("two", "hsam")):
+        save_model(root / name / "model", manifest, model)
+        evaluate_into(root / name, phantom_params, model=root / name / "model", **folders)
+    return {name: root / name / "out" for name in ("one", "two")}
+
+
+@pytest.fixture(scope="module")
+def drawn(runs, prepared_phantoms):
+    found = galleries(KINDS, runs, prepared_phantoms, None)
+    return {gallery["kind"]: gallery for gallery in found}
+
+
+@pytest.fixture(scope="module")
+def data(runs, prepared_phantoms):
+    return read_figure_data(prepared_phantoms, read_runs(list(runs.values()), list(runs)))
+
+
+def test_columns_are_those_of_the_paper(drawn):
+    assert drawn["models"]["titles"] == ["truth", "image", "truth", "one", "two"]
+    assert drawn["predictions"]["titles"] == ["image", "truth", "one", "two"]
+    assert drawn["stages"]["titles"][:5] == ["image", "truth", "stage 1", "stage 2", "ensemble"]
+    for gallery in drawn.values():
+        for row in gallery["rows"]:
+            assert len(row["panels"]) == len(gallery["titles"])
+            assert all(p["uri"].startswith("data:image/png;base64,") for p in row["panels"])
+
+
+def test_small_organs_are_framed_on_the_whole_slice_alone(drawn):
+    for row in drawn["models"]["rows"]:
+        frames = [panel["frame"] for panel in row["panels"]]
+        assert frames[0] is not None and set(frames[1:]) == {None}
+        assert all(0 <= float(share) <= 100 for share in frames[0])
+
+
+def test_fullest_slices_are_of_the_truth_alone(data):
+    chosen = fullest_slices(data, 4)
+    assert [case for case, _ in chosen] == sorted(data.runs[0].case_ids)
+    for case, index in chosen:
+        shown = (data.counts(case) > 0).sum(1)
+        assert shown[index] == shown.max()
+        equal = np.flatnonzero(shown == shown.max())
+        assert data.counts(case)[index].sum() == data.counts(case)[equal].sum(1).max()
+    assert len(fullest_slices(data, 1)) == 1
+
+
+def test_the_last_row_of_the_stages_is_the_worst(drawn, data):
+    case, index = worst_slice(data, data.runs[1])
+    rows = drawn["stages"]["rows"]
+    assert rows[-1]["name"] == f"{case}, slice {index}"
+    means = data.runs[1].cases.groupby("case")["dice"].mean()
+    assert means[case] == means.min()
+    assert len(rows) == len(fullest_slices(data, 4)) + 1
+
+
+def test_a_study_without_two_stages_has_no_figure_of_them(runs, prepared_phantoms):
+    found = galleries(KINDS, {"one": runs["one"]}, prepared_phantoms, "one")
+    assert [gallery["kind"] for gallery in found] == ["models", "predictions"]
+
+
+def test_the_same_runs_give_the_same_pictures(runs, prepared_phantoms, drawn):
+    again = galleries(KINDS, runs, prepared_phantoms, None)
+    assert again == list(drawn.values())
+
+
+def test_arms_on_other_volumes_are_not_side_by_side(tmp_path):
+    assert shared_folder([tmp_path, tmp_path]) == tmp_path
+    with pytest.raises(UserError, match="prepared differently"):
+        shared_folder([tmp_path, tmp_path / "other"])
