@@ -91,7 +91,8 @@ def write_report(name: str | None, on: tuple[str, ...], results: Path, out: Path
 
     Args:
         name, on, results: as for `show`; a study has to be named.
-        out: the page's file; the tables lie in each study's folder of results.
+        out: the page's file; the tables lie in `tables` of the study's folder of results, of a
+            collection in a folder there for each of its studies.
 
     Raises:
         UserError: no such study, one that can't be run so, or none of its runs is finished.
@@ -104,8 +105,10 @@ def write_report(name: str | None, on: tuple[str, ...], results: Path, out: Path
 
     found = study_page.read(name, on, results)
     html = study_page.render(found)
+    whole = results / plan.folder_of(name, on) / writers.FOLDER
     for part in found.parts:
-        writers.write(part.tables, writers.folder_of(part.study, results))
+        own = writers.folder_of(part.study, results)
+        writers.write(part.tables, whole / part.study.name if found.is_collection else own)
     core_files.write_text(out, html)
     say(f"study: {out}")
 

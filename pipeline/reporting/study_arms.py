@@ -1,7 +1,6 @@
-"""What the arms of a study set, what their runs have in common, and what the trainings cost."""
+"""What the arms of a study set, what all runs have in common, and what the trainings cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -12,7 +11,7 @@ from pipeline.core.params.load import overlay
 from pipeline.reporting.page import model_title
 from pipeline.reporting.recorded import flat
 from pipeline.studies.files import PHANTOMS
-from pipeline.studies.outcomes import Facts, Outcome
+from pipeline.studies.outcomes import Outcome
 from pipeline.studies.plan import Study
 from pipeline.studies.progress import COST
 
@@ -21,7 +20,7 @@ TECHNICAL = ("train.cache_embeddings",)
 WORDS = {
     "model": "model",
     "backbone": "backbone",
-    "side": "side, px",
+    "side": "image side in pixels",
     "lora_rank": "LoRA rank",
     "batch": "effective batch",
     "stage": "scored stage",
@@ -53,28 +52,15 @@ def settings(study: Study) -> tuple[list[str], dict[str, list[str]]]:
     }
 
 
-def facts(arms: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
-    """What the finished runs of the arms are, where all agree and where they differ.
-
-    Returns:
-        `common`: (word, value) pairs; `columns` and `rows` (arm, values) of what differs.
-    """
-    by_arm = {arm: [o.facts for o in found if o.facts is not None] for arm, found in arms.items()}
-    every = [fact for found in by_arm.values() for fact in found]
-    common, differing = [], []
-    for field in fields(Facts):
-        values = _values(every, field.name)
-        if len(values) == 1:
-            common.append((WORDS.get(field.name, field.name), values[0]))
-        elif values:
-            differing.append(field.name)
-    rows = [
-        {"arm": arm, "values": [", ".join(_values(found, name)) or NONE for name in differing]}
-        for arm, found in by_arm.items()
-        if found
+def common(found: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """Words and values of the facts in which all finished runs agree."""
+    facts = [outcome.facts for outcome in found if outcome.facts is not None]
+    values = {name: {getattr(fact, name) for fact in facts} for name in WORDS}
+    return [
+        (word, _fact(name, next(iter(values[name]))))
+        for name, word in WORDS.items()
+        if len(values[name]) == 1 and values[name] != {None}
     ]
-    columns = [WORDS.get(name, name) for name in differing]
-    return {"common": common, "columns": columns, "rows": rows if columns else []}
 
 
 def costs(arms: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
@@ -134,12 +120,6 @@ def _range(seconds: Sequence[float]) -> str:
     if len(seconds) == 1:
         return duration(seconds[0])
     return f"{duration(mean(seconds))} ({duration(min(seconds))} to {duration(max(seconds))})"
-
-
-def _values(found: Sequence[Facts], name: str) -> list[str]:
-    """The different values of a fact, in words; none where no run has any."""
-    values = dict.fromkeys(getattr(fact, name) for fact in found)
-    return [] if set(values) == {None} else [_fact(name, value) for value in values]
 
 
 def _fact(name: str, value: Any) -> str:

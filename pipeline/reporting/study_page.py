@@ -16,11 +16,13 @@ from pipeline.core.errors import UserError
 from pipeline.imaging.colours import organ_colours
 from pipeline.reporting import layout, study_arms, study_plots
 from pipeline.reporting.study_pictures import galleries, shared_folder
-from pipeline.reporting.study_plots import Band
+from pipeline.reporting.study_plots import Band, Dots
+from pipeline.reporting.study_table import main_table
 from pipeline.studies import files, plan
 from pipeline.studies.files import Collection, StudyFile
 from pipeline.studies.outcomes import Outcome, arms, outcomes
 from pipeline.studies.plan import Study
+from pipeline.studies.sheets import sheets as all_sheets
 from pipeline.studies.tables import Tables, tables
 from pipeline.studies.verdict import is_synthetic
 
@@ -34,6 +36,7 @@ CURVES = {
     "train_loss": ("Training loss", "loss"),
     "validation_dice": ("Validation Dice", "Dice"),
 }
+DETAILS = ("organs", "settings", "runs")  # sheets that are folded away
 NUMBERS = {"models": "6", "predictions": "7", "stages": "8"}  # of the supplement's figures
 
 
@@ -59,6 +62,11 @@ class Found:
     file: StudyFile | Collection
     on: tuple[str, ...]
     parts: tuple[Part, ...]
+
+    @property
+    def is_collection(self) -> bool:
+        """Whether there may be several studies."""
+        return isinstance(self.file, Collection)
 
 
 def read(name: str, on: tuple[str, ...], results: Path) -> Found:
@@ -95,7 +103,7 @@ def render(found: Found) -> str:
             "question": found.file.question,
             "synthetic": SYNTHETIC if synthetic else None,
             "on": list(found.on),
-            "collection": isinstance(found.file, Collection),
+            "collection": found.is_collection,
             "studies": [_study(part) for part in found.parts],
         },
     )
@@ -104,22 +112,75 @@ def render(found: Found) -> str:
 def _study(part: Part) -> dict[str, Any]:
     """One study's section."""
     study, found = part.study, part.outcomes
-    by_arm = arms(found)
-    finished = {arm: [o for o in every if o.done] for arm, every in by_arm.items()}
+    finished = {arm: [o for o in every if o.done] for arm, every in arms(found).items()}
     started = any(finished.values())
+    sheets = {sheet.name: sheet for sheet in all_sheets(part.tables)}
+    main = main_table(part.tables) if started else None
     return {
         "name": study.name,
         "title": study.file.title,
         "question": study.file.question,
-        "source": study.file.source,
         "what": _what(study, found),
         "started": started,
-        "facts": study_arms.facts(by_arm),
+        "common": study_arms.common(found),
+        "main": main,
+        "dots": _dots(part.tables) if started else None,
+        "reference": study.file.reference,
+        "comparisons": sheets.get("comparisons"),
+        "curve": _curve(study.name, part.tables),
+        "curve_sheet": sheets.get("curve"),
+        "figures": _figures(study, finished) if started else None,
         "curves": _curves(study.name, finished),
         "costs": study_arms.costs(finished) if started else None,
-        "figures": _figures(study, finished) if started else None,
-        "runs": [_run(outcome) for outcome in found],
+        "details": [sheets[name] for name in DETAILS if name in sheets],
     }
+
+
+def _dots(tables: Tables) -> Markup:
+    """A plot of every run's mean Dice, a row an arm."""
+    rows = {}
+    for row in tables.arms:
+        if row["kind"] == "arm" and row["runs"]:
+            values = [run["dice"] for run in tables.runs if run["arm"] == row["row"]]
+            rows[row["row"]] = Dots(
+                [value for value in values if value is not None],
+                row["dice_mean"],
+                row["dice_low"],
+                row["dice_high"],
+                None if is_synthetic(tables.study) else row["dice_published"],
+            )
+    name = f"{tables.study.name}-runs"
+    return Markup(study_plots.arm_plot(name, rows, "mean Dice, %"))
+
+
+def _curve(name: str, tables: Tables) -> Markup | None:
+    """A plot of Dice against the labels, with the law where one fits; None without points."""
+    curve = tables.curve
+    if curve is None or not curve.points:
+        return None
+    places = {point.arm: point.x for point in curve.points}
+    runs = [run for run in tables.runs if run["arm"] in places and run["dice"] is not None]
+    fit = ahead = None
+    furthest = curve.points[-1]
+    if curve.law is not None:
+        x = np.geomspace(curve.points[0].x, 2 * furthest.x, 60)
+        fit = ([float(value) for value in x], [curve.law.at(float(value)) for value in x])
+        ahead = Dots([], *(_known(v) for v in (furthest.at_twice, furthest.low, furthest.high)))
+    svg = study_plots.labels_plot(
+        f"{name}-curve",
+        [places[run["arm"]] for run in runs],
+        [run["dice"] for run in runs],
+        label="mean Dice, %",
+        x_label=curve.along,
+        fit=fit,
+        ahead=ahead,
+        ahead_at=2 * furthest.x,
+    )
+    return Markup(svg)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def _what(study: Study, found: Sequence[Outcome]) -> str:
@@ -196,31 +257,6 @@ def same_runs(finished: Mapping[str, Sequence[Outcome]]) -> dict[str, Outcome]:
         }
 
     return max((of(key) for key in keys), key=len)
-
-
-def _run(outcome: Outcome) -> dict[str, Any]:
-    """A run's row of the list of all."""
-    run = outcome.run
-    return {
-        "name": run.name,
-        "state": outcome.missing or "finished",
-        "dice": _percent(_mean_dice(outcome)),
-        "split": outcome.facts.split[:12] if outcome.facts else "–",
-        "device": outcome.facts.device if outcome.facts else "–",
-    }
-
-
-def _mean_dice(outcome: Outcome) -> float | None:
-    """Mean over the organs of their means over the cases, under the run's own convention."""
-    if outcome.facts is None:
-        return None
-    rows = outcome.cases[outcome.cases["convention"] == outcome.facts.convention]
-    value = float(np.nanmean(rows.groupby("organ", sort=False)["dice"].mean().to_numpy()))
-    return None if np.isnan(value) else value
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -126,7 +126,7 @@ def labels_plot(
     *,
     label: str,
     x_label: str,
-    fit: Band | None = None,
+    fit: tuple[Sequence[float], Sequence[float]] | None = None,
     ahead: Dots | None = None,
     ahead_at: float = 0.0,
 ) -> str:
@@ -136,15 +136,14 @@ def labels_plot(
         name: unique within the page.
         x, y: labels and score of each run.
         label, x_label: of the axes.
-        fit: the fitted curve with its interval; None: none fits.
+        fit: x and score along the fitted curve; None: none fits.
         ahead: what the curve says further on, at `ahead_at`; None: nothing.
         ahead_at: number of labels.
     """
     with canvas(name, (7.2, 3.2)) as (axes, svg):
         axes.plot(x, y, "o", color=SERIES[0], alpha=0.7, markersize=4.5, label="a run")
         if fit is not None:
-            axes.plot(fit.x, fit.mean, color=SERIES[1], label="fitted curve")
-            axes.fill_between(fit.x, fit.low, fit.high, color=SERIES[1], alpha=0.15, lw=0)
+            axes.plot(*fit, color=SERIES[1], label="fitted curve")
         if ahead is not None and ahead.mean is not None:
             axes.plot(ahead_at, ahead.mean, "D", color=SERIES[2], ms=5, label="twice the labels")
             if ahead.low is not None and ahead.high is not None:

@@ -142,6 +142,8 @@ def test_the_page_of_a_study_is_made_once(repository, devices):
     snakemake(repository, "--", page)
     text = (repository / page).read_text()
     assert "4 runs, all finished" in text and "Synthetic: these runs are on phantoms" in text
+    with (repository / "results" / "parts" / "tables" / "arms.csv").open() as file:
+        assert [line.split(",")[0] for line in file] == ["row", "all", "bare"]
     assert planned(repository, page) == {}
 
 

@@ -149,12 +149,20 @@ rule study_report:
     input:
         lambda wildcards: checked(STUDIES.report_inputs, wildcards.name),
     output:
-        report(
+        page=report(
             "reports/{name}.html",
             caption="../report/study.rst",
             category="Studies",
             subcategory="{name}",
-            labels={"page": "{name}"},
+            labels={"what": "the page"},
+        ),
+        tables=report(
+            directory(f"results/{{name}}{plan.folder_of('', ON)}/tables"),
+            patterns=["{table}.csv"],
+            caption="../report/tables.rst",
+            category="Studies",
+            subcategory="{name}",
+            labels={"what": "{table}"},
         ),
     log:
         "logs/reports/{name}.log",
@@ -168,7 +176,7 @@ rule study_report:
         code=sources.digest("pipeline.reporting.study_page"),
         given=" ".join(f"--on {shlex.quote(preset)}" for preset in ON),
     shell:
-        "hsam study {wildcards.name} {params.given} --report {output:q} 2>&1 | tee {log:q}"
+        "hsam study {wildcards.name} {params.given} --report {output.page:q} 2>&1 | tee {log:q}"
 
 
 wildcard_constraints:

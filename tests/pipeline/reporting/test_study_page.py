@@ -11,7 +11,7 @@ from pipeline.core.errors import UserError
 from pipeline.reporting import study_page
 from pipeline.studies import plan
 from pipeline.studies.outcomes import arms, outcomes
-from tests.pipeline.studies.conftest import RANKS, write
+from tests.pipeline.studies.conftest import PRESET, RANKS, write
 from tests.pipeline.studies.outputs import RESULTS, finish
 
 DICE = {("rank-1", 1): 0.5, ("rank-1", 2): 0.7, ("rank-4", 1): 0.8, ("rank-4", 2): 0.9}
@@ -47,7 +47,7 @@ def finished(workflow):
 def test_it_says_what_was_run(finished):
     text = words(page())
     assert "On phantom: 2 arms, 1 draw of slices, 2 seeds; 4 runs, all finished." in text
-    assert "rank-1/draw-7-seed-1 finished 52.50" in text
+    assert "rank-1/draw-7-seed-1 done 52.50" in text
     assert "All runs: model H-SAM, backbone vit_tiny," in text
 
 
@@ -103,21 +103,60 @@ def test_a_collection_is_a_section_a_study(finished):
     assert "All &lt;b&gt;" in html and "None of its runs is finished yet." in html
 
 
-def test_what_arms_set_and_where_runs_differ(finished):
-    write(
-        finished / "studies" / "rivals.yaml",
-        RANKS
-        | {
-            "arms": {"hsam": {}, "unet": {"train": {"model": "unet", "cache_embeddings": 0}}},
-            "reference": None,
-        },
-    )
-    plan.load.cache_clear()
-    studies = plan.load("rivals")
-    finish(studies[0], lambda run, case, organ: 0.5)
-    text = words(page("rivals"))
-    assert "In what the arms' runs differ arm model" in text
-    assert re.search(r"unet (?!H-SAM)\S+", text)
+def cells(html: str) -> list[list[str]]:
+    """The rows of the main table, head first."""
+    table = html.partition("<table")[2].partition("</table>")[0]
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", table, flags=re.DOTALL)
+    return [[words(c) for c in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows]
+
+
+def test_the_table_has_a_column_for_what_arms_set(finished):
+    head, first, second = cells(page())
+    assert head[:3] == ["arm", "LoRA rank", "mean Dice, %"]
+    assert first[:2] == ["rank-1", "1"] and second[:2] == ["rank-4", "4"]
+    assert first[2].startswith("62.50 ± 14.14") and second[2].startswith("87.50 ± 7.07")
+
+
+def test_switches_organs_and_quoted_rows_as_in_the_paper(finished):
+    arms = {
+        "off": {"train": {"pixel_decoder": False, "cache_embeddings": 0}},
+        "on": {"train": {"pixel_decoder": True}},
+    }
+    published = {"on": {"dice": 80.0, "hd95": 9.0, "organs": {"liver": 94.29}}}
+    quoted = [{"method": "MagicNet", "dice": 75.53, "note": "13 scans", "source": "table 9"}]
+    parts = study(finished, "parts", arms=arms, reference="on", published=published, quoted=quoted)
+    finish(parts[0], lambda run, case, organ: 0.5)
+    head, other, off, on = cells(page("parts"))
+    assert head[:5] == ["arm", "pixel decoder", "trained with", "liver", "spleen"]
+    assert other[:3] == ["MagicNet table 9", "–", "13 scans"] and "75.53" in other
+    assert off[1] == "✗" and on[1] == "✓"
+    assert on[3] == "50.00 ± 0.00 paper 94.29" and off[3] == "50.00 ± 0.00"
+    assert on[head.index("published")] == "80.00"
+    assert "difference" not in head and "verdict" not in head  # phantoms
+
+
+def test_other_data_than_phantoms_get_a_verdict(finished):
+    preset = PRESET | {"dataset": {"name": "synapse", "root": "data/raw/synapse"}}
+    write(finished / "presets" / "small.yaml", preset)
+    found = study(finished, published={"rank-1": {"dice": 62.0}, "rank-4": {"dice": 99.0}})
+    finish(found[0], score)
+    html = page()
+    head, first, second = cells(html)
+    assert "Synthetic" not in html
+    verdict = head.index("verdict")
+    assert second[head.index("difference")] == "-11.50"
+    assert first[verdict] and second[verdict]
+    assert f"rank-4: {second[verdict]}, " in words(html)
+
+
+def test_the_labels_curve_is_drawn(finished):
+    arms = {f"slices-{n}": {"split": {"slices": n / 100}} for n in (5, 10, 25, 50, 100)}
+    curve = {"along": "split.slices"}
+    found = study(finished, "labels", arms=arms, reference=None, curve=curve)
+    finish(found[0], lambda run, case, organ: 0.9 - 0.02 * run.params.split.slices**-0.8)
+    html = page("labels")
+    assert "Dice along labelled slices" in html and "twice the labels" in html
+    assert "labels-curve-" in html
 
 
 def test_runs_of_one_draw_and_seed_are_shown_side_by_side(finished):
