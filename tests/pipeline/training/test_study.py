@@ -6,6 +6,8 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,9 +43,15 @@ def work(folder: Path, worker: int, search: dict, pause: float = 0.0) -> None:
             study.finish(asked, Outcome(stop.dice, str(stop), pruned=True), 1.0, "CPU")
 
 
-def crowd(folder: Path, search: dict, pause: float = 0.0) -> list:
+def work_unlocked(folder: Path, worker: int, search: dict, pause: float) -> None:
+    """The same on a host whose locks reach no other."""
+    Study._locked = lambda study: nullcontext()
+    work(folder, worker, search, pause)
+
+
+def crowd(folder: Path, search: dict, pause: float = 0.0, target: Callable = work) -> list:
     workers = [
-        SPAWN.Process(target=work, args=(folder, number, search, pause))
+        SPAWN.Process(target=target, args=(folder, number, search, pause))
         for number in range(1, WORKERS + 1)
     ]
     for worker in workers:
@@ -133,6 +141,17 @@ def test_killed_workers_cost_no_trial_but_their_own(tmp_path):
     # one that was killed while it was taking its trial had some of the values
     tried = {trial.number: trial.values for trial in second}
     assert all(trial.values.items() <= tried[trial.number].items() for trial in killed)
+
+
+def test_hosts_that_do_not_see_each_others_locks_run_no_trial_twice(tmp_path):
+    search = {"trials": 60}
+    opened(tmp_path, **search)
+    for worker in crowd(tmp_path, search, target=work_unlocked):
+        worker.join()
+        assert worker.exitcode == 0
+    trials = opened(tmp_path, **search).trials()
+    assert [trial.number for trial in trials] == list(range(60))
+    assert "failed" not in {trial.state for trial in trials}
 
 
 def test_a_torn_line_is_cut_off_while_others_go_on(tmp_path):
