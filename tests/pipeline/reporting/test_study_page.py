@@ -53,7 +53,8 @@ def test_it_says_what_was_run(finished):
 
 def test_phantoms_are_synthetic_in_the_first_line(finished):
     html = page()
-    assert words(html.partition("<main>")[2]).startswith("Synthetic: these runs are on phantoms")
+    shown = words(html.partition('<main class="study">')[2])
+    assert shown.startswith("Synthetic: these runs are on phantoms")
     assert "<title>Synthetic: Rank</title>" in html
 
 
