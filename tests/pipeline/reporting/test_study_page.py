@@ -3,9 +3,11 @@
 import re
 import shutil
 from html import unescape
+from pathlib import Path
 
 import pytest
 
+from pipeline.commands import study as commands
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.reporting import study_page
@@ -168,3 +170,33 @@ def test_runs_of_one_draw_and_seed_are_shown_side_by_side(finished):
     }
     chosen = study_page.same_runs(found)
     assert {arm: o.run.seed for arm, o in chosen.items()} == {"rank-1": 2, "rank-4": 2}
+
+
+def tables_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_command_writes_page_and_tables_the_same_every_time(finished):
+    out, folder = Path("reports/ranks.html"), RESULTS / "ranks" / "tables"
+    commands.write_report("ranks", (), RESULTS, out)
+    first = out.read_bytes(), tables_of(folder)
+    assert {"arms.csv", "arms.tex", "runs.parquet"} <= set(first[1])
+    commands.write_report("ranks", (), RESULTS, out)
+    assert (out.read_bytes(), tables_of(folder)) == first
+
+
+def test_tables_of_a_collection_lie_in_a_folder_a_study(finished):
+    write(finished / "studies" / "all.yaml", {"title": "All", "studies": ["ranks"]})
+    commands.write_report("all", (), RESULTS, Path("all.html"))
+    assert (RESULTS / "all" / "tables" / "ranks" / "arms.csv").is_file()
+    assert not (RESULTS / "ranks" / "tables").exists()
+
+
+def test_a_refused_page_leaves_the_old_one(workflow):
+    study(workflow)
+    out = Path("ranks.html")
+    out.write_text("the old one")
+    for name, why in ((None, "of which study"), ("no", "no such study"), ("ranks", "finished")):
+        with pytest.raises(UserError, match=why):
+            commands.write_report(name, (), RESULTS, out)
+    assert out.read_text() == "the old one" and not (RESULTS / "ranks").exists()
