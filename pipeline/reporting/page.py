@@ -358,7 +358,7 @@ def _search(inputs: ReportInputs) -> dict[str, Any]:
     tuned = space.flat(inputs.best.get("train", {}))
     values = ", ".join(f"{key} {_short(value)}" for key, value in tuned.items())
     outcome = f"the best one's {values}" if values else "none of them"
-    searched = searched_space(inputs.provenance["search"])
+    searched = searched_space(inputs.provenance.get("search", {}))
     known = {key: given for key, given in searched.items() if key in trials}
     return {
         "note": (
