@@ -392,7 +392,7 @@ def record(
         if not run.params.search.trials and not run.places(results)["search"].is_dir():
             # DVC's road has the stage, which then takes no trial
             search(gpus=0, results=results, runs=runs, study=name, on=on)
-    recording.run(chosen, results)
+    recording.run(chosen, plan.parse_on(on), results)
 
 
 @_command(
