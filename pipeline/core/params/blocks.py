@@ -188,7 +188,8 @@ class Train(Block):
             name if backbone.pretrained else f"{name} (not pretrained)"
             for name, backbone in BACKBONES.items()
         )
-        + f" | {HUGGING_FACE}FOLDER (Hugging Face form, docs/model.md)"
+        + f" | {HUGGING_FACE}FOLDER (Hugging Face form, docs/model.md); without SAM's weights or a "
+        "GPU: litemedsam, or model: unet (docs/training.md)"
     )
     sam_checkpoint: str | None = Field(
         description="weights of the backbone: a file | auto (the published one, `hsam weights`); "
