@@ -79,8 +79,8 @@ def test_the_road_ends_in_a_report_and_a_row(repository):
 
 
 def test_snakemakes_own_report_has_the_tables_under_their_categories(repository):
-    run(repository, "snakemake", "--report", "workflow.html")  # no --cores
-    page = (repository / "workflow.html").read_text()
+    run(repository, "snakemake", "--report", "reports/workflow.html")  # no --cores
+    page = (repository / "reports" / "workflow.html").read_text()
     for category in ("Scores", "Search", "Training", "Report"):
         assert f'"{category}"' in page
     for table in ("organs", "history", "trials", "review"):

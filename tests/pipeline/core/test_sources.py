@@ -117,7 +117,7 @@ def test_what_an_edit_makes_out_of_date(outdated, name, edit, expected):
 def test_a_chosen_rival_counts_and_the_others_do_not(outdated):
     unet = {
         "train": {"model": "unet"},
-        "search": {"lora_rank": None, "lambda_start": None},
+        "search": {"space": {"lora_rank": None, "lambda_start": None}},
     }
     assert outdated("hsam/rivals/unet.py", *CODE, **unet) == PREDICT
     assert outdated("hsam/fine_decoder.py", *CODE, **unet) == NOTHING

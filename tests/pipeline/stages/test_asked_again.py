@@ -19,7 +19,7 @@ TINY = {
     "epochs": 1,
     "batch_size": 8,
 }
-ONE_TRIAL = {"trials": 1, "epochs": 1, "lora_rank": None, "lambda_start": None}
+ONE_TRIAL = {"trials": 1, "epochs": 1, "space": {"lora_rank": None, "lambda_start": None}}
 ASKED = """
 import sys
 from pipeline.cli import main

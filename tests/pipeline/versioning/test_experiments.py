@@ -1,7 +1,9 @@
 """Rows of `dvc exp show` in a small project whose stages are the workflow's in name and files."""
 
 import json
+import os
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from pipeline.core.params.render import render
 from pipeline.versioning import experiments
 from pipeline.versioning.experiments import HEADLINE, Finished
 
+ROOT = Path(__file__).resolve().parents[3]
 STAGES = {
     "train": {
         "cmd": "false",
@@ -124,8 +127,9 @@ def test_recording_at_once_leaves_a_row_each(repository):
         asked = [
             pool.submit(
                 subprocess.run,
-                ["python", "-c", CODE.format(epochs=run.params.train.epochs)],
+                [sys.executable, "-c", CODE.format(epochs=run.params.train.epochs)],
                 cwd=repository,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
                 check=True,
             )
             for run in runs
