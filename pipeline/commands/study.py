@@ -4,21 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.core import cpus
 from pipeline.core import files as core_files
-from pipeline.core.console import duration, say
+from pipeline.core.console import duration, say, table_console
 from pipeline.core.errors import UserError
 from pipeline.studies import files, plan, progress
 from pipeline.studies.plan import Study
 
 if TYPE_CHECKING:
     from pipeline.studies.sheets import Sheet
-
-LOG_COLUMNS = 200
 
 
 def show(name: str | None, on: tuple[str, ...], results: Path) -> None:
@@ -36,7 +33,7 @@ def show(name: str | None, on: tuple[str, ...], results: Path) -> None:
         _list()
         return
     studies = plan.load(name, on)
-    console = _console()
+    console = table_console()
     for study in studies:
         console.print(f"{study.folder}: {study.file.title}", highlight=False)
         if study.file.question:
@@ -57,7 +54,7 @@ def show_tables(name: str | None, on: tuple[str, ...], results: Path) -> None:
     from pipeline.studies.sheets import sheets
     from pipeline.studies.tables import tables
 
-    console = _console()
+    console = table_console()
     for study in plan.load(name, on):
         found = outcomes((study,), results)
         for sheet in sheets(tables(study, found)):
@@ -77,13 +74,6 @@ def _printed(sheet: "Sheet") -> Table:
             table.add_section()
         table.add_row(*map(Text, row))
     return table
-
-
-def _console() -> Console:
-    console = Console()
-    if not console.is_terminal:
-        console.width = LOG_COLUMNS
-    return console
 
 
 def write_report(name: str | None, on: tuple[str, ...], results: Path, out: Path) -> None:

@@ -23,6 +23,7 @@ console = Console(stderr=True)
 TEXT_WIDTH = 97  # a training's line without its bar
 MIN_BAR, MAX_BAR = 4, 40
 TIME_WIDTH = len("0:00:00")
+LOG_COLUMNS = 200  # of a table in a log file
 ELAPSED_FROM = 100  # the narrowest terminal that shows the elapsed time too
 
 
@@ -90,6 +91,12 @@ def steps(
     room = console.width - (1 + bar_width) - (1 + len(f"{total}/{total}")) - times
     with Progress(*columns, console=console) as bar:
         yield Steps(title, total, done, bar, room, pause)
+
+
+def table_console() -> Console:
+    """A console on standard output for tables; a log file has no width to fit into."""
+    found = Console()
+    return found if found.is_terminal else Console(width=LOG_COLUMNS)
 
 
 def show_table(title: str, rows: Mapping[str, str]) -> None:

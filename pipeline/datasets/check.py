@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from pipeline import datasets
 from pipeline.core import files
+from pipeline.core.console import table_console
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Percentile, Window
 from pipeline.core.pool import over_cases
@@ -30,7 +30,6 @@ from pipeline.imaging.label_values import distinct, fractional, shown
 from pipeline.imaging.volumes import Volume
 
 PERCENTILES = (0.5, 50.0, 99.5)  # of a case's intensities, in its fingerprint
-LOG_COLUMNS = 200
 
 
 @dataclass
@@ -85,9 +84,7 @@ class Report:
 
     def print(self) -> None:
         """Print a line for each case and each organ, in 80 columns, and how many problems."""
-        console = Console()
-        # a log file has no width to fit into
-        console = console if console.is_terminal else Console(width=LOG_COLUMNS)
+        console = table_console()
         if self.fingerprints:
             console.print(self._cases(), "", self._organs(), "")
         for warning in self.warnings:

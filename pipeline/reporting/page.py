@@ -12,7 +12,7 @@ from markupsafe import Markup
 from hsam.registry import MODELS
 from hsam.weights.record import pretraining
 from pipeline import datasets
-from pipeline.core.params import space
+from pipeline.core.params.dotted import flat
 from pipeline.datasets.base import together
 from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.geometry import BEGINS
@@ -355,7 +355,7 @@ def _search(inputs: ReportInputs) -> dict[str, Any]:
         return {"note": note, "rows": []}
     complete = trials[trials["state"] == "complete"]
     best = complete["value"].idxmax() if len(complete) else None
-    tuned = space.flat(inputs.best.get("train", {}))
+    tuned = flat(inputs.best.get("train", {}))
     values = ", ".join(f"{key} {_short(value)}" for key, value in tuned.items())
     outcome = f"the best one's {values}" if values else "none of them"
     searched = searched_space(inputs.provenance.get("search", {}))
@@ -405,7 +405,7 @@ def _parameters(provenance: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
     for record in provenance.values():
         blocks |= record.get("params", {})
     return [
-        {"name": name, "rows": [(key, _shown(value)) for key, value in _flat(block)]}
+        {"name": name, "rows": [(key, _shown(value)) for key, value in flat(block).items()]}
         for name, block in blocks.items()
     ]
 
@@ -417,22 +417,14 @@ def _provenance(provenance: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
         rows = [
             ("commit", record.get("commit") or "none: not in a git repository"),
             ("code", record.get("code", "")),
-            *((f"input: {name}", _shown(value)) for name, value in _flat(record.get("inputs", {}))),
+            *(
+                (f"input: {name}", _shown(value))
+                for name, value in flat(record.get("inputs", {})).items()
+            ),
             ("versions", ", ".join(f"{n} {v}" for n, v in record.get("versions", {}).items())),
         ]
         result.append({"name": stage, "rows": rows})
     return result
-
-
-def _flat(value: Any, key: str = "") -> list[tuple[str, Any]]:
-    """Nested mappings as (dotted key, value) pairs."""
-    if not isinstance(value, Mapping) or not value:
-        return [(key, value)] if key else []
-    return [
-        pair
-        for name, inner in value.items()
-        for pair in _flat(inner, f"{key}.{name}" if key else name)
-    ]
 
 
 def _shown(value: Any) -> str:

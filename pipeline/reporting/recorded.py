@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, stage_params
+from pipeline.core.params.dotted import flat
 from pipeline.core.params.load import overlay, validate
 
 # stages that record what they read, in the order of the data flow
@@ -89,13 +90,3 @@ def check_given(
         ]
     if problems:
         raise UserError(problems)
-
-
-def flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted key to value."""
-    if not isinstance(value, Mapping):
-        return {key: value}
-    found: dict[str, Any] = {}
-    for name, inner in value.items():
-        found |= flat(inner, f"{key}.{name}" if key else name)
-    return found

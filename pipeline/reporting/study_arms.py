@@ -1,19 +1,17 @@
 """What the arms of a study set, what all runs have in common, and what the trainings cost."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from pipeline.core import files
 from pipeline.core.console import duration
+from pipeline.core.params.dotted import flat
 from pipeline.core.params.load import overlay
 from pipeline.reporting.page import model_title
-from pipeline.reporting.recorded import flat
 from pipeline.studies.files import PHANTOMS
 from pipeline.studies.outcomes import Outcome
 from pipeline.studies.plan import Study
-from pipeline.studies.progress import COST
+from pipeline.studies.progress import Cost, read_cost
 
 # keys of arms that change no model, in which a reader of tables has no interest
 TECHNICAL = ("train.cache_embeddings",)
@@ -79,10 +77,10 @@ def costs(arms: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
 
 
 def _cost(name: str, found: Sequence[Outcome]) -> dict[str, Any]:
-    known = [cost for cost in (_read(o.folders["train"]) for o in found) if cost is not None]
-    walls = [cost["seconds"] for cost in known]
-    peaks = [cost["peak_memory_mib"] for cost in known if cost["peak_memory_mib"] is not None]
-    total = duration(sum(cost["seconds"] * cost["devices"] for cost in known)) if known else UNKNOWN
+    known = [cost for cost in (read_cost(o.folders["train"]) for o in found) if cost is not None]
+    walls = [cost.seconds for cost in known]
+    peaks = [cost.peak_memory_mib for cost in known if cost.peak_memory_mib is not None]
+    total = duration(sum(cost.device_seconds for cost in known)) if known else UNKNOWN
     if known and len(known) < len(found):
         total += f", of {len(known)} of them"
     return {
@@ -95,23 +93,8 @@ def _cost(name: str, found: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
-    """A training's cost.json; None where it has none that can be read."""
-    try:
-        found = files.read_json(folder / COST)
-        return {
-            "seconds": float(found["seconds"]),
-            "devices": int(found["devices"]),
-            "device": str(found["device"]),
-            "peak_memory_mib": found.get("peak_memory_mib"),
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _devices(cost: Mapping[str, Any]) -> str:
-    number = cost["devices"]
-    return str(cost["device"]) if number == 1 else f"{number} × {cost['device']}"
+def _devices(cost: Cost) -> str:
+    return cost.device if cost.devices == 1 else f"{cost.devices} × {cost.device}"
 
 
 def _range(seconds: Sequence[float]) -> str:

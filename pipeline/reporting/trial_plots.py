@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from pipeline.core.params import space
+from pipeline.core.params import search_space
 from pipeline.reporting.drawing import LINE, SERIES, canvas
 
 SIZE = (4.6, 2.5)  # inches
@@ -184,4 +184,4 @@ def _text(value: Any) -> str:
     try:
         return f"{float(value):.4g}"
     except ValueError:
-        return space.shown(value)
+        return search_space.shown(value)

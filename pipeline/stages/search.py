@@ -20,13 +20,14 @@ from pipeline.core import files, gpu, locks, run_folder, sources, weight_files
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.owners import owning
-from pipeline.core.params import space
+from pipeline.core.params import search_space
 from pipeline.core.params.blocks import Params, stage_params, trial_params
+from pipeline.core.params.dotted import flat, nested
 from pipeline.training.prepared import TrainingData
 from pipeline.training.trials import Outcome, Trial, best, write_tables
 
 if TYPE_CHECKING:
-    from pipeline.training.study import Study
+    from pipeline.training.search_study import Study
 
 TABLE, BEST, IMPORTANCE = "trials", "best.yaml", "importance.csv"
 
@@ -69,9 +70,9 @@ def run(
                 study.bury()
                 say(f"search: to watch the trials: {study.dashboard}")
                 if workers > 1 and study.is_left():
-                    from pipeline.training import crowd
+                    from pipeline.training import search_workers
 
-                    crowd.work(workers, _worker, (params, prepared, split, run, device))
+                    search_workers.work(workers, _worker, (params, prepared, split, run, device))
                     study.bury()
                 work.trials(study, run, device, worker=1)
                 trials, importances = study.trials(), study.importances()
@@ -151,7 +152,7 @@ class _Work:
     def study(self, run: run_folder.RunFolder) -> "Study":
         """The study that all workers share."""
         # imports Optuna, which a search that is done doesn't need
-        from pipeline.training.study import Study
+        from pipeline.training.search_study import Study
 
         params = self.params
         train = params.train.model_dump(mode="json")
@@ -189,14 +190,14 @@ def _worker(
 
 def _found(out: Path) -> str:
     """The best trial's values, from the published best.yaml."""
-    best = space.flat(files.read_json(out / BEST).get("train", {}))
-    values = ", ".join(f"{key} {space.shown(value)}" for key, value in best.items())
+    best = flat(files.read_json(out / BEST).get("train", {}))
+    values = ", ".join(f"{key} {search_space.shown(value)}" for key, value in best.items())
     return f"best are {values}" if values else "no trials"
 
 
 def _tell(number: int, values: Mapping[str, Any], outcome: Outcome, total: int) -> None:
     name = f"search: trial {number + 1}/{total}"
-    tried = ", ".join(f"{key} {space.shown(value)}" for key, value in values.items())
+    tried = ", ".join(f"{key} {search_space.shown(value)}" for key, value in values.items())
     if outcome.value is None:
         say(f"{name}: failed: {outcome.reason} ({tried})")
     else:
@@ -218,13 +219,13 @@ def _refuse_failures(trials: Sequence[Trial], run: run_folder.RunFolder) -> None
 def _write(
     out: Path, trials: Sequence[Trial], importances: Mapping[str, float], params: Params
 ) -> None:
-    keys = list(space.knobs(params.search.space))
+    keys = list(search_space.knobs(params.search.space))
     write_tables(trials, keys, out / TABLE)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("key", "importance"), *importances.items()])
     files.write_text(out / IMPORTANCE, text.getvalue())
     winner = best(trials)
-    overlay = {} if winner is None else {"train": space.nested(winner.values)}
+    overlay = {} if winner is None else {"train": nested(winner.values)}
     # JSON is YAML, and keeps every digit
     files.write_text(out / BEST, json.dumps(overlay) + "\n")

@@ -15,7 +15,6 @@ import pandas as pd
 
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import stage_params
 from pipeline.core.run_folder import MODEL_FILES, read_provenance
 from pipeline.inference.records import pretraining, read_record
 from pipeline.scoring.recount import under_every_convention
@@ -184,12 +183,8 @@ def _outcome(run: Run, results: Path, shared: _Shared) -> Outcome:
 
 def _missing(run: Run, folders: dict[str, Path], shared: _Shared) -> str | None:
     """Why a run is to do; None: it is finished."""
-    for stage, done in (("train", "trained"), ("evaluate", "evaluated")):
-        recorded = read_provenance(folders[stage])
-        if not recorded:
-            return f"not {done} yet"
-        if recorded.get("params") != stage_params(run.params, stage):
-            return f"{done} with other parameters"
+    if (reason := progress.to_do(run, folders)) is not None:
+        return reason
     if not all((folders["train"] / name).is_file() for name in MODEL_FILES):
         return "its weights are gone"
     if not (folders["prepare"] / MANIFEST).is_file():
@@ -210,6 +205,7 @@ def _facts(run: Run, folders: dict[str, Path], split: SplitFile) -> Facts:
     record = read_record(folders["train"])
     config, before = record["config"], pretraining(record, run.params.dataset.name)
     settings, train = run.params.evaluate, split.counts["train"]
+    cost = progress.read_cost(folders["train"])
     return Facts(
         model=config["model"],
         backbone=config.get("backbone"),
@@ -222,18 +218,9 @@ def _facts(run: Run, folders: dict[str, Path], split: SplitFile) -> Facts:
         train_slices=train["slices"],
         train_subjects=train["subjects"],
         test_cases=split.counts["test"]["subjects"],
-        device=_device(folders["train"]),
+        device=UNKNOWN if cost is None else cost.device,
         caution=pretraining_caution({"pretraining": before}),
     )
-
-
-def _device(folder: Path) -> str:
-    """The device that a training has recorded."""
-    try:
-        found = files.read_json(folder / progress.COST)
-        return str(found["device"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return UNKNOWN
 
 
 def arms(found: Sequence[Outcome]) -> dict[str, list[Outcome]]:

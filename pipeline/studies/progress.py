@@ -1,39 +1,76 @@
 """How far a study is, and what is left of it: time and disk, from what its finished runs took."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 from pipeline.core import files
 from pipeline.core.params.blocks import stage_params
-from pipeline.core.run_folder import read_provenance
+from pipeline.core.run_folder import COST, read_provenance
 from pipeline.studies.plan import Run
 
-COST = "cost.json"  # of a training
+DONE = {"train": "trained", "evaluate": "evaluated"}  # stages in their order, as words
 
 
-def is_done(run: Run, results: Path, stage: str = "evaluate") -> bool:
-    """Whether the run's outputs are there, up to a stage, with the run's own parameters.
+@dataclass(frozen=True)
+class Cost:
+    """What a training took, as its cost.json says.
 
-    Args:
-        run, results: the run, and the folder of the stages' outputs.
-        stage: "train" or "evaluate".
+    Attributes:
+        seconds: wall time.
+        device: a GPU's name, or CPU.
+        devices: how many.
+        peak_memory_mib: of the first one; None where the system didn't tell.
     """
-    places = run.places(results)
-    return all(
-        read_provenance(places[name]).get("params") == stage_params(run.params, name)
-        for name in (("train",) if stage == "train" else ("train", "evaluate"))
-    )
+
+    seconds: float
+    device: str
+    devices: int
+    peak_memory_mib: int | None
+
+    @property
+    def device_seconds(self) -> float:
+        """Time of all devices."""
+        return self.seconds * self.devices
 
 
-def seconds(run: Run, results: Path) -> float | None:
-    """Device time of a finished training, seconds; None where it isn't known."""
+def read_cost(folder: Path) -> Cost | None:
+    """What the training in a folder took; None where none is recorded that can be read."""
     try:
-        cost = files.read_json(run.places(results)["train"] / COST)
-        return float(cost["seconds"]) * int(cost["devices"])
+        found = files.read_json(folder / COST)
+        return Cost(
+            seconds=float(found["seconds"]),
+            device=str(found["device"]),
+            devices=int(found["devices"]),
+            peak_memory_mib=found.get("peak_memory_mib"),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def to_do(run: Run, places: Mapping[str, Path], last: str = "evaluate") -> str | None:
+    """Why a run is to do, by the parameters of its outputs alone; None: it is done.
+
+    Args:
+        run: the run.
+        places: stage to the folder of its outputs.
+        last: the stage up to which it is looked at, of DONE.
+    """
+    for stage, word in DONE.items():
+        recorded = read_provenance(places[stage])
+        if not recorded:
+            return f"not {word} yet"
+        if recorded.get("params") != stage_params(run.params, stage):
+            return f"{word} with other parameters"
+        if stage == last:
+            break
+    return None
+
+
+def is_done(run: Run, results: Path, last: str = "evaluate") -> bool:
+    """Whether the run's outputs are there, up to a stage, with the run's own parameters."""
+    return to_do(run, run.places(results), last) is None
 
 
 def size(run: Run, results: Path) -> int:
@@ -62,8 +99,9 @@ def left(runs: Sequence[Run], results: Path) -> Left:
     """What is left of some runs: an arm's costs where it has a finished run, else all runs'."""
     known: dict[str, list[float]] = {}
     for run in runs:
-        if is_done(run, results, "train") and (cost := seconds(run, results)) is not None:
-            known.setdefault(run.arm, []).append(cost)
+        cost = read_cost(run.places(results)["train"])
+        if is_done(run, results, "train") and cost is not None:
+            known.setdefault(run.arm, []).append(cost.device_seconds)
     todo = {run.work: run for run in runs if not is_done(run, results, "train")}
     total = None
     if known or not todo:

@@ -30,8 +30,9 @@ HOW = {
     "train": {
         *("devices", "workers", "micro_batch", "compile", "gradient_checkpointing", "cache_mib"),
         *("precision", "tf32", "log_every", "checkpoint_minutes", "validate_every"),
+        "snapshots",
     },
-    "evaluate": {"batch_size"},
+    "evaluate": {"batch_size", "audit"},
 }
 BLOCKS = ("dataset", "prepare", "split", "search", "train", "evaluate")
 

@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-COST = "cost.json"
-
 
 def cost(fabric: Fabric, seconds: float) -> dict[str, Any]:
     """The content of cost.json.

@@ -10,8 +10,8 @@ from lightning_fabric import Fabric
 
 from hsam.model import SegmentationModel
 from pipeline.core.errors import UserError
-from pipeline.core.params import space
 from pipeline.core.params.blocks import Params, Train
+from pipeline.core.params.dotted import nested
 from pipeline.core.params.load import overlay, validate
 from pipeline.core.run_folder import RunFolder
 from pipeline.training.build import build_model
@@ -21,7 +21,7 @@ from pipeline.training.embeddings import embedded
 from pipeline.training.fit import fit
 from pipeline.training.history import mean_dice
 from pipeline.training.prepared import TrainingData
-from pipeline.training.study import Asked, Study
+from pipeline.training.search_study import Asked, Study
 from pipeline.training.trials import Outcome, Pruned
 from pipeline.training.validation import Scores, Validation
 
@@ -74,7 +74,7 @@ def trial_settings(params: Params, values: Mapping[str, Any]) -> Train:
     search = params.search
     own = {"epochs": search.epochs, "devices": 1, "keep": "last", "early_stopping": None}
     own["validate_every"] = search.validate_every or search.epochs
-    changes = {"train": overlay(own, space.nested(values)), "search": {"trials": 0}}
+    changes = {"train": overlay(own, nested(values)), "search": {"trials": 0}}
     return validate(overlay(params.model_dump(mode="json"), changes), "search.space").train
 
 

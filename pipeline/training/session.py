@@ -11,11 +11,11 @@ from hsam.model import SegmentationModel
 from hsam.weights import storage
 from pipeline.core import files
 from pipeline.core.params.blocks import Train
-from pipeline.core.run_folder import SNAPSHOTS, RunFolder
+from pipeline.core.run_folder import COST, SNAPSHOTS, RunFolder
 from pipeline.core.writable import naming_unwritable
 from pipeline.training.build import build_model
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.cost import COST, cost
+from pipeline.training.cost import cost
 from pipeline.training.devices import launch, make_fabric
 from pipeline.training.embeddings import Embeddings, embedded
 from pipeline.training.fit import LOG, Progress, fit

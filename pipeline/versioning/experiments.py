@@ -21,6 +21,7 @@ from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.files import digest
 from pipeline.core.params.blocks import Params
+from pipeline.core.params.dotted import flat
 from pipeline.core.params.render import render
 from pipeline.versioning import git
 from pipeline.versioning.bench import LOCK, Bench
@@ -115,10 +116,10 @@ def name_of(params: Params, evaluation: Path, repository: Path) -> str:
     """
     values = params.model_dump(mode="json")
     metrics = (evaluation / Path(HEADLINE).name).read_text(encoding="utf-8")
-    before = _flat(_committed(repository))
+    before = flat(_committed(repository))
     changed = [
         f"{key.rpartition('.')[2]}-{value}"
-        for key, value in _flat(values).items()
+        for key, value in flat(values).items()
         if key in before and before[key] != value and key not in ("dataset.name", "train.model")
     ]
     words = [params.dataset.name, params.train.model, *changed[:SHOWN]]
@@ -134,16 +135,6 @@ def _committed(repository: Path) -> Any:
         return YAML(typ="safe").load(text or "{}")
     except YAMLError:
         return {}
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Key path to value, of mappings within mappings."""
-    if not isinstance(values, Mapping):
-        return {prefix: values}
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
 
 
 def _wait(path: Path) -> locks.Release:

@@ -5,8 +5,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from pipeline.core.params.load import validate
+from pipeline.core.params.blocks import Params
+from pipeline.core.params.load import load, validate
 from pipeline.core.params.render import render
+from pipeline.stages import phantom, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +22,23 @@ def run(folder: Path, *command: str, path: str | None = None) -> str:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
+
+
+def prepare_phantoms(folder: Path, text: str) -> Params:
+    """Make `folder`, which becomes the working directory, with params.yaml of this text and four
+    prepared phantoms.
+
+    Returns:
+        the parameters.
+    """
+    folder.mkdir()
+    os.chdir(folder)
+    Path("params.yaml").write_text(text)
+    params, results, runs = load([Path("params.yaml")]), Path("results"), Path("runs")
+    phantom.run(Path(params.dataset.root), 4, params.dataset.phantom.seed, 32)
+    prepare.run(params, results / "prepare", runs, batch="1-4")
+    prepare.run(params, results / "prepare", runs)
+    return params
 
 
 def copy_repository(folder: Path, changes: dict) -> Path:

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.params.load import load
-from pipeline.stages import phantom, prepare
-from tests.workflow.conftest import ROOT, run
+from tests.workflow.conftest import ROOT, prepare_phantoms, run
 
 STAND_IN = ROOT / "tests" / "workflow" / "stand_in_kubectl.py"
 PROFILE = ROOT / "profiles" / "kubernetes"
@@ -103,14 +101,9 @@ def test_a_cluster_that_cannot_be_reached_refuses_jobs_and_says_nothing_of_those
 )
 def test_a_stage_runs_as_a_job(cluster, tmp_path, monkeypatch):
     folder = tmp_path / "work"
-    folder.mkdir()
+    monkeypatch.chdir(tmp_path)  # back to where it was, at the end
+    prepare_phantoms(folder, TINY)
     (folder / "profiles").symlink_to(ROOT / "profiles")
-    monkeypatch.chdir(folder)
-    Path("params.yaml").write_text(TINY)
-    params, results, runs = load([Path("params.yaml")]), Path("results"), Path("runs")
-    phantom.run(Path(params.dataset.root), 4, params.dataset.phantom.seed, 32)
-    prepare.run(params, results / "prepare", runs, batch="1-4")
-    prepare.run(params, results / "prepare", runs)
     options = ("--snakefile", str(ROOT / "Snakefile"), "--profile", str(PROFILE))
     run(folder, "snakemake", *options, "--", "results/split/split.json")
     assert (folder / "results" / "split" / "split.json").is_file()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.params.load import load
-from pipeline.stages import phantom, prepare, search, split, train
-from tests.workflow.conftest import ROOT, run
+from pipeline.stages import search, split, train
+from tests.workflow.conftest import ROOT, prepare_phantoms, run
 
 pytestmark = [
     pytest.mark.skipif(
@@ -49,13 +49,8 @@ def slurm(tmp_path, monkeypatch) -> Path:
 def split_done(tmp_path, monkeypatch) -> Path:
     """A folder in which everything before the training is done."""
     folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    Path("params.yaml").write_text(TINY)
-    params, results, runs = load([Path("params.yaml")]), Path("results"), Path("runs")
-    phantom.run(Path(params.dataset.root), 4, params.dataset.phantom.seed, 32)
-    prepare.run(params, results / "prepare", runs, batch="1-4")
-    prepare.run(params, results / "prepare", runs)
+    monkeypatch.chdir(tmp_path)  # back to where it was, at the end
+    params, results, runs = prepare_phantoms(folder, TINY), Path("results"), Path("runs")
     split.run(params, results / "prepare", results / "split", runs)
     folders = (results / name for name in ("prepare", "split", "search"))
     search.run(params, *folders, runs, device="cpu")

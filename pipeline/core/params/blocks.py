@@ -292,7 +292,7 @@ class Train(Block):
     )
 
 
-# the rules of a space know `train` and its model: `pipeline.core.params.space`
+# the rules of a space know `train` and its model: `pipeline.core.params.search_space`
 Space = Annotated[
     dict[str, Any],
     WithJsonSchema(

@@ -20,7 +20,7 @@ from hsam.backbones import BACKBONES, HUGGING_FACE, get_backbone
 from hsam.registry import MODELS
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.core.params import space, storage
+from pipeline.core.params import search_space, search_url
 from pipeline.core.params.blocks import Block, Params, Train
 
 DEFAULTS = Path(__file__).with_name("defaults.yaml")
@@ -327,7 +327,7 @@ def _frozen_encoder(values: dict[str, Any]) -> list[Problem]:
     trained = {
         "train.train_encoder": train["train_encoder"],
         "train.lora_rank": "lora_rank" in model.takes and train["lora_rank"] > 0,
-        "search.space.lora_rank": search["trials"] > 0 and any(space.tried(ranks)),
+        "search.space.lora_rank": search["trials"] > 0 and any(search_space.tried(ranks)),
         "train.model": "backbone" not in model.takes or "adapter_ratio" in model.options,
     }
     wanted = {
@@ -413,7 +413,7 @@ def _search_space(values: dict[str, Any]) -> list[Problem]:
 
     return [
         Problem(f"search.space.{key}: {text}", (f"search.space.{key}", "search.trials"))
-        for key, text in space.problems(search["space"], train, check).items()
+        for key, text in search_space.problems(search["space"], train, check).items()
     ]
 
 
@@ -428,7 +428,7 @@ def _search_knobs(values: dict[str, Any]) -> list[Problem]:
             (f"search.space.{key}", "train.model", "search.trials"),
         )
         for key in wanted
-        if (why := space.lacking(key, model)) is not None
+        if (why := search_space.lacking(key, model)) is not None
     ]
     if not wanted:
         text = (
@@ -451,8 +451,8 @@ def _search_pruner(values: dict[str, Any]) -> list[Problem]:
 
 
 def _search_storage(values: dict[str, Any]) -> list[Problem]:
-    found = storage.problem(values["search"]["storage"])
-    return [] if found is None else [Problem(found, (storage.KEY,))]
+    found = search_url.problem(values["search"]["storage"])
+    return [] if found is None else [Problem(found, (search_url.KEY,))]
 
 
 def _crop_range(values: dict[str, Any]) -> list[Problem]:

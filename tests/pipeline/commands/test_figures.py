@@ -18,7 +18,7 @@ from pipeline.shards.manifest import read_manifest
 from pipeline.stages import prepare, split
 from tests.pipeline.conftest import save_nifti
 from tests.pipeline.runs import measured, write_run
-from tests.pipeline.stages.test_evaluate import evaluate_into, save_model
+from tests.pipeline.stages.test_evaluate import evaluate_into, evaluate_two, save_model
 from tests.pipeline.test_cli import hsam as command
 from tests.pipeline.test_cli import refused
 
@@ -26,14 +26,8 @@ from tests.pipeline.test_cli import refused
 @pytest.fixture(scope="module")
 def runs(phantom_params, prepared_phantoms, tmp_path_factory):
     """Evaluated runs of a model with two stages and of one with one; read only."""
-    root = tmp_path_factory.mktemp("runs")
-    split.run(phantom_params, prepared_phantoms, root / "split", root / "runs")
-    manifest = read_manifest(prepared_phantoms / "manifest.parquet")
-    folders = {"prepared": prepared_phantoms, "split": root / "split"}
-    for name, model in (("two", "hsam"), ("one", "samed")):
-        save_model(root / name / "model", manifest, model)
-        evaluate_into(root / name, phantom_params, model=root / name / "model", **folders)
-    return [root / "two" / "out", root / "one" / "out"]
+    one, two = evaluate_two(tmp_path_factory.mktemp("runs"), phantom_params, prepared_phantoms)
+    return [two, one]
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,7 @@ from pipeline.reporting.pictures import read_figure_data
 from pipeline.reporting.slice_rows import fullest_slices, worst_slice
 from pipeline.reporting.study_pictures import galleries, shared_folder
 from pipeline.scoring.runs import read_runs
-from pipeline.shards.manifest import read_manifest
-from pipeline.stages import split
-from tests.pipeline.stages.test_evaluate import evaluate_into, save_model
+from tests.pipeline.stages.test_evaluate import evaluate_two
 
 KINDS = ("models", "predictions", "stages")
 
@@ -18,14 +16,8 @@ KINDS = ("models", "predictions", "stages")
 @pytest.fixture(scope="module")
 def runs(phantom_params, prepared_phantoms, tmp_path_factory):
     """Arm to the evaluation of an untrained model of two stages, and of one; read only."""
-    root = tmp_path_factory.mktemp("runs")
-    split.run(phantom_params, prepared_phantoms, root / "split", root / "runs")
-    manifest = read_manifest(prepared_phantoms / "manifest.parquet")
-    folders = {"prepared": prepared_phantoms, "split": root / "split"}
-    for name, model in (("one", "samed"), ("two", "hsam")):
-        save_model(root / name / "model", manifest, model)
-        evaluate_into(root / name, phantom_params, model=root / name / "model", **folders)
-    return {name: root / name / "out" for name in ("one", "two")}
+    found = evaluate_two(tmp_path_factory.mktemp("runs"), phantom_params, prepared_phantoms)
+    return dict(zip(("one", "two"), found, strict=True))
 
 
 @pytest.fixture(scope="module")

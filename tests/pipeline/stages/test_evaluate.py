@@ -63,6 +63,17 @@ def evaluate_into(root: Path, params, settings: dict | None = None, **folders: P
     return paths["out"]
 
 
+def evaluate_two(root: Path, params, prepared: Path) -> tuple[Path, Path]:
+    """Evaluations of an untrained model of one stage, and of one of two stages."""
+    split.run(params, prepared, root / "split", root / "runs")
+    manifest = read_manifest(prepared / "manifest.parquet")
+    folders = {"prepared": prepared, "split": root / "split"}
+    for name, model in (("one", "samed"), ("two", "hsam")):
+        save_model(root / name / "model", manifest, model)
+        evaluate_into(root / name, params, model=root / name / "model", **folders)
+    return root / "one" / "out", root / "two" / "out"
+
+
 @pytest.fixture(scope="module")
 def finished(phantom_params, folders, tmp_path_factory) -> Path:
     """A folder with out and runs of a finished evaluation; read only."""

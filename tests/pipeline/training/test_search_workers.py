@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pipeline.core.errors import Stopped, UserError
-from pipeline.training import crowd
+from pipeline.training import search_workers
 
 
 def note(folder, number):
@@ -33,13 +33,13 @@ def names(folder) -> set[str]:
 
 
 def test_each_process_has_a_number(tmp_path):
-    crowd.work(2, note, (tmp_path,))
+    search_workers.work(2, note, (tmp_path,))
     assert names(tmp_path) == {"1", "2"}
 
 
 def test_one_that_is_killed_and_one_that_refuses_stop_no_other(tmp_path, capsys):
     with pytest.raises(UserError, match="train.lora_rank: no."):
-        crowd.work(3, fail, (tmp_path,))
+        search_workers.work(3, fail, (tmp_path,))
     assert names(tmp_path) == {"3"}
     assert "search: worker 1 was killed (SIGKILL)" in capsys.readouterr().err
 
@@ -52,5 +52,5 @@ def test_a_signal_ends_all_of_them(tmp_path):
 
     threading.Thread(target=stop, daemon=True).start()
     with pytest.raises(Stopped, match="put back") as caught:
-        crowd.work(2, last, (tmp_path,))
+        search_workers.work(2, last, (tmp_path,))
     assert caught.value.signal == signal.SIGTERM

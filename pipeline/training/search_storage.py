@@ -16,7 +16,7 @@ from optuna.storages.journal._file import BaseJournalFileLock
 
 from pipeline.core import locks
 from pipeline.core.errors import UserError
-from pipeline.core.params import storage
+from pipeline.core.params import search_url
 
 JOURNAL = "study.journal"
 POLL_SECONDS = 0.02  # between two looks at a lock that another worker holds
@@ -47,7 +47,7 @@ def opened(where: str | None, folder: Path) -> BaseStorage:
         _check(path)
         return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
     with explained(where):
-        url = storage.resolved(where)
+        url = search_url.resolved(where)
         if url.startswith("redis"):
             return JournalStorage(JournalRedisBackend(url))
         return _database(_with_driver(url))
@@ -75,11 +75,11 @@ def explained(where: str | None) -> Iterator[None]:
     except Exception as error:
         if not _of_storage(error):
             raise
-        reason = storage.without_secrets(" ".join(str(error.__cause__ or error).split()), where)
-        scheme = storage.scheme(where)
+        reason = search_url.without_secrets(" ".join(str(error.__cause__ or error).split()), where)
+        scheme = search_url.scheme(where)
         hint = f"pip install '{PACKAGES[scheme]}'" if _is_missing(error) else "look at its server"
         raise UserError(
-            f"{storage.KEY}: {where} can't be used ({reason[:300]}); {hint}, or set it to null."
+            f"{search_url.KEY}: {where} can't be used ({reason[:300]}); {hint}, or set it to null."
         ) from None
 
 

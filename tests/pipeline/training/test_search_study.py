@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import validate
-from pipeline.training.study import Study
+from pipeline.training.search_study import Study
 from pipeline.training.trials import Outcome, Pruned
 from tests.pipeline.training import postgres
 

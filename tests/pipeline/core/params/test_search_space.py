@@ -1,9 +1,10 @@
 import pytest
 
 from pipeline.core.errors import UserError
-from pipeline.core.params import space
+from pipeline.core.params import search_space
+from pipeline.core.params.dotted import flat, nested
 from pipeline.core.params.load import validate
-from pipeline.core.params.storage import resolved, without_secrets
+from pipeline.core.params.search_url import resolved, without_secrets
 
 BAD = {
     "learning_rat": ([1], "train has no such key; write learning_rate."),
@@ -58,9 +59,9 @@ def test_any_key_of_train_has_a_space():
         "lora_rank": None,
     }
     found = validate({"search": {"space": given}}, "mine.yaml").search.space
-    knobs = space.knobs(found)
-    assert knobs["learning_rate"] == space.Limits(1e-4, 1e-2, True, False)
-    assert knobs["batch_size"] == space.Limits(4, 16, False, True)
+    knobs = search_space.knobs(found)
+    assert knobs["learning_rate"] == search_space.Limits(1e-4, 1e-2, True, False)
+    assert knobs["batch_size"] == search_space.Limits(4, 16, False, True)
     assert knobs["clip_norm"] == [None, 1.0] and "lora_rank" not in knobs
     assert set(knobs) == {*given, "dice_weight", "lambda_start"} - {"lora_rank"}  # the defaults'
 
@@ -86,8 +87,8 @@ def test_what_the_model_lacks_is_not_tuned():
 
 def test_nested_and_flat_undo_each_other():
     values = {"augment.noise": 0.1, "lora_rank": 4, "augment.crop": 0.5}
-    assert space.nested(values)["augment"] == {"noise": 0.1, "crop": 0.5}
-    assert space.flat(space.nested(values)) == values
+    assert nested(values)["augment"] == {"noise": 0.1, "crop": 0.5}
+    assert flat(nested(values)) == values
 
 
 @pytest.mark.parametrize("key", ["lora_rank", "dice_weight"])

@@ -22,9 +22,9 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.core.params import space
+from pipeline.core.params import search_space
 from pipeline.core.params.blocks import Search
-from pipeline.training import storage
+from pipeline.training import search_storage
 from pipeline.training.trials import Outcome, Pruned, Trial
 
 LOCK = "study.lock"
@@ -77,9 +77,9 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._folder, self._search, self._seed = folder, search, seed
         self._spaces = distributions(search.space)
-        self._first = {key: space.value_at(train, key) for key in self._spaces}
+        self._first = {key: search_space.value_at(train, key) for key in self._spaces}
         with self._locked():
-            self._storage = storage.opened(search.storage, folder)
+            self._storage = search_storage.opened(search.storage, folder)
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=folder.name,
@@ -91,7 +91,7 @@ class Study:
     @property
     def dashboard(self) -> str:
         """The command that shows the study in a browser."""
-        return f'optuna-dashboard "{storage.shown(self._search.storage, self._folder)}"'
+        return f'optuna-dashboard "{search_storage.shown(self._search.storage, self._folder)}"'
 
     def is_left(self) -> bool:
         """Whether there is a trial to take."""
@@ -144,7 +144,7 @@ class Study:
 
     def finish(self, asked: Asked, outcome: Outcome, seconds: float, device: str) -> None:
         """Record how a trial ended."""
-        with storage.explained(self._search.storage):
+        with search_storage.explained(self._search.storage):
             for name, value in (
                 ("seconds", round(seconds, 3)),
                 ("device", device),
@@ -162,7 +162,7 @@ class Study:
         """Give a trial back whose worker was asked to stop: it is tried again, as if for the first
         time.
         """
-        with storage.explained(self._search.storage):
+        with search_storage.explained(self._search.storage):
             asked.trial.set_user_attr("put_back", True)
             self._study.tell(asked.trial, state=TrialState.FAIL)
 
@@ -187,7 +187,7 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """Those that ended, by number and attempt; what was put back is left out."""
-        with storage.explained(self._search.storage):
+        with search_storage.explained(self._search.storage):
             found = [self._record(trial) for trial in self._trials() if _counts(trial)]
         wanted = [trial for trial in found if trial.number < self._search.trials]
         return sorted(wanted, key=lambda trial: (trial.number, trial.attempt))
@@ -206,7 +206,10 @@ class Study:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Inside the block, no other worker takes a trial or gives one back."""
-        with storage.explained(self._search.storage), storage.waited(self._folder / LOCK):
+        with (
+            search_storage.explained(self._search.storage),
+            search_storage.waited(self._folder / LOCK),
+        ):
             yield
 
     def _trials(self) -> list[FrozenTrial]:
@@ -258,7 +261,7 @@ class Study:
 def distributions(given: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     """Dotted key to Optuna's distribution, of `search.space`."""
     found: dict[str, BaseDistribution] = {}
-    for key, knob in space.knobs(given).items():
+    for key, knob in search_space.knobs(given).items():
         if isinstance(knob, list):
             found[key] = CategoricalDistribution(knob)
         elif knob.whole:

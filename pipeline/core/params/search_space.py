@@ -57,27 +57,6 @@ def knobs(space: Mapping[str, Any]) -> dict[str, list[Any] | Limits]:
     return found
 
 
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by dotted key as the mapping that is laid over `train`."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        *outer, last = key.split(".")
-        place = result
-        for name in outer:
-            place = place.setdefault(name, {})
-        place[last] = value
-    return result
-
-
-def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """What `nested` was made of."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        inner = isinstance(value, Mapping)
-        found |= flat(value, f"{above}{key}.") if inner else {f"{above}{key}": value}
-    return found
-
-
 def shown(value: Any) -> str:
     """A value for people: numbers with three digits."""
     if value is None:
