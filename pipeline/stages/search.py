@@ -68,6 +68,8 @@ def run(
                 study = work.study(run)
                 # nobody else is at work in the folder, so who runs a trial is dead
                 study.bury()
+                if study.total < params.search.trials:
+                    say(f"search: the space holds {study.total} settings; each is tried once")
                 say(f"search: to watch the trials: {study.dashboard}")
                 if workers > 1 and study.is_left():
                     from pipeline.training import search_workers
@@ -172,7 +174,7 @@ class _Work:
         begin = objective.objectives(run, self.params, self.data, settled)
         while (asked := study.claim(worker)) is not None:
             outcome = objective.run_trial(study, asked, begin, settled)
-            _tell(asked.number, asked.values, outcome, self.params.search.trials)
+            _tell(asked.number, asked.values, outcome, study.total)
 
 
 def _worker(

@@ -2,10 +2,12 @@
 
 Every trial has a number, from 0 to one less than `search.trials`. Who takes one does so under a
 lock of the run folder, so none is tried twice and none is left out. The record is Optuna's own; a
-trial's number, worker and cost are attributes of it.
+trial's number, worker and cost are attributes of it. In a space of choices and whole numbers no
+values are tried twice, and the trials end where all have been tried.
 """
 
 import math
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +80,7 @@ class Study:
         self._folder, self._search, self._seed = folder, search, seed
         self._spaces = distributions(search.space)
         self._first = {key: search_space.value_at(train, key) for key in self._spaces}
+        self._size = math.prod(_count(distribution) for distribution in self._spaces.values())
         with self._locked():
             self._storage = search_storage.opened(search.storage, folder)
             self._study = optuna.create_study(
@@ -87,6 +90,11 @@ class Study:
                 pruner=_pruner(search),
                 load_if_exists=True,
             )
+
+    @property
+    def total(self) -> int:
+        """How many trials there are to be: fewer than asked for in a space with fewer values."""
+        return int(min(self._search.trials, self._size))
 
     @property
     def dashboard(self) -> str:
@@ -120,13 +128,16 @@ class Study:
 
     def _enqueue(self, number: int, before: Sequence[FrozenTrial]) -> None:
         """Put a trial into the study, given the earlier attempts at it."""
+        values = before[-1].params if before else self._start(number)
+        if values and self._is_known(number, values):
+            values = self._unknown(number)
         self._study.enqueue_trial(
-            before[-1].params if before else self._start(number),
+            values,
             user_attrs={"number": number, "attempt": sum(map(_was_killed, before)) + 1},
         )
 
     def _ask(self, worker: int) -> Asked | None:
-        """The trial that waits; None: another worker has its number."""
+        """The trial that waits; None: another one has its number or its values."""
         waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         number = next((_number(trial) for trial in waiting), None)
         if number is not None:
@@ -137,7 +148,8 @@ class Study:
         asked = Asked(trial.user_attrs.get("number", -1), dict(trial.params), trial)
         # on hosts that don't see each other's locks two may have taken one number
         others = [t for t in self._trials() if _number(t) == asked.number and _is_taken(t)]
-        if asked.number < 0 or any(other.number < trial.number for other in others):
+        late = any(other.number < trial.number for other in others)
+        if asked.number < 0 or late or self._is_known(asked.number, asked.values):
             self.put_back(asked)
             return None
         return asked
@@ -189,7 +201,7 @@ class Study:
         """Those that ended, by number and attempt; what was put back is left out."""
         with search_storage.explained(self._search.storage):
             found = [self._record(trial) for trial in self._trials() if _counts(trial)]
-        wanted = [trial for trial in found if trial.number < self._search.trials]
+        wanted = [trial for trial in found if trial.number < self.total]
         return sorted(wanted, key=lambda trial: (trial.number, trial.attempt))
 
     def importances(self) -> dict[str, float]:
@@ -222,10 +234,7 @@ class Study:
             if spent >= self._search.hours * 3600 * self._search.workers:
                 return None
         taken = {_number(trial) for trial in trials if _is_taken(trial)}
-        for number in range(self._search.trials):
-            if number not in taken:
-                return number
-        return None
+        return next((number for number in range(self.total) if number not in taken), None)
 
     def _start(self, number: int) -> dict[str, Any]:
         """What a trial has to try: of the first one the parameters as they stand."""
@@ -233,6 +242,21 @@ class Study:
             _holds(distribution, self._first[key]) for key, distribution in self._spaces.items()
         )
         return dict(self._first) if number == 0 and inside else {}
+
+    def _is_known(self, number: int, values: Mapping[str, Any]) -> bool:
+        """Whether another trial has these values, in a space where that is more than chance."""
+        if math.isinf(self._size):
+            return False
+        others = (trial for trial in self._trials() if _is_taken(trial))
+        return any(_number(trial) != number and trial.params == values for trial in others)
+
+    def _unknown(self, number: int) -> dict[str, Any]:
+        """Values that no other trial has; there are some, since there are no more trials."""
+        chance = random.Random(f"{self._seed} {number}")
+        while True:
+            values = {key: _drawn(space, chance) for key, space in self._spaces.items()}
+            if not self._is_known(number, values):
+                return values
 
     def _record(self, trial: FrozenTrial) -> Trial:
         about = trial.user_attrs
@@ -269,6 +293,23 @@ def distributions(given: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         else:
             found[key] = FloatDistribution(knob.low, knob.high, log=knob.log)
     return found
+
+
+def _count(distribution: BaseDistribution) -> float:
+    """How many values there are."""
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return distribution.high - distribution.low + 1
+    return math.inf
+
+
+def _drawn(distribution: BaseDistribution, chance: random.Random) -> Any:
+    """One of countable values."""
+    if isinstance(distribution, CategoricalDistribution):
+        return chance.choice(distribution.choices)
+    assert isinstance(distribution, IntDistribution)
+    return chance.randint(distribution.low, distribution.high)
 
 
 def _pruner(search: Search) -> optuna.pruners.BasePruner:

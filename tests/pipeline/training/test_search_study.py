@@ -74,6 +74,35 @@ def test_eight_workers_lose_no_trial_and_run_none_twice(tmp_path):
     check_all_are_there_once(tmp_path, {"trials": WORKERS * EACH})
 
 
+NO_KNOBS = dict.fromkeys(("lora_rank", "lambda_start", "dice_weight"))
+
+
+def test_no_setting_is_tried_twice(tmp_path):
+    space = {**NO_KNOBS, "dice_weight": [0.1 * n for n in range(1, 5)], "lora_rank": [1, 4, 8, 16]}
+    few = {"trials": 12, "space": space}
+    work(tmp_path, 1, few)
+    tried = [tuple(trial.values.items()) for trial in opened(tmp_path, **few).trials()]
+    assert len(tried) == len(set(tried)) == 12
+    work(tmp_path, 2, few | {"trials": 16})
+    assert (
+        len({tuple(t.values.items()) for t in opened(tmp_path, trials=16, space=space).trials()})
+        == 16
+    )
+
+
+def test_a_search_ends_where_all_settings_are_tried(tmp_path):
+    search = {
+        "trials": 8,
+        "space": {**NO_KNOBS, "dice_weight": [0.5, 0.7], "lora_rank": {"low": 1, "high": 3}},
+    }
+    for worker in crowd(tmp_path, search):
+        worker.join()
+    study = opened(tmp_path, **search)
+    found = {(t.values["dice_weight"], t.values["lora_rank"]) for t in study.trials()}
+    assert found == {(dice, rank) for dice in (0.5, 0.7) for rank in (1, 2, 3)}
+    assert study.total == len(study.trials()) == 6 and not study.is_left()
+
+
 @pytest.fixture
 def database(monkeypatch):
     """`search.storage` of a PostgreSQL server, whose password is in the environment."""
