@@ -23,6 +23,7 @@ console = Console(stderr=True)
 TEXT_WIDTH = 97  # a training's line without its bar
 MIN_BAR, MAX_BAR = 4, 40
 TIME_WIDTH = len("0:00:00")
+LINE_SECONDS = 15  # between two lines of progress in a log file
 LOG_COLUMNS = 200  # of a table in a log file
 ELAPSED_FROM = 100  # the narrowest terminal that shows the elapsed time too
 

@@ -139,10 +139,15 @@ class Fanout:
                 found += [places["evaluate"] / LAST["evaluate"], places["train"] / LAST["train"]]
         return [str(path) for path in found]
 
+    @property
+    def is_twin(self) -> bool:
+        """Whether the studies are run on phantoms."""
+        return files.PHANTOMS in self.on
+
     @cached_property
     def twin(self) -> Dataset | None:
         """The phantoms that small twins are run on; None where none is."""
-        if files.PHANTOMS not in self.on:
+        if not self.is_twin:
             return None
         return next(iter(self.runs.values())).params.dataset
 

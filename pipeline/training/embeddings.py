@@ -24,7 +24,7 @@ from torch import Tensor
 from hsam.inference import for_inference
 from hsam.model import EncodedModel
 from pipeline.core import files, run_folder, sources
-from pipeline.core.console import steps
+from pipeline.core.console import LINE_SECONDS, steps
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
 from pipeline.core.run_folder import RunFolder
@@ -51,7 +51,6 @@ DEPENDS = {
     "tf32",
 }
 GIB = 2**30
-LINE_SECONDS = 15  # between two lines of progress in a log file
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from hsam.model import SegmentationModel
 from hsam.schedules import lr_factor, stage_weight
 from pipeline.core import files
-from pipeline.core.console import say, show_table, steps
+from pipeline.core.console import LINE_SECONDS, say, show_table, steps
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
 from pipeline.core.signals import Stop, WaitEnded, listening
@@ -31,7 +31,6 @@ from pipeline.training.slices import SliceDataset
 from pipeline.training.step import Read, Trainer, training_step
 
 NONFINITE, LOG = "nonfinite.json", "dvclive"
-LINE_SECONDS = 15  # between two lines of progress in a log file
 
 Weights = dict[str, Tensor]
 # gives the Dice of each organ for a model in eval mode, with at most so many slices per forward

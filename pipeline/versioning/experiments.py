@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.core import locks
-from pipeline.core.console import say
+from pipeline.core.console import LINE_SECONDS, say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.files import digest
 from pipeline.core.params.blocks import Params
@@ -69,19 +69,26 @@ def record(runs: Sequence[Finished], repository: Path) -> list[str]:
     release = _wait(repository / ".dvc" / "tmp" / "hsam.lock")
     try:
         bench = Bench.of(repository)
-        for run in runs:
-            texts = {
-                "params.yaml": render(run.params),
-                HEADLINE: (run.folders["evaluate"] / Path(HEADLINE).name).read_text("utf-8"),
-                LOCK: bench.lock_of(run.params, run.folders, run.report),
-            }
-            message = f"dvc: commit experiment {run.name}"
-            commit = git.commit_over(repository, base, texts, message)
-            ref = f"refs/exps/{base[:2]}/{base[2:]}/{run.name}"
-            git.run(repository, "update-ref", ref, commit)
+        with steps("record", len(runs), pause=LINE_SECONDS, shown=len(runs) > 1) as shown:
+            for run in runs:
+                _record(run, base, bench)
+                shown.advance(run.name)
     finally:
         release()
     return [run.name for run in runs]
+
+
+def _record(run: Finished, base: str, bench: Bench) -> None:
+    """Record a run on top of a commit."""
+    texts = {
+        "params.yaml": render(run.params),
+        HEADLINE: (run.folders["evaluate"] / Path(HEADLINE).name).read_text("utf-8"),
+        LOCK: bench.lock_of(run.params, run.folders, run.report),
+    }
+    message = f"dvc: commit experiment {run.name}"
+    commit = git.commit_over(bench.repository, base, texts, message)
+    ref = f"refs/exps/{base[:2]}/{base[2:]}/{run.name}"
+    git.run(bench.repository, "update-ref", ref, commit)
 
 
 def record_run(params: Params, folders: Mapping[str, Path], report: Path | None) -> None:

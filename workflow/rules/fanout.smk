@@ -46,3 +46,10 @@ def code_of(stage, find=run_of):
 def gpus_of(stage):
     """The GPUs that it needs."""
     return lambda wildcards: STUDIES.gpus(stage, run_of(wildcards))
+
+
+def threads_of(stage):
+    """Its threads: a small twin's model gains nothing from a second one."""
+    if STUDIES.is_twin and GIVEN.get("threads") is None:
+        return 1
+    return lambda wildcards: threads(STUDIES.gpus(stage, run_of(wildcards)))

@@ -75,7 +75,7 @@ rule study_search:
         "logs/{study}/{arm}/{run}/search.log",
     conda:
         "../envs/hsam.yaml"
-    threads: threads()
+    threads: threads_of("search")
     resources:
         mem_mb=growing(16000),
         runtime=1440,
@@ -104,7 +104,7 @@ rule study_train:
         "logs/{study}/{arm}/{run}/train.log",
     conda:
         "../envs/hsam.yaml"
-    threads: lambda wildcards: threads(STUDIES.gpus("train", run_of(wildcards)))
+    threads: threads_of("train")
     resources:
         mem_mb=growing(16000),
         runtime=1440,
@@ -132,7 +132,7 @@ rule study_evaluate:
         "logs/{study}/{arm}/{run}/evaluate.log",
     conda:
         "../envs/hsam.yaml"
-    threads: threads()
+    threads: threads_of("evaluate")
     resources:
         mem_mb=growing(8000),
         runtime=480,

@@ -5,10 +5,11 @@ bottom, from the packaged defaults (`defaults.yaml`). A file may itself stand on
 has it: `defaults: [paper, _self_]` lays it over `paper.yaml` in its folder.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,7 +94,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read as text ({error}).") from None
     try:
-        value = YAML(typ="safe", pure=True).load(text)
+        value = copy.deepcopy(_parsed(text))
     except YAMLError as error:
         where = " ".join(str(error).split())
         raise UserError(f"{path}: not valid YAML ({where}).") from None
@@ -101,6 +102,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a mapping of blocks, found {type(value).__name__}.")
     return value
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> Any:
+    """YAML's value, to be copied: the runs of a study stand on the same few presets."""
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def overlay(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
