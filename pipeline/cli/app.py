@@ -40,6 +40,7 @@ from pipeline.cli.options import (
     TrainedOption,
     output_file,
     output_folder,
+    writable_folder,
 )
 from pipeline.core import cpus
 from pipeline.core.errors import UserError
@@ -448,6 +449,33 @@ def score(
         cases=case or (),
         jobs=jobs,
     )
+
+
+@_command(SCORES, "export-nnunet", "hsam export-nnunet nnunet --id 501")
+def export_nnunet(
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Of nnU-Net's three folders.", callback=writable_folder
+        ),
+    ],
+    params: ParamsOption = PARAMS,
+    id: Annotated[
+        int, typer.Option(metavar="N", min=1, max=999, help="nnU-Net's number of the data set.")
+    ] = 501,
+    jobs: JobsOption = 1,
+    results: PublishedOption = RESULTS,
+    study: StudyOption = None,
+    on: OnOption = None,
+) -> None:
+    """Write prepared cases and their split as nnU-Net's raw data.
+
+    Slices without labels carry nnU-Net's ignore label.
+    """
+    from pipeline.commands import export_nnunet as exporting
+
+    used, place = _work(params, study, on, results)
+    exporting.run(used, place["prepare"], place["split"], out, number=id, jobs=jobs)
 
 
 @_command(SCORES, "compare", "hsam compare runs/a runs/b --name adapter --name full")

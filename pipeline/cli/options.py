@@ -17,7 +17,7 @@ WEIGHTS = Path("checkpoints")
 
 def output_folder(help: str, *names: str) -> Any:
     """An option of a folder that the command writes to: checked before anything is computed."""
-    return typer.Option(*names, metavar="FOLDER", help=help, callback=_writable_folder)
+    return typer.Option(*names, metavar="FOLDER", help=help, callback=writable_folder)
 
 
 def output_file(help: str) -> Any:
@@ -25,7 +25,8 @@ def output_file(help: str) -> Any:
     return typer.Option(metavar="FILE", help=help, callback=_writable_file)
 
 
-def _writable_folder(path: Path | None) -> Path | None:
+def writable_folder(path: Path | None) -> Path | None:
+    """The folder, unless nothing could be written there."""
     if path is not None:
         writable.check_folder(path)
     return path

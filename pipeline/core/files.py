@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,19 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(paths: Sequence[Path]) -> str:
+    """SHA-256 of a file, or over those of several, such as a header and its voxels.
+
+    Raises:
+        UserError: one can't be read.
+    """
+    try:
+        hashes = [sha256(path) for path in paths]
+    except OSError as error:
+        raise UserError(f"{error.filename}: can't be read ({error.strerror}).") from None
+    return hashes[0] if len(hashes) == 1 else digest(hashes)
 
 
 def digest(value: Any) -> str:

@@ -99,7 +99,7 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
         low=low,
         high=high,
         class_names=list(recipe.labels.names),
-        source=Source(file_hash(raw.image_files), file_hash(raw.label_files), geometry),
+        source=Source(files.sha256_of(raw.image_files), files.sha256_of(raw.label_files), geometry),
         warnings=tuple(found.warnings),
     )
 
@@ -117,15 +117,6 @@ def stored(
         if np.array_equal(whole, clipped):
             return whole
     return clipped
-
-
-def file_hash(paths: tuple[Path, ...]) -> str:
-    """SHA-256 of a file, or over those of several (a header and its voxels)."""
-    try:
-        hashes = [files.sha256(path) for path in paths]
-    except OSError as error:
-        raise UserError(f"{error.filename}: can't be read ({error.strerror}).") from None
-    return hashes[0] if len(hashes) == 1 else files.digest(hashes)
 
 
 def run(
@@ -238,7 +229,7 @@ def _kept_shards(work: Mapping[str, Work], jobs: int) -> dict[str, Path]:
 def _place(work: Work) -> Path:
     """Where the case's shard is kept: its name holds the hash of the raw files."""
     raw = work.raw
-    source = files.digest([file_hash(raw.image_files), file_hash(raw.label_files)])
+    source = files.digest([files.sha256_of(raw.image_files), files.sha256_of(raw.label_files)])
     return work.folder / f"{raw.case}-{source[:12]}.parquet"
 
 

@@ -1,0 +1,135 @@
+"""Writes cases as nnU-Net reads them: its raw format, and the split in `splits_final.json`.
+
+Files lie on the grid of their source. Slices without labels carry nnU-Net's ignore label, on which
+it computes no loss: it learns from the slices that the split gives, and from no other.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core import files
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Percentile, Window
+from pipeline.datasets.nnunet import CHANNEL, JSON
+from pipeline.imaging.geometry import Geometry, slices_view
+from pipeline.imaging.volumes import Volume, write_label_nifti, write_nifti
+
+# the folders that nnU-Net's environment variables of these names tell it
+FOLDERS = RAW, PREPROCESSED, _ = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
+SPLITS = "splits_final.json"
+IGNORE = "ignore"
+ENDING = ".nii.gz"
+RECORD = "hsam"  # the key of dataset.json that nnU-Net passes on to its models and predictions
+LARGEST = 255  # label of a file
+
+
+def folder_name(number: int, name: str) -> str:
+    """The folder of a data set, such as Dataset501_synapse."""
+    return f"Dataset{number:03d}_{name}"
+
+
+def description(
+    organs: Sequence[str],
+    rule: Window | Percentile,
+    training: int,
+    sparse: bool,
+    record: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of dataset.json.
+
+    Args:
+        organs: `organs[k - 1]` is class k, which is also its label.
+        rule: of the intensities: a window is one of CT, which nnU-Net normalises in its own way.
+        training: number of cases in imagesTr.
+        sparse: whether a label volume has the ignore label.
+        record: what the data set was made of.
+
+    Raises:
+        UserError: more organs than files have labels for.
+    """
+    labels = {"background": 0} | {organ: label for label, organ in enumerate(organs, 1)}
+    if sparse:
+        labels[IGNORE] = ignore_label(organs)
+        if labels[IGNORE] > LARGEST:
+            raise UserError(
+                f"dataset: {len(organs)} organs leave no label up to {LARGEST} for nnU-Net's "
+                "ignore label; name fewer in dataset.labels."
+            )
+    return {
+        "channel_names": {"0": "CT" if rule.kind == "window" else "MR"},
+        "labels": labels,
+        "numTraining": training,
+        "file_ending": ENDING,
+        RECORD: dict(record),
+    }
+
+
+def ignore_label(organs: Sequence[str]) -> int:
+    """The label of voxels without truth; nnU-Net wants it to be the highest."""
+    return len(organs) + 1
+
+
+def sparse_labels(
+    classes: NDArray[np.uint8],
+    geometry: Geometry,
+    axes: str,
+    labelled: Collection[int],
+    ignore: int,
+) -> NDArray[np.uint8]:
+    """Labels whose other slices have the ignore label.
+
+    Args:
+        classes: (x, y, z) in source order.
+        geometry: of the source.
+        axes: of the slices.
+        labelled: places of the slices that keep their labels.
+        ignore: the ignore label.
+
+    Returns:
+        (x, y, z) in source order.
+    """
+    found = classes.copy()
+    slices = slices_view(found, geometry, axes)
+    without = np.ones(len(slices), bool)
+    without[list(labelled)] = False
+    slices[without] = ignore
+    return found
+
+
+def write_image(folder: Path, case: str, image: Volume) -> None:
+    """Write an image as the case's one channel; its values stay, in a type that is widely read."""
+    array = image.array
+    if array.dtype.itemsize > 4:
+        whole = array.dtype.kind in "iu" and abs(array).max(initial=0) < 2**31
+        array = array.astype(np.int32 if whole else np.float32)
+    write_nifti(folder / f"{case}{CHANNEL}{ENDING}", array, image.affine)
+
+
+def write_labels(folder: Path, case: str, labels: NDArray[np.uint8], geometry: Geometry) -> None:
+    """Write the labels of a case on the grid of its image."""
+    write_label_nifti(folder / f"{case}{ENDING}", labels, geometry)
+
+
+def folds(training: Sequence[str], validation: Sequence[str]) -> list[dict[str, list[str]]]:
+    """The content of splits_final.json: fold 0. nnU-Net has to validate on something, so that
+    without validation cases it is the training cases.
+    """
+    return [{"train": list(training), "val": list(validation or training)}]
+
+
+def write_description(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write dataset.json."""
+    files.write_json(folder / JSON, dict(content))
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What the dataset.json of a folder says that it was made of; None where it doesn't say."""
+    try:
+        found = files.read_json(folder / JSON)[RECORD]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, dict) else None
