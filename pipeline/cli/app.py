@@ -593,6 +593,35 @@ def weights(
             )
 
 
+@_command(HOUSE, "info", "hsam info --json")
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what there is: models, encoders, weights, devices."""
+    from pipeline.commands import info as facts
+
+    facts.run(as_json)
+
+
+@_command(HOUSE, "doctor", "hsam doctor")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    results: PublishedOption = RESULTS,
+    runs: Annotated[
+        Path, typer.Option("--runs", metavar="FOLDER", help="The stages' working folders.")
+    ] = RUNS,
+) -> None:
+    """Look for what is wrong with this installation and machine.
+
+    A line a check: ok, note (only some work needs it) or problem, and what to do. Exits with 1 if
+    there is a problem.
+    """
+    from pipeline.commands import doctor as checks
+
+    if not checks.run([results, runs], as_json):
+        raise typer.Exit(1)
+
+
 @_command(HOUSE, "phantom", "hsam phantom --out data/raw/phantom --cases 20")
 def phantom(
     out: Annotated[Path, output_folder("To fill, in the layout of Synapse.")],

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hsam.backbones import BACKBONES, HUGGING_FACE, WeightFile, get_backbone, known_by_sha256
 from hsam.hugging_face import weights_file
@@ -16,7 +17,9 @@ from hsam.registry import MODELS
 from hsam.weights.foreign import text_instead
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import Train
+
+if TYPE_CHECKING:  # whose import takes as long as all that needs no parameters
+    from pipeline.core.params.blocks import Train
 
 AUTO = "auto"  # as `train.sam_checkpoint`: the published file of the backbone
 FOLDER, VARIABLE = Path("checkpoints"), "HSAM_WEIGHTS"
@@ -46,7 +49,7 @@ def damage(path: Path, file: WeightFile) -> str | None:
     return None if found == file.sha256 else f"has SHA-256 {found}"
 
 
-def chosen(settings: Train) -> Path | None:
+def chosen(settings: "Train") -> Path | None:
     """The file that a model starts from; None: it starts without one.
 
     Raises:
