@@ -1,6 +1,8 @@
 """The commands, in the groups in which `hsam --help` lists them."""
 
+import inspect
 import os
+import shlex
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
@@ -26,6 +28,7 @@ from pipeline.cli.options import (
     NamesOption,
     OnOption,
     PageOption,
+    ParamsArgument,
     ParamsOption,
     PublishedOption,
     ReportsOption,
@@ -48,6 +51,7 @@ from pipeline.core.errors import UserError
 if TYPE_CHECKING:
     from pipeline.core.params.blocks import Params
 
+START = "From scans to a model"
 STAGES, SCANS = "Stages, in their order", "Your own scans"
 SCORES, HOUSE = "Scores and figures", "House-keeping"
 
@@ -82,6 +86,36 @@ def hsam(
     ] = False,
 ) -> None:
     """H-SAM: from raw medical volumes to a segmentation model and a report."""
+
+
+@_command(START, "run", "hsam run my.yaml")
+def run_stages(
+    params: ParamsArgument = PARAMS,
+    gpus: GpusOption = 1,
+    jobs: JobsOption = cpus.usable(),
+    results: ResultsOption = RESULTS,
+    runs: RunsOption = RUNS,
+    reports: ReportsOption = REPORTS,
+) -> None:
+    """Run all stages in their order, without Snakemake or DVC; what is done stays done.
+
+    The commands, folders and results are those of the two engines.
+    """
+    from pipeline.core.console import say
+
+    used = _load(params)
+    _refuse_early(used)
+    given = {"params": params, "gpus": gpus, "jobs": jobs, "workers": used.search.workers}
+    given |= {"results": results, "runs": runs, "reports": reports}
+    stages = [command for command in app.registered_commands if command.rich_help_panel == STAGES]
+    for place, stage in enumerate(stages, 1):
+        assert stage.callback is not None
+        say(f"run: {stage.name}, {place} of {len(stages)}")
+        takes = inspect.signature(stage.callback).parameters
+        stage.callback(**{name: value for name, value in given.items() if name in takes})
+    summary(results, reports)
+    model = shlex.quote(str(results / "train"))
+    say(f"next: hsam predict SCAN --run {model} --out predictions --overlay")
 
 
 @_command(STAGES, "prepare", "hsam prepare --jobs 4")
@@ -661,6 +695,19 @@ def _load(paths: list[Path]) -> "Params":
             "makes one, --params names another."
         )
     return load(paths)
+
+
+def _refuse_early(params: "Params") -> None:
+    """Say before the first stage what a later one would refuse; make the phantoms that it needs."""
+    from pipeline import datasets
+    from pipeline.core import weight_files
+
+    datasets.check_split(params)
+    if (weights := weight_files.chosen(params.train)) is not None:
+        weight_files.checked_sha256(weights, params.train.backbone)
+    data = params.dataset
+    if data.name == "phantom" and datasets.get(data).list_cases(data).problems:
+        phantom(Path(data.root), data.phantom.cases, data.phantom.seed, data.phantom.size)
 
 
 def _work(

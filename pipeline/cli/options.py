@@ -48,6 +48,14 @@ ParamsOption = Annotated[
         show_default="params.yaml",
     ),
 ]
+ParamsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILE",
+        help="Parameter files, each laid over those before it; none: params.yaml.",
+        show_default=False,
+    ),
+]
 PublishedOption = Annotated[
     Path, typer.Option("--results", metavar="FOLDER", help="The stages' published outputs.")
 ]

@@ -7,6 +7,7 @@ that the engines know by renaming.
 """
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -92,6 +93,9 @@ class RunFolder:
             staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-new-", dir=target.parent))
             try:
                 shutil.copytree(self.out, staging / target.name, copy_function=shutil.copyfile)
+                # copytree keeps folders' times, which Snakemake compares with those of new files
+                for folder in (staging / target.name).rglob("*/"):
+                    os.utime(folder)
                 files.replace_folder(staging / target.name, target)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
