@@ -183,7 +183,8 @@ def search(
     """Search the training's parameters with Optuna."""
     from pipeline.stages import search as stage
 
-    used, place = _work(params, study, on, results)
+    used, place = _work(params, study, on, results, trains=True)
+    _check_searcher(study, on)
     inputs, device = (used, place["prepare"], place["split"]), partial(_device, gpus)
     if worker is None:
         stage.run(*inputs, place["search"], runs, device=device, workers=workers)
@@ -203,7 +204,7 @@ def train(
     """Train the model; an interrupted training goes on."""
     from pipeline.stages import train as stage
 
-    used, place = _work(params, study, on, results)
+    used, place = _work(params, study, on, results, trains=True)
     stage.run(
         used,
         place["prepare"],
@@ -226,9 +227,17 @@ def evaluate(
     on: OnOption = None,
 ) -> None:
     """Predict the test cases and score them, organ by organ."""
+    used, place = _work(params, study, on, results)
+    if (predictions := _predictions(study, on)) is not None:
+        from pipeline.commands import score_predictions
+
+        if run is not None:
+            raise UserError(f"--run {run}: {study} scores predictions, no run; leave it out.")
+        inputs = place["prepare"], place["split"], predictions, place["evaluate"]
+        score_predictions.run(used, *inputs)
+        return
     from pipeline.stages import evaluate as stage
 
-    used, place = _work(params, study, on, results)
     stage.run(
         used,
         place["prepare"],
@@ -423,6 +432,10 @@ def record(
     from pipeline.studies import plan
 
     chosen = [plan.find(name, plan.parse_on(on)) for name in study]
+    if scored := [
+        name for name, run in zip(study, chosen, strict=True) if run.predictions is not None
+    ]:
+        raise UserError(f"{scored[0]}: only trainings are experiments of DVC; leave it out.")
     for name, run in zip(study, chosen, strict=True):
         if not run.params.search.trials and not run.places(results)["search"].is_dir():
             # DVC's road has the stage, which then takes no trial
@@ -436,16 +449,24 @@ def record(
     "hsam score --truth labelsTs --prediction nnunet_out --labels dataset.json --out scores",
 )
 def score(
-    truth: Annotated[Path, typer.Option(metavar="FOLDER", help="True label volumes.")],
     prediction: Annotated[Path, typer.Option(metavar="FOLDER", help="Predicted label volumes.")],
+    out: Annotated[Path, output_folder("For tables and metrics.json.")],
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="True label volumes.",
+            show_default="those of nnU-Net's summary.json",
+        ),
+    ] = None,
     labels: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             metavar="FILE",
             help="Organs' labels: params.yaml, model.json, dataset.json, or a mapping.",
+            show_default="the dataset.json of the predictions, or of the truth",
         ),
-    ],
-    out: Annotated[Path, output_folder("For tables and metrics.json.")],
+    ] = None,
     prediction_labels: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The same of the predictions, where they differ."),
@@ -711,9 +732,17 @@ def _refuse_early(params: "Params") -> None:
 
 
 def _work(
-    params: list[Path], study: str | None, on: list[str] | None, results: Path
+    params: list[Path],
+    study: str | None,
+    on: list[str] | None,
+    results: Path,
+    *,
+    trains: bool = False,
 ) -> "tuple[Params, dict[str, Path]]":
-    """The parameters of a stage's command, and the folder of each stage's outputs."""
+    """The parameters of a stage's command, and the folder of each stage's outputs.
+
+    `trains`: whether the stage is one that a run of predictions has not.
+    """
     if study is None:
         if on:
             raise UserError(f"--on {' '.join(on)}: is for a run of a study; name it with --study.")
@@ -723,7 +752,36 @@ def _work(
     from pipeline.studies import plan
 
     run = plan.find(study, plan.parse_on(on))
+    if trains and run.predictions is not None:
+        raise UserError(
+            f"--study {study}: the arm is scored from {run.predictions} and never trained; "
+            f"hsam evaluate --study {study} scores it."
+        )
     return run.params, run.places(results)
+
+
+def _predictions(study: str | None, on: list[str] | None) -> Path | None:
+    """The folder that a study's run scores; None where it is trained."""
+    if study is None:
+        return None
+    from pipeline.studies import plan
+
+    return plan.find(study, plan.parse_on(on)).predictions
+
+
+def _check_searcher(study: str | None, on: list[str] | None) -> None:
+    """Refuse the search of a run that takes another's."""
+    if study is None:
+        return
+    from pipeline.studies import plan
+
+    run = plan.find(study, plan.parse_on(on))
+    if run.search_name != run.name:
+        name = f"{study.partition('/')[0]}/{run.search_name}"
+        raise UserError(
+            f"--study {study}: an arm searches once for all its seeds; hsam search --study {name} "
+            "does."
+        )
 
 
 def _device(gpus: int) -> str:

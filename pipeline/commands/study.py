@@ -17,6 +17,8 @@ from pipeline.studies.plan import Study
 if TYPE_CHECKING:
     from pipeline.studies.sheets import Sheet
 
+NONE = "–"  # of an arm that is never trained
+
 
 def show(name: str | None, on: tuple[str, ...], results: Path) -> None:
     """Print the plan of a study, or the names of all studies.
@@ -116,7 +118,9 @@ def _arms(study: Study, results: Path) -> Table:
     for arm in study.file.arms:
         runs = [run for run in study.runs if run.arm == arm]
         draws, seeds = {run.draw for run in runs}, {run.seed for run in runs}
-        trained = sum(progress.is_done(run, results, "train") for run in runs)
+        trained: str | int = NONE
+        if all(run.predictions is None for run in runs):
+            trained = sum(progress.is_done(run, results, "train") for run in runs)
         done = sum(progress.is_done(run, results) for run in runs)
         counts = (len(draws), len(seeds), len(runs), trained, done)
         table.add_row(arm, *map(str, counts))
@@ -131,6 +135,9 @@ def _summary(name: str, on: Sequence[str], studies: Sequence[Study], results: Pa
     disk = "unknown before the first" if left.bytes is None else f"{left.bytes / 2**20:,.0f} MiB"
     print(f"{len(runs)} runs, {done} done; trainings left: {left.runs}")
     print(f"left, estimated: device time {time}, disk {disk}")
-    if done < len(runs):
+    waiting = [run for run in runs if run.predictions and not run.predictions.is_dir()]
+    for run in waiting:
+        print(f"{run.name}: waits for predictions in {run.predictions} (docs/rivals.md)")
+    if done < len(runs) - len(waiting):
         argument = f" --config on={','.join(on)}" if on else ""
         print(f"next: snakemake --cores {cpus.usable()}{argument} -- reports/{name}.html")

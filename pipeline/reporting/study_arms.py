@@ -8,13 +8,13 @@ from pipeline.core.console import duration
 from pipeline.core.params.dotted import flat
 from pipeline.core.params.load import overlay
 from pipeline.reporting.page import model_title
-from pipeline.studies.files import PHANTOMS
+from pipeline.studies.files import PHANTOMS, PREDICTIONS
 from pipeline.studies.outcomes import Outcome
 from pipeline.studies.plan import Study
 from pipeline.studies.progress import Cost, read_cost
 
 # keys of arms that change no model, in which a reader of tables has no interest
-TECHNICAL = ("train.cache_embeddings",)
+TECHNICAL = ("train.cache_embeddings", PREDICTIONS)
 WORDS = {
     "model": "model",
     "backbone": "backbone",
@@ -28,6 +28,7 @@ WORDS = {
     "train_subjects": "of cases",
     "test_cases": "test cases",
     "device": "device",
+    "tuned": "tuned",
 }
 NONE, UNKNOWN = "–", "unknown"
 
@@ -69,9 +70,12 @@ def costs(arms: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
         `total` of device time, `memory` at the peak, each in words.
     """
     rows = []
-    for arm, found in arms.items():
+    trained = {arm: [o for o in found if o.run.predictions is None] for arm, found in arms.items()}
+    for arm, found in trained.items():
+        if arms[arm] and not found:
+            continue  # scored alone: what its training cost is the other tool's to say
         rows.append(_cost(arm, [o for o in found if o.done]))
-    works = {o.run.work: o for found in arms.values() for o in found if o.done}
+    works = {o.run.work: o for found in trained.values() for o in found if o.done}
     rows.append(_cost("all, each work once", list(works.values())))
     return {"rows": rows}
 

@@ -9,6 +9,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
 from pipeline.core.params import load
 
+IGNORE = "ignore"  # nnU-Net's name of the label that marks voxels without truth
 LARGEST = 65_535  # label value that fits 16 bits
 
 # organ to its labels in a label map, or to the names of its mask files
@@ -20,8 +21,8 @@ def read_label_names(path: Path) -> dict[str, tuple[int, ...]]:
 
     Known are parameter files (.yaml: the data set's raw labels), the model.json of a run (labels 1
     to K of its predictions), nnU-Net's dataset.json in both its versions, and a plain JSON
-    mapping such as {"liver": 6, "kidneys": [2, 3]}. The background, 0, is left out. Organs may
-    share values, as nnU-Net's regions do.
+    mapping such as {"liver": 6, "kidneys": [2, 3]}. The background, 0, is left out, and nnU-Net's
+    ignore label (`read_ignored`). Organs may share values, as nnU-Net's regions do.
 
     Raises:
         UserError: missing, unreadable or not a description of labels; lists every problem.
@@ -44,6 +45,20 @@ def read_label_names(path: Path) -> dict[str, tuple[int, ...]]:
         return {str(name): (label,) for label, name in enumerate(value["class_names"], 1)}
     labels = value.get("labels", value)
     return _checked(path, labels if isinstance(labels, dict) else value)
+
+
+def read_ignored(path: Path) -> int | None:
+    """The label of voxels without truth, nnU-Net's `ignore`; None where a file names none.
+
+    Args:
+        path: any that `read_label_names` has read.
+    """
+    if path.suffix in (".yaml", ".yml"):
+        return None
+    value = read_json(path)
+    labels = value.get("labels", value)
+    found = labels.get(IGNORE) if isinstance(labels, dict) else None
+    return found if _is_label(found) else None
 
 
 def read_file_names(path: Path) -> dict[str, tuple[str, ...]]:
@@ -84,12 +99,9 @@ def _checked(path: Path, labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]
         values = value if isinstance(value, list) else [value]
         if values == [0]:
             continue
-        if name == "ignore":
-            problems.append(
-                f"{path}: labels.ignore marks voxels without truth, which are not scored here; "
-                "give a file without it to count them as background."
-            )
-        elif not values or not all(_is_label(item) for item in values):
+        if name == IGNORE and len(values) == 1 and _is_label(values[0]):
+            continue
+        if not values or not all(_is_label(item) for item in values):
             problems.append(
                 f"{path}: {name}: expected a label from 1 to {LARGEST} or a list of them, "
                 f"found {value!r}."

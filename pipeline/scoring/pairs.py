@@ -68,6 +68,18 @@ def find_pairs(
     return [LabelPair(case, true[case], predicted[case]) for case in sorted(true)]
 
 
+def find_predictions(folder: Path, cases: Collection[str]) -> dict[str, Source]:
+    """The label volumes of these cases in a folder; others there are passed over.
+
+    Raises:
+        UserError: no such folder, or a case without a volume or with several.
+    """
+    found = _without_channel(_volumes(folder, LABEL_MAPS), dict.fromkeys(cases, folder))
+    if problems := _unpaired(dict.fromkeys(cases, folder), found, folder, "prediction"):
+        raise UserError(problems)
+    return {case: found[case] for case in sorted(cases)}
+
+
 def place(source: Source) -> Path:
     """The path that messages name: a label map's file, or the folder of a case's masks."""
     return source if isinstance(source, Path) else next(iter(source.values())).parent

@@ -15,9 +15,11 @@ from pipeline.core import sources
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Dataset, stage_params
 from pipeline.datasets import phantom
+from pipeline.scoring import predictions
 from pipeline.studies import files, plan
 from pipeline.studies.plan import Run
 
+SCORING = "pipeline.commands.score_predictions"  # the code of runs that are scored alone
 # what a copy of a stage's outputs waits for
 LAST = {"search": "best.yaml", "train": "model.safetensors", "evaluate": "metrics.json"}
 
@@ -90,11 +92,17 @@ class Fanout:
         return [str(path) for raw in cases for path in raw.files]
 
     def inputs(self, stage: str, run: Run) -> list[str]:
-        """Files that a stage of the run waits for."""
+        """Files that a stage of the run waits for.
+
+        Raises:
+            UserError: a run that is scored has no predictions.
+        """
         if (doer := self.doer(run)) is not None:
             return [str(doer.places(self.results)[stage] / LAST[stage])]
         places = run.places(self.results)
         needed = [places["prepare"] / "manifest.parquet", places["split"] / "split.parquet"]
+        if run.predictions is not None:
+            return [str(path) for path in (*needed, *_predicted(run))]
         if stage == "train" and run.params.search.trials:
             needed.append(places["search"] / LAST["search"])
         if stage == "evaluate":
@@ -112,13 +120,13 @@ class Fanout:
             words += ["--on", preset]
         if stage == "prepare":
             words += ["--jobs", str(jobs)]
-        if stage in LAST:
+        if stage in LAST and run.predictions is None:
             words += ["--gpus", str(gpus)]
         return shlex.join(words)
 
     def gpus(self, stage: str, run: Run) -> int:
         """GPUs that a stage needs: none for a copy."""
-        if self.doer(run) is not None:
+        if self.doer(run) is not None or run.predictions is not None:
             return 0
         return run.params.train.devices if stage == "train" else 1
 
@@ -128,14 +136,23 @@ class Fanout:
 
     def code(self, stage: str, run: Run) -> str:
         """Digest of the code that a stage depends on."""
+        if run.predictions is not None and stage == "evaluate":
+            return _digest_of(SCORING)
         return _digest(stage, sources.chosen(stage, run.params))
 
     def report_inputs(self, name: str) -> list[str]:
-        """What the report of a study, or of a collection of studies, is made of."""
+        """What the report of a study, or of a collection of studies, is made of.
+
+        Predictions that aren't there yet are passed over: no rule makes them.
+        """
         found = []
         for study in plan.load(name, self.on):
             for run in study.runs:
                 places = run.places(self.results)
+                if run.predictions is not None:
+                    if predictions.files_in(run.predictions):
+                        found.append(places["evaluate"] / LAST["evaluate"])
+                    continue
                 found += [places["evaluate"] / LAST["evaluate"], places["train"] / LAST["train"]]
         return [str(path) for path in found]
 
@@ -163,6 +180,23 @@ class Fanout:
 
     def _name(self, folder: str) -> str:
         return folder.removesuffix(plan.folder_of("", self.on))
+
+
+def _predicted(run: Run) -> list[Path]:
+    """Files of the folder of predictions."""
+    assert run.predictions is not None
+    found = predictions.files_in(run.predictions)
+    if not found:
+        raise UserError(
+            f"{run.study}/{run.name}: {run.predictions}: no predictions there; docs/rivals.md has "
+            "the commands that make them."
+        )
+    return found
+
+
+@cache
+def _digest_of(module: str) -> str:
+    return sources.digest(module)
 
 
 @cache

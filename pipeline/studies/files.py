@@ -6,6 +6,7 @@ Where a value of a run stands, from the top down: its seeds, its arm, what the s
 """
 
 import re
+import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,8 @@ from pipeline.core.sources import ROOT
 # of the working directory, or where it has none, as with Snakemake's --directory, this repository's
 HOME = Path("workflow") if Path("workflow", "studies").is_dir() else ROOT / "workflow"
 STUDIES, PRESETS = HOME / "studies", HOME / "presets"
+PREDICTIONS = "predictions"  # the one key of an arm that is scored, never trained
+PLACES = ("study", "draw", "seed")  # what its folder's name may hold, in braces
 PHANTOMS = "phantoms"  # the preset that a study's small twin is run on
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
@@ -69,7 +72,9 @@ class StudyFile(Block):
     source: str | None = Field(default=None, description="where the published numbers stand")
     presets: list[str] = Field(default=[], description="of workflow/presets, in their order")
     params: Overlay = Field(default={}, description="laid over the presets")
-    arms: dict[Name, Overlay] = Field(min_length=1, description="arm: what it alone sets")
+    arms: dict[Name, Overlay] = Field(
+        min_length=1, description="arm: what it alone sets, or predictions: FOLDER of another tool"
+    )
     seeds: Seeds = Field(description="values of train.seed")
     draws: Seeds = Field(description="values of split.seed: which slices are drawn")
     reference: Name | None = Field(default=None, description="the arm that others are compared to")
@@ -112,7 +117,7 @@ def read(name: str, folder: Path = STUDIES) -> StudyFile | Collection:
         found = StudyFile.model_validate(values)
     except ValidationError as error:
         raise UserError([f"{path}: {_sentence(item)}" for item in error.errors()]) from None
-    if problems := _unknown_arms(found):
+    if problems := _unknown_arms(found) + _bad_predictions(found):
         raise UserError([f"{path}: {problem}" for problem in problems])
     return found
 
@@ -143,10 +148,18 @@ def params_of(
     found += [layer for preset in on for layer in layers(preset_file(preset, folder))]
     twin = study.phantoms if PHANTOMS in on else Twin()
     found.append(Layer(f"{where}: phantoms.params", twin.params))
-    found.append(Layer(f"{where}: arms.{arm}", study.arms[arm]))
-    found.append(Layer(f"{where}: phantoms.arms.{arm}", twin.arms.get(arm, {})))
+    if predictions_of(study, arm, on) is None:
+        found.append(Layer(f"{where}: arms.{arm}", study.arms[arm]))
+        found.append(Layer(f"{where}: phantoms.arms.{arm}", twin.arms.get(arm, {})))
     run = {"train": {"seed": seed}, "split": {"seed": draw}}
     return resolve([*found, Layer(f"{where}: seeds and draws", run)])
+
+
+def predictions_of(study: StudyFile, arm: str, on: Sequence[str] = ()) -> str | None:
+    """The folder of an arm that is scored alone, with PLACES in braces; None: it is trained."""
+    twin = study.phantoms.arms.get(arm, {}) if PHANTOMS in on else {}
+    found: str | None = (study.arms[arm] | twin).get(PREDICTIONS)
+    return found
 
 
 def preset_file(preset: str, folder: Path = STUDIES) -> Path:
@@ -169,6 +182,36 @@ def _unknown_arms(study: StudyFile) -> list[str]:
         for arm in arms
         if arm not in study.arms
     ]
+
+
+def _bad_predictions(study: StudyFile) -> list[str]:
+    """What is wrong with arms that are scored alone."""
+    problems = []
+    given = [(f"arms.{arm}", arm, values) for arm, values in study.arms.items()]
+    given += [(f"phantoms.arms.{arm}", arm, values) for arm, values in study.phantoms.arms.items()]
+    for where, arm, values in given:
+        scored = PREDICTIONS in study.arms[arm]
+        if scored != (PREDICTIONS in values) or (scored and len(values) > 1):
+            problems.append(
+                f"{where}: {', '.join(values) or 'nothing'}: an arm has either {PREDICTIONS} "
+                "alone, which are scored, or parameters, with which it is trained."
+            )
+        elif scored and (why := _no_place(values[PREDICTIONS])):
+            problems.append(f"{where}.{PREDICTIONS}: {values[PREDICTIONS]!r}: {why}.")
+    return problems
+
+
+def _no_place(folder: Any) -> str | None:
+    """Why a value names no folder of predictions; None: it does."""
+    if not isinstance(folder, str) or not folder:
+        return "expected the path of a folder"
+    known = " ".join(f"{{{name}}}" for name in PLACES)
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(folder) if name is not None]
+    except ValueError as error:
+        return f"{str(error).lower()}; what a name may hold in braces is {known}"
+    unknown = [name for name in names if name not in PLACES]
+    return f"{{{unknown[0]}}} is unknown; there are {known}" if unknown else None
 
 
 def _sentence(item: Any) -> str:

@@ -15,8 +15,14 @@ import pandas as pd
 
 from pipeline.core import files
 from pipeline.core.errors import UserError
+from pipeline.core.params import search_space
+from pipeline.core.params.dotted import flat
+from pipeline.core.params.load import read_yaml
 from pipeline.core.run_folder import MODEL_FILES, read_provenance
+from pipeline.datasets import nnunet_export
 from pipeline.inference.records import pretraining, read_record
+from pipeline.scoring.pairs import find_predictions
+from pipeline.scoring.predictions import digest_of
 from pipeline.scoring.recount import under_every_convention
 from pipeline.scoring.runs import CASES
 from pipeline.scoring.scores import SCORES
@@ -26,7 +32,7 @@ from pipeline.shards.roles import SplitFile, read_split
 from pipeline.studies import progress
 from pipeline.studies.plan import Run, Study
 
-MANIFEST, SPLIT = "manifest.parquet", "split.parquet"
+MANIFEST, SPLIT, BEST = "manifest.parquet", "split.parquet", "best.yaml"
 UNKNOWN = "unknown"  # a device that no cost.json names
 
 
@@ -36,7 +42,8 @@ class Facts:
 
     Attributes:
         model, backbone: by name; a model without SAM's encoder has no backbone.
-        side: of the slices that the model sees, pixels.
+        side: of the slices that the model sees, pixels; None: another tool's affair, as are batch
+            and stage.
         lora_rank: of the trained model, a search's choice included; None: it has no LoRA.
         batch: slices per optimizer step, over all devices and passes.
         stage: whose logits are scored: mean, coarse or fine.
@@ -44,23 +51,25 @@ class Facts:
         split: hash of the split.
         train_slices, train_subjects: that were learned from.
         test_cases: that were scored.
-        device: of the training: a GPU's name, "CPU" or "unknown".
+        device: of the training: a GPU's name, "CPU" or "unknown"; None: of another tool.
+        tuned: what a search chose, in words; None: there was none.
         caution: a sentence where the encoder may have seen test images before; None where not.
     """
 
     model: str
     backbone: str | None
-    side: int
+    side: int | None
     lora_rank: int | None
-    batch: int
-    stage: str
+    batch: int | None
+    stage: str | None
     convention: str
     split: str
     train_slices: int
     train_subjects: int
     test_cases: int
-    device: str
+    device: str | None
     caution: str | None
+    tuned: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,16 +192,21 @@ def _outcome(run: Run, results: Path, shared: _Shared) -> Outcome:
 
 def _missing(run: Run, folders: dict[str, Path], shared: _Shared) -> str | None:
     """Why a run is to do; None: it is finished."""
+    if run.predictions is not None and not run.predictions.is_dir():
+        return f"there is no folder {run.predictions}"
     if (reason := progress.to_do(run, folders)) is not None:
         return reason
-    if not all((folders["train"] / name).is_file() for name in MODEL_FILES):
-        return "its weights are gone"
+    if run.predictions is None and (reason := _untrained(run, folders)) is not None:
+        return reason
     if not (folders["prepare"] / MANIFEST).is_file():
         return "its prepared volumes are gone"
     if not (folders["split"] / SPLIT).is_file():
         return "its split is gone"
     inputs = read_provenance(folders["evaluate"]).get("inputs", {})
-    if any(inputs.get(name) != files.sha256(folders["train"] / name) for name in MODEL_FILES):
+    if run.predictions is not None:
+        if inputs.get("predictions") != _predictions(run, folders, shared):
+            return "its predictions are others than those that were scored"
+    elif any(inputs.get(name) != files.sha256(folders["train"] / name) for name in MODEL_FILES):
         return "evaluated with other weights"
     if inputs.get("manifest") != shared.manifest(folders["prepare"])[1]:
         return "evaluated on other volumes"
@@ -201,7 +215,32 @@ def _missing(run: Run, folders: dict[str, Path], shared: _Shared) -> str | None:
     return None
 
 
+def _untrained(run: Run, folders: dict[str, Path]) -> str | None:
+    """Why there is no model of what the search found, if there is a search; None: there is one."""
+    if not all((folders["train"] / name).is_file() for name in MODEL_FILES):
+        return "its weights are gone"
+    if run.searcher is None:
+        return None
+    best = folders["search"] / BEST
+    if not best.is_file():
+        return "its search is gone"
+    used = read_provenance(folders["train"]).get("inputs", {}).get("search")
+    return None if used == files.sha256(best) else "trained before its search"
+
+
+def _predictions(run: Run, folders: dict[str, Path], shared: _Shared) -> str | None:
+    """The hash of what there is to score now; None where a case has no prediction."""
+    assert run.predictions is not None
+    cases = shared.split(folders["split"]).cases["test"]
+    try:
+        return digest_of(run.predictions, find_predictions(run.predictions, cases))
+    except UserError:
+        return None
+
+
 def _facts(run: Run, folders: dict[str, Path], split: SplitFile) -> Facts:
+    if run.predictions is not None:
+        return _facts_of_predictions(run, split)
     record = read_record(folders["train"])
     config, before = record["config"], pretraining(record, run.params.dataset.name)
     settings, train = run.params.evaluate, split.counts["train"]
@@ -220,7 +259,40 @@ def _facts(run: Run, folders: dict[str, Path], split: SplitFile) -> Facts:
         test_cases=split.counts["test"]["subjects"],
         device=UNKNOWN if cost is None else cost.device,
         caution=pretraining_caution({"pretraining": before}),
+        tuned=_tuned(run, folders),
     )
+
+
+def _facts_of_predictions(run: Run, split: SplitFile) -> Facts:
+    """What is known of another tool's labels: the cases, and what the split gave to learn from."""
+    assert run.predictions is not None
+    caution = None
+    if "split" not in (nnunet_export.read_record(run.predictions) or {}):
+        caution = f"{run.predictions} doesn't say which split it was learned from."
+    train = split.counts["train"]
+    return Facts(
+        model="another tool",
+        backbone=None,
+        side=None,
+        lora_rank=None,
+        batch=None,
+        stage=None,
+        convention=run.params.evaluate.convention,
+        split=split.hash,
+        train_slices=train["slices"],
+        train_subjects=train["subjects"],
+        test_cases=split.counts["test"]["subjects"],
+        device=None,
+        caution=caution,
+    )
+
+
+def _tuned(run: Run, folders: dict[str, Path]) -> str | None:
+    """What the search chose, as "learning_rate 0.001, lora_rank 8"."""
+    if run.searcher is None:
+        return None
+    chosen = flat(read_yaml(folders["search"] / BEST).get("train", {}))
+    return ", ".join(f"{key} {search_space.shown(value)}" for key, value in chosen.items())
 
 
 def arms(found: Sequence[Outcome]) -> dict[str, list[Outcome]]:

@@ -1,6 +1,7 @@
 """The runs of a study, and where each of their stages has its place.
 
     results/<study>/<arm>/draw-D-seed-S/{search,train,evaluate}/   a run
+    results/<study>/<arm>/draw-D-seed-S/search/                     of the arm's first seed, for all
     results/data/<data set>-<hash>/prepare/                         volumes prepared alike, shared
     results/data/<data set>-<hash>/<split>-<hash>/                  slices split alike, shared
 
@@ -28,13 +29,15 @@ RUN = re.compile(r"^(?P<study>[^/]+)/(?P<arm>[^/]+)/draw-(?P<draw>\d+)-seed-(?P<
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a study.
+    """One training of a study, or predictions that it scores.
 
     Attributes:
         study: the study's name, with what it is run on: its folder.
         arm: the arm's name.
         draw, seed: values of `split.seed` and `train.seed`.
         params: all of its parameters.
+        searcher: the seed of the run whose search it takes its values from; None: of no search.
+        predictions: folder of what another tool predicted; such a run is scored, never trained.
     """
 
     study: str
@@ -42,11 +45,21 @@ class Run:
     draw: int
     seed: int
     params: Params
+    searcher: int | None = None
+    predictions: Path | None = None
 
     @property
     def name(self) -> str:
         """Its folder within the study's, such as rank-4/draw-1-seed-2."""
-        return f"{self.arm}/draw-{self.draw}-seed-{self.seed}"
+        return self._name(self.seed)
+
+    @property
+    def search_name(self) -> str:
+        """The name of the run whose search it takes its values from."""
+        return self._name(self.seed if self.searcher is None else self.searcher)
+
+    def _name(self, seed: int) -> str:
+        return f"{self.arm}/draw-{self.draw}-seed-{seed}"
 
     @property
     def label(self) -> str:
@@ -70,15 +83,25 @@ class Run:
     def work(self) -> str:
         """Equal for runs that compute the same."""
         values: dict[str, Any] = {"split": self.split}
+        if self.predictions is not None:
+            values |= {"predictions": str(self.predictions)}
+            return digest(values | stage_params(self.params, "evaluate"))
+        if self.searcher is not None:
+            values["searcher"] = self.searcher
         for stage in ("search", "train", "evaluate"):
             values |= stage_params(self.params, stage)
         return digest(values)
 
     def places(self, results: Path) -> dict[str, Path]:
         """The folder of each stage's outputs."""
-        own = results / self.study / self.name
-        shared = {"prepare": results / self.data / "prepare", "split": results / self.split}
-        return shared | {stage: own / stage for stage in ("search", "train", "evaluate")}
+        own = results / self.study
+        return {
+            "prepare": results / self.data / "prepare",
+            "split": results / self.split,
+            "search": own / self.search_name / "search",
+            "train": own / self.name / "train",
+            "evaluate": own / self.name / "evaluate",
+        }
 
 
 @dataclass(frozen=True)
@@ -133,18 +156,34 @@ def load(name: str, on: tuple[str, ...] = (), folder: Path = files.STUDIES) -> t
     if files.PHANTOMS in on:
         draws, seeds = found.phantoms.draws or draws[:1], found.phantoms.seeds or seeds[:2]
     runs, problems = [], []
+    folder_name = folder_of(name, on)
     for arm in found.arms:
-        for draw in draws:
-            for seed in seeds:
-                try:
-                    params = files.params_of(name, found, arm, draw, seed, on, folder)
-                except UserError as error:
-                    problems += error.problems
-                else:
-                    runs.append(Run(folder_of(name, on), arm, draw, seed, params))
+        predicted = files.predictions_of(found, arm, on)
+        for draw, seed in _pairs(draws, seeds, predicted):
+            try:
+                params = files.params_of(name, found, arm, draw, seed, on, folder)
+            except UserError as error:
+                problems += error.problems
+                continue
+            place = searcher = None
+            if predicted is not None:
+                place = Path(predicted.format(study=folder_name, draw=draw, seed=seed))
+            elif params.search.trials:
+                searcher = seeds[0]
+            runs.append(Run(folder_name, arm, draw, seed, params, searcher, place))
     if problems:
         raise UserError(list(dict.fromkeys(problems)))
     return (Study(name, on, found, tuple(runs)),)
+
+
+def _pairs(
+    draws: Sequence[int], seeds: Sequence[int], predicted: str | None
+) -> list[tuple[int, int]]:
+    """Draws and seeds of an arm's runs; predictions whose folder names none are of the first."""
+    if predicted is not None:
+        draws = draws if "{draw" in predicted else draws[:1]
+        seeds = seeds if "{seed" in predicted else seeds[:1]
+    return [(draw, seed) for draw in draws for seed in seeds]
 
 
 def _collects(file: StudyFile | Collection) -> bool:

@@ -11,6 +11,7 @@ from pipeline.core.run_folder import COST, read_provenance
 from pipeline.studies.plan import Run
 
 DONE = {"train": "trained", "evaluate": "evaluated"}  # stages in their order, as words
+SCORED = {"evaluate": "scored"}  # the same of predictions
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def to_do(run: Run, places: Mapping[str, Path], last: str = "evaluate") -> str |
         places: stage to the folder of its outputs.
         last: the stage up to which it is looked at, of DONE.
     """
-    for stage, word in DONE.items():
+    stages = DONE if run.predictions is None else SCORED
+    for stage, word in stages.items():
         recorded = read_provenance(places[stage])
         if not recorded:
             return f"not {word} yet"
@@ -98,11 +100,12 @@ class Left:
 def left(runs: Sequence[Run], results: Path) -> Left:
     """What is left of some runs: an arm's costs where it has a finished run, else all runs'."""
     known: dict[str, list[float]] = {}
-    for run in runs:
+    trained = [run for run in runs if run.predictions is None]
+    for run in trained:
         cost = read_cost(run.places(results)["train"])
         if is_done(run, results, "train") and cost is not None:
             known.setdefault(run.arm, []).append(cost.device_seconds)
-    todo = {run.work: run for run in runs if not is_done(run, results, "train")}
+    todo = {run.work: run for run in trained if not is_done(run, results, "train")}
     total = None
     if known or not todo:
         every = [cost for costs in known.values() for cost in costs]

@@ -17,7 +17,7 @@ NONE = "–"
 # columns of words, which stand at the left
 LEFT = {
     *("arm", "run", "state", "verdict"),
-    *("model", "backbone", "stage", "convention", "split", "device"),
+    *("model", "backbone", "tuned", "stage", "convention", "split", "device"),
 }
 
 
@@ -263,6 +263,7 @@ def _settings(tables: Tables) -> Sheet:
         "backbone": "backbone",
         "side": "side, pixels",
         "lora_rank": "LoRA rank",
+        "tuned": "tuned",
         "batch": "batch",
         "stage": "stage",
         "convention": "convention",

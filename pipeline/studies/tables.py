@@ -23,7 +23,10 @@ from pipeline.studies.plan import Study
 
 SHOWN = ("dice", "hd95_voxels", "hd95_mm")
 PUBLISHED = {"dice": "dice", "hd95_voxels": "hd95"}  # score to its name in study files
-FACTS = ("model", "backbone", "side", "lora_rank", "batch", "stage", "train_slices", "test_cases")
+FACTS = (
+    *("model", "backbone", "side", "lora_rank", "tuned", "batch", "stage"),
+    *("train_slices", "test_cases"),
+)
 HASH = 12  # digits of a split's hash that are shown
 Row = dict[str, Any]
 
@@ -198,7 +201,7 @@ def _joined(facts: Sequence[Facts]) -> Row:
     for name in FACTS:
         row[name] = _values(str(getattr(found, name)) for found in facts)
     row["split"] = _values(found.split[:HASH] for found in facts)
-    row["device"] = _values(found.device for found in facts)
+    row["device"] = _values(str(found.device) for found in facts)
     return row | {"note": None, "source": None}
 
 

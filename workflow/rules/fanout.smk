@@ -23,7 +23,7 @@ def split_run(wildcards):
 
 def inputs_of(stage):
     """What a stage of a run waits for."""
-    return lambda wildcards: STUDIES.inputs(stage, run_of(wildcards))
+    return lambda wildcards: checked(STUDIES.inputs, stage, run_of(wildcards))
 
 
 def command_of(stage, find=run_of):

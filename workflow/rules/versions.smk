@@ -24,8 +24,9 @@ def keep_versions():
     elif stages:
         commits.commit(stages, PARAMS, Path.cwd())
     runs = [job for job in jobs_done("study_evaluate") if workflow.dag.finished(job)]
+    runs = [run for run in (run_of(job.wildcards) for job in runs) if run.predictions is None]
     if runs and Path(".dvc").is_dir():
-        names = [STUDIES.full_name(run_of(job.wildcards)) for job in runs]
+        names = [STUDIES.full_name(run) for run in runs]
         hsam = str(Path(sys.executable).with_name("hsam"))
         options = [word for preset in ON for word in ("--on", preset)]
         subprocess.run([hsam, "record", *sorted(names), *options], check=False)

@@ -43,7 +43,7 @@ def test_parameters_give_the_data_sets_raw_labels(tmp_path):
     "value, message",
     [
         ({"liver": "one", "spleen": 0.5, "aorta": -2}, "liver: expected a label"),
-        ({"liver": 1, "ignore": 2}, "without truth"),
+        ({"liver": 1, "ignore": 0.5}, "ignore: expected a label"),
         ({"background": 0}, "no organ"),
         ([1, 2], "expected a mapping"),
         ({"liver": 70_000}, "65535"),
