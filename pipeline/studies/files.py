@@ -1,7 +1,7 @@
 """A study's file: arms laid over presets, seeds, draws, and the numbers to compare with.
 
-Where a value of a run stands, from the top down: its seeds, its arm, what the study is run on
-(`--on`), the study's `params`, its presets, the packaged defaults. On phantoms the study's
+Where a value of a run stands, from the top down: its seeds, its arm, the study's `protocol`, what
+it is run on (`--on`), its `params`, its presets, the packaged defaults. On phantoms the study's
 `phantoms` have a say too, below and above the arm.
 """
 
@@ -72,6 +72,9 @@ class StudyFile(Block):
     source: str | None = Field(default=None, description="where the published numbers stand")
     presets: list[str] = Field(default=[], description="of workflow/presets, in their order")
     params: Overlay = Field(default={}, description="laid over the presets")
+    protocol: Overlay = Field(
+        default={}, description="below the arms, and above what the study is run on"
+    )
     arms: dict[Name, Overlay] = Field(
         min_length=1, description="arm: what it alone sets, or predictions: FOLDER of another tool"
     )
@@ -147,6 +150,7 @@ def params_of(
     found.append(Layer(f"{where}: params", study.params))
     found += [layer for preset in on for layer in layers(preset_file(preset, folder))]
     twin = study.phantoms if PHANTOMS in on else Twin()
+    found.append(Layer(f"{where}: protocol", study.protocol))
     found.append(Layer(f"{where}: phantoms.params", twin.params))
     if predictions_of(study, arm, on) is None:
         found.append(Layer(f"{where}: arms.{arm}", study.arms[arm]))

@@ -225,7 +225,8 @@ def _untrained(run: Run, folders: dict[str, Path]) -> str | None:
     if not best.is_file():
         return "its search is gone"
     used = read_provenance(folders["train"]).get("inputs", {}).get("search")
-    return None if used == files.sha256(best) else "trained before its search"
+    same = used == files.sha256(best)
+    return None if same else "trained with what another search found, or with none"
 
 
 def _predictions(run: Run, folders: dict[str, Path], shared: _Shared) -> str | None:
