@@ -33,6 +33,7 @@ def save(
     preparation: dict[str, Any] | None = None,
     resizing: str | None = None,
     data_set: str | None = None,
+    usual: dict[str, Any] | None = None,
 ) -> Path:
     """Save a model.
 
@@ -44,6 +45,7 @@ def save(
         preparation: how slices were prepared otherwise, as JSON values; stored as given.
         resizing: how slices come to the model's side and back; stored as given.
         data_set: name of the data that it was trained on; stored as given.
+        usual: what its training slices look like, as JSON values; stored as given.
 
     Returns:
         the folder.
@@ -69,6 +71,7 @@ def save(
         "preparation": preparation,
         "resizing": resizing,
         "data_set": data_set,
+        "usual": usual,
         "sam_sha256": model.sam_sha256,
         "pretraining": pretraining({"sam_sha256": model.sam_sha256}),
         "needs_sam_checkpoint": _needs_sam(model),

@@ -22,6 +22,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import write_json, write_text
 from pipeline.core.params.blocks import Percentile, Window
 from pipeline.core.run_folder import MODEL_FILES
+from pipeline.datasets.phantom import Phantom
 from pipeline.imaging import intensity, label_volumes, scans
 from pipeline.imaging.dicom.series import Series
 from pipeline.imaging.geometry import (
@@ -36,15 +37,17 @@ from pipeline.imaging.label_tables import write_label_files
 from pipeline.imaging.resize import resample_images
 from pipeline.imaging.scan_intensity import Bounds, find_bounds
 from pipeline.imaging.scans import Scan, Source
-from pipeline.inference import records, trained
+from pipeline.inference import records, trained, unlike, usual
 from pipeline.inference.identity import identify, sentence
 from pipeline.inference.probabilities import open_probabilities
 from pipeline.inference.trained import Ready
 from pipeline.inference.tta import averaged
+from pipeline.inference.usual import Tally
 from pipeline.inference.volume import STEPS, forward, model_stages, predict_batches
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.review import Pairs, review_rows, uncertain_pixels
 
+SYNTHETIC = "the model has learned from made-up volumes; its labels of a real scan mean nothing."
 PROBABILITIES = "probabilities"  # folder below the output folder
 # columns of the review list after the slice's
 REVIEW = ("source_slice", "first", "last", "organ", "expected_mm2", "disagreement")
@@ -86,6 +89,8 @@ class Predictor:
         device: "cpu" or "cuda".
         stages: that the model has: "mean", "coarse", "fine", or one of them.
         identity: which model it is, from `inference.identity`.
+        usual: what its training slices look like, from `inference.usual`; None where its record
+            doesn't say.
     """
 
     ready: Ready
@@ -96,6 +101,7 @@ class Predictor:
     device: str
     stages: tuple[str, ...]
     identity: dict[str, Any]
+    usual: dict[str, Any] | None
 
     @classmethod
     def load(cls, run: Path, checkpoint: Path | None, device: str) -> "Predictor":
@@ -116,15 +122,17 @@ class Predictor:
             rule = intensity.rule(record["intensity"])
             preparation = record["preparation"]
             axes, spacing_mm = preparation["axes"], preparation["spacing_mm"]
+            known = usual.recorded(record)
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{folder / MODEL_FILES[0]}: expected class names, intensity rule and "
-                "preparation, found none; the run can't be applied to a scan. Train it again."
+                "preparation, found none, or damaged ones; the run can't be applied to a scan. "
+                "Train it again."
             ) from None
         ready = trained.load_for_inference(folder, checkpoint, device)
-        known = model_stages(ready.model)
+        stages = model_stages(ready.model)
         identity = identify(folder, record)
-        return cls(ready, names, rule, axes, spacing_mm, device, known, identity)
+        return cls(ready, names, rule, axes, spacing_mm, device, stages, identity, known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,6 +256,9 @@ def predict_scan(
     labels, uncertain = _label(source.name, images, predictor, out, wanted)
     geometry, chosen = scan.volume.geometry, labels[wanted.stage]
     restored = restore_labels(chosen, geometry, predictor.axes)
+    for warning in (unlikely := _unlike_training(images, chosen, predictor)):
+        say(f"warning: {source.name}: {warning}")
+    warnings += unlikely
     label_volumes.write_labels(target, restored, geometry, scan.like)
     if wanted.overlay:
         # drawing takes longer to import than predicting a slice
@@ -310,6 +321,20 @@ def _label(
                 probabilities.add(batch)
             bar.advance(f"{batch.first + len(batch)} slices")
     return labels, uncertain
+
+
+def _unlike_training(
+    images: ScanSlices, labels: NDArray[np.uint8], predictor: Predictor
+) -> list[str]:
+    """Warnings about a scan, and labels of it, unlike what the model has learned from."""
+    found = [SYNTHETIC] if predictor.identity["data_set"] == Phantom.name else []
+    if predictor.usual is not None:
+        tally = Tally(len(predictor.names), images.pixel_spacing)
+        for index, part in enumerate(labels):
+            tally.add(images[index : index + 1][0], part)
+        found += unlike.scan_warnings(predictor.usual, tally)
+        found += unlike.label_warnings(predictor.usual, predictor.names, tally, predictor.axes)
+    return found
 
 
 def _check_targets(sources: Sequence[Source], out: Path, wanted: Wanted) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.datasets.phantom import Phantom
 from pipeline.scoring.bootstrap import FEWEST
 from pipeline.studies import plan
 from pipeline.studies.intervals import Scores
@@ -19,7 +20,6 @@ from pipeline.studies.outcomes import Outcome
 from pipeline.studies.plan import Run, Study
 
 REPRODUCED, NOT_REPRODUCED, CANNOT_SAY = "reproduced", "not reproduced", "cannot say"
-SYNTHETIC = "phantom"  # the data set of made volumes
 # percentage points of Dice, voxels of HD95
 WIDEST = 10.0
 FEWEST_SEEDS = 3  # intervals over two cover far less than 95%
@@ -52,7 +52,7 @@ class Verdict:
 
 def is_synthetic(study: Study) -> bool:
     """Whether the study is run on made volumes, of which no published number says anything."""
-    return any(run.params.dataset.name == SYNTHETIC for run in study.runs)
+    return any(run.params.dataset.name == Phantom.name for run in study.runs)
 
 
 def objections(study: Study) -> dict[str, str]:

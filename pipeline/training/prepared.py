@@ -110,6 +110,28 @@ class TrainingData:
         pixels = self.slices("train").class_counts().sum(axis=0)
         return [name for name, seen in zip(self.class_names, pixels[1:], strict=True) if not seen]
 
+    def usual(self) -> dict[str, Any]:
+        """What the training slices look like, as `inference.usual.ranges` gives it.
+
+        Raises:
+            UserError: a shard is missing or damaged.
+        """
+        # imports SciPy, which finding that all is done doesn't need
+        from pipeline.inference.usual import Tally, ranges
+
+        places: dict[str, list[int]] = {}
+        for case, index in self.names("train"):
+            places.setdefault(case, []).append(index)
+        cases = []
+        for case, indices in places.items():
+            reader = ShardReader(self.shards / f"{case}.parquet")
+            tally = Tally(len(self.class_names), reader.read(indices[0]).spacing_mm)
+            for index in indices:
+                one = reader.read(index)
+                tally.add(one.image, one.label)
+            cases.append((tally, len(reader)))
+        return ranges(self.class_names, cases)
+
     def check_shards(self, *roles: str) -> None:
         """Compare the shards of all cases with these roles with the hashes in the manifest.
 

@@ -1,6 +1,7 @@
 """A whole training, from data and settings to a run folder with models, tables and logs."""
 
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def _train(
 ) -> None:
     """Train on one of fabric's devices; the first one writes the models and tables."""
     model = build_model(settings, len(data.class_names), seed)
+    about = _about(data) if fabric.is_global_zero else {}
     with naming_unwritable(folder):
         progress = fit(
             fabric,
@@ -70,10 +72,10 @@ def _train(
             folder=folder,
             facts=_facts(data),
             embeddings=embeddings,
-            snapshot=partial(_keep, folder, data) if settings.snapshots else None,
+            snapshot=partial(_keep, folder, about) if settings.snapshots else None,
         )
         if fabric.is_global_zero:
-            _write(model, progress, data, folder)
+            _write(model, progress, about, folder)
             files.write_json(folder / COST, cost(fabric, progress.seconds))
 
 
@@ -92,20 +94,23 @@ def _about(data: TrainingData) -> dict[str, Any]:
         "intensity": data.intensity,
         "preparation": data.preparation,
         "data_set": data.name,
+        "usual": data.usual(),
     }
 
 
-def _keep(folder: Path, data: TrainingData, model: SegmentationModel, epochs: int) -> None:
+def _keep(folder: Path, about: Mapping[str, Any], model: SegmentationModel, epochs: int) -> None:
     """A snapshot: the model after so many epochs."""
-    storage.save(model, folder / SNAPSHOTS / f"epoch-{epochs:05}", **_about(data))
+    storage.save(model, folder / SNAPSHOTS / f"epoch-{epochs:05}", **about)
 
 
-def _write(model: SegmentationModel, progress: Progress, data: TrainingData, folder: Path) -> None:
+def _write(
+    model: SegmentationModel, progress: Progress, about: Mapping[str, Any], folder: Path
+) -> None:
     """The folders last and best, each a model; history.csv and validation.csv."""
-    storage.save(model, folder / "last", **_about(data))
+    storage.save(model, folder / "last", **about)
     if progress.best is not None:
         model.load_state_dict(progress.best[1], strict=False)
-        storage.save(model, folder / "best", **_about(data))
+        storage.save(model, folder / "best", **about)
     history = progress.history
     files.write_text(folder / "history.csv", table(EPOCH_COLUMNS, history.epochs))
     files.write_text(folder / "validation.csv", table(VALIDATION_COLUMNS, history.validations))

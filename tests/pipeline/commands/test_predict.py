@@ -60,7 +60,8 @@ def threshold(**changes) -> Predictor:
         "spacing_mm": None,
         "device": "cpu",
         "stages": ("mean", "coarse", "fine"),
-        "identity": {},
+        "identity": {"data_set": None},
+        "usual": None,
     }
     return Predictor(**found | changes)
 

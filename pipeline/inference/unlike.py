@@ -1,0 +1,125 @@
+"""Warnings about a scan and its labels that are unlike what the model has learned from."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.imaging.geometry import BEGINS
+from pipeline.inference.usual import MEASURES, SCAN, Tally
+
+FEW = 5  # slices of an organ in training below which nothing is said of it
+ALWAYS = 0.9  # share of the training cases from which on an organ is expected in every scan
+SHARE = 0.25  # of an organ's area, from which on slices unlike training are told of
+MARGIN = 0.1  # of a range's width, beyond either end of it
+LEAST_MM, LEAST_BRIGHTNESS, LEAST_PIECE = 10.0, 0.05, 0.2  # least margins
+FACTORS = {"gap_mm": 1.5, "pixel_mm": 1.5, "height_mm": 1.3, "width_mm": 1.3}
+VOLUMES = 2.0  # factor of an organ's volume; those of sparse slices are estimates
+SIDES = {
+    "gap_mm": "its slices lie {} mm apart",
+    "pixel_mm": "its pixels have {} mm",
+    "height_mm": "its picture is {} mm high",
+    "width_mm": "its picture is {} mm wide",
+}
+
+
+def scan_warnings(usual: Mapping[str, Any], tally: Tally) -> list[str]:
+    """What is unlike training in a scan, one sentence each.
+
+    Args:
+        usual: from `usual.ranges`.
+        tally: of the scan's slices.
+    """
+    found = []
+    values = dict(zip(SCAN, tally.scan, strict=True))
+    for name, factor in FACTORS.items():
+        low, high = usual["scan"][name]
+        if not low / factor <= values[name] <= high * factor:
+            side = SIDES[name].format(f"{values[name]:.3g}")
+            found.append(f"{side}, in training {_shown(low, high)} mm.")
+    low, high = usual["scan"]["mean"]
+    margin = max(LEAST_BRIGHTNESS, MARGIN * (high - low))
+    if not low - margin <= values["mean"] <= high + margin:
+        word = "darker" if values["mean"] < low else "brighter"
+        found.append(
+            f"it is {word} than the training's scans (mean {values['mean']:.2f} of the "
+            f"range of intensities, in training {_shown(low, high)}): another modality, contrast "
+            "phase, or part of the body?"
+        )
+    return found
+
+
+def label_warnings(
+    usual: Mapping[str, Any], organs: Sequence[str], tally: Tally, axes: str
+) -> list[str]:
+    """What is unlike training in the labels of a scan, one sentence each.
+
+    Args:
+        usual: from `usual.ranges`.
+        organs: names of the labels 1, 2, ...
+        tally: of all slices.
+        axes: of the slices.
+    """
+    found = []
+    slices = tally.slices
+    volumes = tally.millilitres(len(slices))
+    for index, organ in enumerate(organs):
+        known = usual["organs"].get(organ)
+        if known is None or known["slices"] < FEW:
+            continue
+        if not volumes[index]:
+            if known["cases"] >= ALWAYS * usual["cases"]:
+                found.append(
+                    f"{organ}: not found; {known['cases']} of {usual['cases']} training cases "
+                    "show it."
+                )
+            continue
+        sentences = _unlike(known, volumes[index], slices[:, index], axes)
+        found += [f"{organ}: {sentence}" for sentence in sentences]
+    return found
+
+
+def _unlike(
+    known: Mapping[str, Any], millilitres: float, slices: NDArray[np.float64], axes: str
+) -> list[str]:
+    """Sentences on one organ that was found."""
+    found = []
+    low, high = known["millilitres"]
+    if not low / VOLUMES <= millilitres <= high * VOLUMES:
+        found.append(f"{millilitres:.3g} ml, in training {_shown(low, high)} ml.")
+    shown = slices[~np.isnan(slices[:, 0])]
+    area = shown[:, 0] / shown[:, 0].sum()
+    for place, letter in ((1, axes[1]), (2, axes[2])):
+        low, high = known[MEASURES[place]]
+        margin = max(LEAST_MM, MARGIN * (high - low))
+        before, after = shown[:, place] < low - margin, shown[:, place] > high + margin
+        for beyond, edge, towards in ((before, low, BEGINS[letter]), (after, high, _end(letter))):
+            if (share := area[beyond].sum()) >= SHARE:
+                off = abs(np.average(shown[beyond, place] - edge, weights=area[beyond]))
+                found.append(
+                    f"{share:.0%} of it lies {off:.0f} mm farther to the {towards} than in any "
+                    "training slice."
+                )
+    low, high = known["brightness"]
+    margin = max(LEAST_BRIGHTNESS, MARGIN * (high - low))
+    values = shown[:, 3]
+    for beyond, word in ((values < low - margin, "darker"), (values > high + margin, "brighter")):
+        if (share := area[beyond].sum()) >= SHARE:
+            found.append(f"{share:.0%} of it is {word} than in any training slice.")
+    low, _ = known["largest_piece"]
+    if (share := area[shown[:, 4] < low - LEAST_PIECE].sum()) >= SHARE:
+        found.append(
+            f"{share:.0%} of it lies in slices that show it in more pieces than in training."
+        )
+    return found
+
+
+def _shown(low: float, high: float) -> str:
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def _end(letter: str) -> str:
+    """Where an axis that grows towards a letter ends."""
+    opposite = dict(zip("SIPALR", "ISAPRL", strict=True))
+    return BEGINS[opposite[letter]]

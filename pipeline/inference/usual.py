@@ -1,0 +1,157 @@
+"""What a model's training slices look like: ranges that are kept with the model.
+
+Few-shot training sees some slices of each volume, so that ranges are those of slices: area,
+position, brightness and wholeness of each organ where it is shown. Positions are distances from the
+centre of a slice's brightness, which hardly depends on how a scan is cropped. Volumes are
+estimated, as if the labelled slices stood for the others.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+# of an organ in a slice: mm2, mm from the centre of brightness, mean in [0, 1], share of its
+# largest piece
+MEASURES = ("area_mm2", "row_mm", "column_mm", "brightness", "largest_piece")
+# of a scan: mm, mean in [0, 1], share of pixels at either bound of the intensities
+SCAN = ("gap_mm", "pixel_mm", "height_mm", "width_mm", "mean", "dark", "bright")
+
+
+class Tally:
+    """Measures the slices of one case, one at a time.
+
+    Args:
+        organs: number of organs; label k is organ k.
+        spacing: voxel sides along slice, row and column, mm.
+    """
+
+    def __init__(self, organs: int, spacing: Sequence[float]) -> None:
+        self.organs, self.spacing = organs, tuple(spacing)
+        self._rows: list[NDArray[np.float64]] = []
+        self._scan: list[tuple[float, ...]] = []
+
+    def add(self, image: NDArray[np.floating], labels: NDArray[np.uint8]) -> None:
+        """Measure a slice.
+
+        Args:
+            image: (H, W) in [0, 1].
+            labels: (H, W), 0 to the number of organs.
+        """
+        _, row_mm, column_mm = self.spacing
+        height, width = image.shape
+        self._scan.append(
+            (
+                *(self.spacing[0], row_mm, height * row_mm, width * column_mm),
+                *(float(image.mean()), float((image <= 0).mean()), float((image >= 1).mean())),
+            )
+        )
+        found = np.full((self.organs, len(MEASURES)), np.nan)
+        present = [organ for organ in np.unique(labels) if 0 < organ <= self.organs]
+        if present:
+            middle = _centre(image)
+            boxes = ndimage.find_objects(labels, self.organs)
+            for organ in present:
+                rows, columns = boxes[organ - 1]
+                mask = labels[rows, columns] == organ
+                centre = np.array(ndimage.center_of_mass(mask)) + (rows.start, columns.start)
+                found[organ - 1] = (
+                    mask.sum() * row_mm * column_mm,
+                    *((centre - middle) * (row_mm, column_mm)),
+                    image[rows, columns][mask].mean(),
+                    _largest_piece(mask),
+                )
+        self._rows.append(found)
+
+    @property
+    def slices(self) -> NDArray[np.float64]:
+        """(slices, organs, MEASURES), NaN where an organ isn't shown."""
+        return np.stack(self._rows) if self._rows else np.empty((0, self.organs, len(MEASURES)))
+
+    @property
+    def scan(self) -> NDArray[np.float64]:
+        """SCAN, the mean over the slices."""
+        return np.mean(self._scan, axis=0)
+
+    def millilitres(self, total: int) -> NDArray[np.float64]:
+        """Each organ's volume, if the slices that were added stand for all `total` ones."""
+        seen = self.slices
+        area = np.nansum(seen[:, :, 0], axis=0)
+        volume: NDArray[np.float64] = area * self.spacing[0] / 1000 * total / max(1, len(seen))
+        return volume
+
+
+def ranges(organs: Sequence[str], cases: Sequence[tuple[Tally, int]]) -> dict[str, Any]:
+    """What is usual, as a model's record keeps it: numbers of slices and cases, no picture.
+
+    Args:
+        organs: their names.
+        cases: training cases with the number of all their slices.
+
+    Returns:
+        JSON values: cases, slices, scan (SCAN to [lowest, highest]), organs (name to
+        cases, slices, millilitres, and each of MEASURES to [lowest, highest]).
+    """
+    scans = np.stack([tally.scan for tally, _ in cases])
+    volumes = np.stack([tally.millilitres(total) for tally, total in cases])
+    slices = np.concatenate([tally.slices for tally, _ in cases])
+    found = {}
+    for index, organ in enumerate(organs):
+        shown = slices[~np.isnan(slices[:, index, 0]), index]
+        known = volumes[volumes[:, index] > 0, index]
+        if len(shown):
+            found[organ] = {
+                "cases": len(known),
+                "slices": len(shown),
+                "millilitres": _range(known),
+                **{name: _range(shown[:, place]) for place, name in enumerate(MEASURES)},
+            }
+    return {
+        "cases": len(cases),
+        "slices": len(slices),
+        "scan": {name: _range(scans[:, place]) for place, name in enumerate(SCAN)},
+        "organs": found,
+    }
+
+
+def recorded(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a model's record keeps of its training slices; None where it keeps nothing.
+
+    Raises:
+        ValueError: it isn't as `ranges` gives it.
+    """
+    found = record.get("usual")
+    if found is None:
+        return None
+    organs = found["organs"].values() if isinstance(found, dict) else ()
+    parts = [(found["scan"], SCAN), *((organ, (*MEASURES, "millilitres")) for organ in organs)]
+    for part, names in parts:
+        for name in names:
+            low, high = part[name]
+            float(high - low)
+    if not all(isinstance(part["cases"], int) for part in (found, *organs)):
+        raise ValueError("usual: expected numbers of cases")
+    return dict(found)
+
+
+def _centre(image: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(row, column) of the brightness's centre; the middle of an image that is all dark."""
+    height, width = image.shape
+    rows, columns = image.sum(axis=1, dtype=np.float64), image.sum(axis=0, dtype=np.float64)
+    total = rows.sum()
+    if not total:
+        return np.array([(height - 1) / 2, (width - 1) / 2])
+    return np.array([rows @ np.arange(height), columns @ np.arange(width)]) / total
+
+
+def _largest_piece(mask: NDArray[np.bool_]) -> float:
+    pieces, _ = ndimage.label(mask, np.ones((3, 3)))
+    sizes = np.bincount(pieces.ravel())[1:]
+    return float(sizes.max() / sizes.sum())
+
+
+def _range(values: NDArray[np.float64]) -> list[float]:
+    """Lowest and highest, with four digits: more would say nothing."""
+    return [float(f"{value:.4g}") for value in (values.min(), values.max())]

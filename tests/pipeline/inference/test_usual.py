@@ -1,0 +1,140 @@
+"""What training slices look like, and the warnings about a scan and labels unlike them."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.inference import usual
+from pipeline.inference.unlike import label_warnings, scan_warnings
+from pipeline.inference.usual import MEASURES, SCAN, Tally
+
+SPACING = (3.0, 2.0, 1.0)
+ORGANS = ["aorta", "kidney"]
+SIDE = 64
+
+
+def case(slices=10, shift=(0, 0), aorta=6, kidney=12, brightness=0.5, spacing=SPACING):
+    """A grey middle in which an aorta and, in the lower half of the slices, a kidney lie."""
+    images = np.zeros((slices, SIDE, SIDE), np.float32)
+    labels = np.zeros(images.shape, np.uint8)
+    images[:, 8:56, 8:56] = brightness
+    rows, columns = 30 + shift[0], 28 + shift[1]
+    labels[:, rows : rows + aorta, columns : columns + aorta] = 1
+    labels[: slices // 2, 20 : 20 + kidney, 40 : 40 + kidney] = 2
+    images[labels == 1] = 0.8 * brightness / 0.5
+    return images, labels, spacing
+
+
+def tally(images, labels, spacing, places=None):
+    found = Tally(len(ORGANS), spacing)
+    for place in range(len(images)) if places is None else places:
+        found.add(images[place], labels[place])
+    return found
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Of four cases of which every third slice is labelled."""
+    shifts = [(0, 0), (1, 0), (-1, 1), (0, -2)]
+    cases = [(tally(*case(shift=shift), range(0, 10, 3)), 10) for shift in shifts]
+    return usual.ranges(ORGANS, cases)
+
+
+def warned(known, *arguments, **changes):
+    found = tally(*(arguments or case(**changes)))
+    return scan_warnings(known, found) + label_warnings(known, ORGANS, found, "SPL")
+
+
+def test_ranges_are_those_of_the_slices(known):
+    assert known["cases"] == 4 and known["slices"] == 16
+    aorta = known["organs"]["aorta"]
+    assert aorta["slices"] == 16 and aorta["area_mm2"] == [72.0, 72.0]
+    # 36 pixels of 2 mm2 in all 10 slices of 3 mm
+    assert aorta["millilitres"] == [2.16, 2.16]
+    # two of four slices show it, as if half of ten did
+    assert known["organs"]["kidney"]["millilitres"] == [pytest.approx(4.32)] * 2
+    assert aorta["largest_piece"] == [1.0, 1.0]
+    low, high = aorta["row_mm"]
+    assert high - low == pytest.approx(
+        2 * 2 * (1 - 36 * 0.3 / (48 * 48 * 0.5 + 36 * 0.3)), rel=0.05
+    )
+    assert known["scan"]["gap_mm"] == [3.0, 3.0] and known["scan"]["height_mm"] == [128.0, 128.0]
+    assert set(known["scan"]) == set(SCAN) and {*MEASURES} < set(aorta)
+
+
+def test_they_stay_what_they_are_in_a_record(known):
+    assert usual.recorded({"usual": json.loads(json.dumps(known))}) == known
+    assert usual.recorded({}) is None
+    damaged = copy.deepcopy(known)
+    damaged["organs"]["aorta"]["area_mm2"] = [1]
+    with pytest.raises(ValueError, match="unpack"):
+        usual.recorded({"usual": damaged})
+    with pytest.raises((ValueError, TypeError)):
+        usual.recorded({"usual": [1, 2]})
+
+
+def test_a_scan_like_those_of_the_training_is_not_warned_of(known):
+    assert warned(known) == []
+    assert warned(known, slices=14, shift=(1, 1)) == []
+
+
+def test_an_organ_of_one_voxel_is_told_of(known):
+    images, labels, spacing = case()
+    labels[labels == 2] = 0
+    labels[3, 22, 44] = 2
+    assert warned(known, images, labels, spacing) == ["kidney: 0.006 ml, in training 4.32 ml."]
+
+
+def test_an_organ_that_all_training_cases_show_is_missed(known):
+    images, labels, spacing = case()
+    labels[labels == 1] = 0
+    (found,) = warned(known, images, labels, spacing)
+    assert found == "aorta: not found; 4 of 4 training cases show it."
+
+
+@pytest.mark.parametrize(
+    ("shift", "towards"),
+    [((12, 0), "back"), ((-12, 0), "front"), ((0, 24), "left"), ((0, -24), "right")],
+)
+def test_an_organ_at_another_place_is_told_of_with_the_side(known, shift, towards):
+    found = warned(known, shift=shift)
+    assert any(
+        text.startswith("aorta: 100% of it lies") and f"farther to the {towards} than" in text
+        for text in found
+    ), found
+
+
+def test_an_organ_in_pieces_is_told_of(known):
+    images, labels, spacing = case()
+    labels[labels == 2] = 0
+    labels[:5, 20:32, 40:45] = labels[:5, 20:32, 47:52] = 2
+    found = warned(known, images, labels, spacing)
+    assert found == [
+        "kidney: 100% of it lies in slices that show it in more pieces than in training."
+    ]
+
+
+def test_another_grid_and_another_brightness_are_told_of(known):
+    coarse = warned(known, spacing=(9.0, 2.0, 1.0))
+    assert coarse[0] == "its slices lie 9 mm apart, in training 3 mm."
+    bright = warned(known, brightness=0.9)
+    assert bright[0].startswith("it is brighter than the training's scans")
+    assert any(text.startswith("kidney: 100% of it is brighter") for text in bright)
+
+
+def test_of_a_rare_organ_nothing_is_said(known):
+    rare = copy.deepcopy(known)
+    rare["organs"]["kidney"]["slices"] = 4
+    images, labels, spacing = case()
+    labels[labels == 2] = 0
+    assert warned(rare, images, labels, spacing) == []
+
+
+def test_a_dark_slice_has_its_middle():
+    dark = Tally(1, (1.0, 1.0, 1.0))
+    labels = np.zeros((5, 5), np.uint8)
+    labels[2, 3] = 1
+    dark.add(np.zeros((5, 5), np.float32), labels)
+    assert dark.slices[0, 0].tolist() == [1.0, 0.0, 1.0, 0.0, 1.0]
