@@ -10,7 +10,8 @@ neither. How it is trained and scored: docs/rivals.md.
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,25 +71,21 @@ def run(
     path = prepared / "manifest.parquet"
     manifest, roles = read_manifest(path), read_split(split / "split.parquet")
     check_slices(roles, manifest.name, {row.case: row.slices for row in manifest}, split)
-    training, validation = (roles.cases[role] for role in LEARNED)
     _check_roles(roles, split)
-    target = out / nnunet_export.RAW / nnunet_export.folder_name(number, manifest.name)
     recipe = Recipe.of(params)
+    _check_recipe(recipe, manifest, path)
+    target = out / nnunet_export.RAW / nnunet_export.folder_name(number, manifest.name)
     learned = _labelled(roles, manifest)
-    sparse = any(kept is not None for kept in learned.values())
     record = {"format": FORMAT, "split": roles.hash, "manifest": files.sha256(path)}
-    content = nnunet_export.description(
-        manifest.class_names, recipe.intensity, len(learned), sparse, record
-    )
+    folds = nnunet_export.folds(roles.cases["train"], roles.cases["validation"])
     if not _is_there(target, record, number):
-        found = datasets.get(params.dataset).find(params.dataset)
         kept = {**learned, **dict.fromkeys(roles.cases["test"])}
+        found = datasets.get(params.dataset).find(params.dataset)
         _check_raw(found, kept, params)
-        with naming_unwritable(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            new = staging / target.name
+        sparse = any(slices is not None for slices in learned.values())
+        about = manifest.class_names, recipe.intensity, len(learned), sparse, record
+        content = nnunet_export.description(*about)
+        with _in_one_piece(target) as new:
             work = {
                 case: _work(new, found[case], recipe, manifest, kept[case], case in learned)
                 for case in kept
@@ -97,14 +94,24 @@ def run(
             if problems:
                 raise UserError(problems)
             nnunet_export.write_description(new, content)
-            files.write_json(new / nnunet_export.SPLITS, nnunet_export.folds(training, validation))
-            files.replace_folder(new, target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            files.write_json(new / nnunet_export.SPLITS, folds)
     # nnU-Net looks for it here; newer versions take the raw folder's too
     beside = out / nnunet_export.PREPROCESSED / target.name / nnunet_export.SPLITS
-    files.write_json(beside, nnunet_export.folds(training, validation))
+    files.write_json(beside, folds)
     _tell(target, roles, learned, number)
+
+
+@contextmanager
+def _in_one_piece(target: Path) -> Iterator[Path]:
+    """A folder beside `target` to fill, which takes its place when the block ends without error."""
+    with naming_unwritable(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield staging / target.name
+        files.replace_folder(staging / target.name, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_case(work: Work) -> None:
@@ -166,6 +173,16 @@ def _check_roles(roles: SplitFile, split: Path) -> None:
         raise UserError(
             f"{split}: {few(both)} have slices in train and in validation, and nnU-Net validates "
             "on whole cases; give each case one of the two roles (split.list)."
+        )
+
+
+def _check_recipe(recipe: Recipe, manifest: Manifest, path: Path) -> None:
+    """Refuse parameters whose classes or slices are others than those that were prepared."""
+    prepared = (manifest.class_names, manifest.axes)
+    if (given := (list(recipe.labels.names), recipe.axes)) != prepared:
+        raise UserError(
+            f"{path}: prepared with the organs {', '.join(prepared[0])} along {prepared[1]}, the "
+            f"parameters say {', '.join(given[0])} along {given[1]}; run prepare and split again."
         )
 
 

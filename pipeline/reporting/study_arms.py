@@ -45,9 +45,12 @@ def settings(study: Study) -> tuple[list[str], dict[str, list[str]]]:
         overlays = {arm: overlay(given, twin.get(arm, {})) for arm, given in overlays.items()}
     keys = list(dict.fromkeys(key for given in overlays.values() for key in flat(given)))
     keys = [key for key in keys if key not in TECHNICAL]
-    params = {run.arm: run.params.model_dump(mode="json") for run in study.runs}
+    # of predictions the parameters of a training say nothing
+    params = {
+        run.arm: run.params.model_dump(mode="json") for run in study.runs if run.predictions is None
+    }
     return [_word(key) for key in keys], {
-        arm: [_shown(_value(params[arm], key), key) for key in keys] for arm in overlays
+        arm: [_shown(_value(params.get(arm), key), key) for key in keys] for arm in overlays
     }
 
 
@@ -116,13 +119,15 @@ def _fact(name: str, value: Any) -> str:
 
 
 def _shown(value: Any, key: str) -> str:
+    if value is None:
+        return NONE
     if isinstance(value, bool):
         return "✓" if value else "✗"
     if key == "train.model":
         return model_title(value)
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
-    return NONE if value is None else str(value)
+    return str(value)
 
 
 def _word(key: str) -> str:

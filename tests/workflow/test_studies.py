@@ -72,9 +72,9 @@ def metrics(folder: Path, *names: str) -> list[str]:
     return found
 
 
-def snakemake(folder: Path, *arguments: str) -> str:
+def snakemake(folder: Path, *arguments: str, fails: bool = False) -> str:
     command = str(Path(sys.executable).with_name("snakemake"))
-    return run(folder, command, "--cores", "4", *arguments, path=os.defpath)
+    return run(folder, command, "--cores", "4", *arguments, path=os.defpath, fails=fails)
 
 
 def planned(folder: Path, *targets: str) -> dict[str, int]:
@@ -166,3 +166,24 @@ def test_another_study_copies_the_runs_that_it_shares(repository, devices):
     twin = "results/parts/all/draw-1-seed-1/evaluate/metrics.json"
     assert (repository / path).read_bytes() == (repository / twin).read_bytes()
     assert len(list((repository / "runs").glob("*-train-*"))) == 4
+
+
+def test_predictions_are_scored_when_they_are_there(repository, devices):
+    arms = {"whole": {}, "tool": {"predictions": "tool/{study}"}}
+    study(repository, "scored", STUDY | {"arms": arms, "seeds": [1]})
+    page, own = "reports/scored.html", "results/scored/tool/draw-1-seed-1/evaluate/metrics.json"
+    refused = snakemake(repository, "--dry-run", "--", own, fails=True)
+    assert "scored/tool/draw-1-seed-1: tool/scored: no predictions there" in refused
+    before = planned(repository, page)
+    assert before == {"study_train": 1, "study_evaluate": 1, "study_report": 1}
+    hsam = str(Path(sys.executable).with_name("hsam"))
+    run(repository, hsam, "export-nnunet", "nn", "--study", "scored/whole/draw-1-seed-1")
+    shutil.copytree(next(repository.glob("nn/nnUNet_raw/*/labelsTs")), repository / "tool/scored")
+    assert planned(repository, page) == before | {"study_evaluate": 2}
+    snakemake(repository, "--resources", "gpu=0", "--", page)
+    assert json.loads((repository / own).read_text())["mean_dice"] == 1.0
+    assert "Not finished" not in (repository / page).read_text()
+    assert planned(repository, page) == {}
+    volume = next((repository / "tool" / "scored").iterdir())
+    volume.write_bytes(volume.read_bytes() + b"\0")  # gzip passes over it
+    assert planned(repository, page) == {"study_evaluate": 1, "study_report": 1}

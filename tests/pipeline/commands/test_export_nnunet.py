@@ -155,6 +155,16 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
     assert not [path for path in (tmp_path / "nn").rglob("*") if path.is_file()]
 
 
+def test_other_parameters_than_the_prepared_ones_are_refused(tmp_path):
+    params = prepared(tmp_path)
+    labels = {"liver": 5, "spleen": 2}
+    dataset = params.dataset.model_copy(update={"labels": labels})
+    with pytest.raises(
+        UserError, match="prepared with the organs spleen, liver along SPL, the par"
+    ):
+        export(params.model_copy(update={"dataset": dataset}), tmp_path)
+
+
 def test_a_case_in_training_and_validation_is_refused(tmp_path):
     rows = ["case,slice,role", "c0,0,train", "c0,1,validation", "c5,0,test"]
     listed = tmp_path / "list.csv"

@@ -12,6 +12,7 @@ import pytest
 from pipeline.commands import export_nnunet, score, score_predictions
 from pipeline.core import files
 from pipeline.core.errors import UserError
+from pipeline.reporting.study_table import main_table
 from pipeline.scoring.scores import SCORES
 from pipeline.stages import split
 from pipeline.studies import plan
@@ -129,6 +130,8 @@ def test_the_truth_scores_100_and_is_a_row_of_the_study(workflow, scored):
     assert (row["model"], row["backbone"], row["test_cases"]) == ("another tool", None, "2")
     cells = {sheet.name: sheet for sheet in sheets(found)}["arms"].rows
     assert [cell[-1] for cell in cells] == ["0/2", "0/2", "1/1"]
+    shown = {row["cells"][0]["text"]: row["cells"][1]["text"] for row in main_table(found)["rows"]}
+    assert shown == {"rank-1": "1", "rank-4": "4", "tool": "–"}  # the arms' LoRA rank
     text = hsam("study", "rivals", cwd=workflow.parent).stdout
     assert [line.split() for line in text.splitlines() if line.strip().startswith("tool")] == [
         ["tool", "1", "1", "1", "–", "1"]
