@@ -303,6 +303,9 @@ def predict(
     dicom_seg: Annotated[
         bool, typer.Option("--dicom-seg", help="Also a DICOM Segmentation of a DICOM series.")
     ] = False,
+    rtstruct: Annotated[
+        bool, typer.Option("--rtstruct", help="Also an RT Structure Set of a DICOM series.")
+    ] = False,
     format: Annotated[
         LabelFormat | None,
         typer.Option(help="Of the label maps.", show_default="as the scan"),
@@ -320,7 +323,7 @@ def predict(
 
     ending = None if format is None else f".{format}"
     wanted = predict_scans.Wanted(
-        stage, tta, batch, probabilities, overlay, dicom_seg, ending, series
+        stage, tta, batch, probabilities, overlay, dicom_seg, rtstruct, ending, series
     )
     if not predict_scans.run(scan, run, out, wanted, checkpoint, chosen):
         raise typer.Exit(1)

@@ -1,7 +1,8 @@
 """`hsam predict`: label maps of a user's own scans, each on exactly the grid of its scan.
 
 Output for each scan, in one folder: the label map, a JSON record of what was done, a review list
-if the model has two stages, and on request probabilities, a picture and a DICOM Segmentation.
+if the model has two stages, and on request probabilities, a picture, a DICOM Segmentation and an RT
+Structure Set.
 Memory: the scan's voxels as read, one byte a voxel for each label map, and one batch of slices.
 """
 
@@ -10,6 +11,7 @@ import io
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from pipeline.imaging.dicom.series import Series
 from pipeline.imaging.geometry import (
     BEGINS,
     PLANES,
+    Geometry,
     resampled_size,
     restore_labels,
     slices_view,
@@ -61,7 +64,7 @@ class Wanted:
         stage: whose labels to write: "mean", "coarse" or "fine".
         tta: average over views of each slice (`pipeline.inference.tta`).
         batch: slices per forward pass.
-        probabilities, overlay, dicom_seg: write these too.
+        probabilities, overlay, dicom_seg, rtstruct: write these too.
         ending: of the label maps, one of `label_volumes.FORMATS`; None: that of the scan.
         series: which DICOM series to read, where a folder has several.
     """
@@ -72,6 +75,7 @@ class Wanted:
     probabilities: bool = False
     overlay: bool = False
     dicom_seg: bool = False
+    rtstruct: bool = False
     ending: str | None = None
     series: str | None = None
 
@@ -243,8 +247,9 @@ def predict_scan(
         UserError: a scan that can't be read, or one unlike those that the run was trained on.
     """
     scan = scans.read(source, wanted.series)
-    if wanted.dicom_seg and scan.series is None:
-        raise UserError(f"{source.path}: --dicom-seg needs a DICOM series, this is none.")
+    for option, asked in (("--dicom-seg", wanted.dicom_seg), ("--rtstruct", wanted.rtstruct)):
+        if asked and scan.series is None:
+            raise UserError(f"{source.path}: {option} needs a DICOM series, this is none.")
     target = out / f"{source.name}{_ending(source, wanted)}"
     label_volumes.check_grid(target, scan.volume.geometry, scan.like)
     bounds = find_bounds(source.name, scan, predictor.rule)
@@ -266,8 +271,10 @@ def predict_scan(
 
         path = out / f"{source.name}_overlay.png"
         write_overlay(path, images, chosen, predictor.names, images.pixel_spacing, predictor.axes)
-    if wanted.dicom_seg and scan.series is not None:
-        warnings += _write_seg(out, source, scan.series, restored, predictor.names)
+    if scan.series is not None:
+        warnings += _write_dicom(
+            out / source.name, scan.series, geometry, restored, predictor, wanted
+        )
     _write_review(out / f"{source.name}_review.csv", labels, uncertain, images, predictor.names)
     record = _record(source, scan, bounds, restored, predictor, wanted, warnings)
     write_json(out / f"{source.name}.json", record | {"run": str(run), "label_map": target.name})
@@ -369,21 +376,40 @@ def _shape_hints(scan: Scan, axes: str) -> list[str]:
     return hints
 
 
-def _write_seg(
-    out: Path, source: Source, series: Series, labels: NDArray[np.uint8], names: Sequence[str]
+def _write_dicom(
+    path: Path,
+    series: Series,
+    geometry: Geometry,
+    labels: NDArray[np.uint8],
+    predictor: Predictor,
+    wanted: Wanted,
 ) -> list[str]:
-    """Write the DICOM Segmentation; if that isn't possible, the reason is given as a warning."""
-    from pipeline.imaging.dicom.segmentation import obstacle, write_dicom_seg
+    """Write the DICOM objects that are asked for, `path` and an ending each; what isn't possible
+    is a warning with the reason.
+    """
+    if not wanted.dicom_seg and not wanted.rtstruct:
+        return []
+    from pipeline.imaging.dicom import segmentation, structures
 
-    warning = obstacle(labels, series)
-    if warning is None:
-        try:
-            write_dicom_seg(out / f"{source.name}.seg.dcm", labels, series, names)
-            return []
-        except UserError as error:
-            warning = str(error)
-    say(f"warning: {source.name}: {warning}")
-    return [warning]
+    names, warnings = predictor.names, []
+    segment = partial(segmentation.write_dicom_seg, labels=labels, series=series, names=names)
+    outline = partial(
+        structures.write_rtstruct, labels=labels, geometry=geometry, series=series, names=names
+    )
+    for asked, what, ending, write in (
+        (wanted.dicom_seg, "DICOM Segmentation", "seg", segment),
+        (wanted.rtstruct, "RT Structure Set", "rtstruct", outline),
+    ):
+        warning = segmentation.obstacle(labels, series, what) if asked else None
+        if asked and warning is None:
+            try:
+                write(path.with_name(f"{path.name}.{ending}.dcm"))
+            except UserError as error:
+                warning = str(error)
+        if warning is not None:
+            say(f"warning: {path.name}: {warning}")
+            warnings.append(warning)
+    return warnings
 
 
 def _write_review(

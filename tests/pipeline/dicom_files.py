@@ -13,7 +13,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-# what must never be in a message or in any output but the DICOM Segmentation
+# what must never be in a message or in any output but DICOM objects
 PATIENT = {"PatientName": "Doe^Jane", "PatientID": "SECRET-4711", "PatientBirthDate": "19620401"}
 AXIAL = (1.0, 0, 0, 0, 1, 0)
 

@@ -39,20 +39,26 @@ ORGANS = {
 SIDES = {"right": codes.SCT.Right, "left": codes.SCT.Left}
 
 
-def obstacle(labels: NDArray[np.uint8], series: Series) -> str | None:
-    """One sentence on why these labels can't be written as a Segmentation; None if they can."""
+def obstacle(labels: NDArray[np.uint8], series: Series, what: str) -> str | None:
+    """One sentence on why these labels can't be written so for a series; None if they can.
+
+    Args:
+        labels: to be written.
+        series: that they are of.
+        what: a DICOM object, such as "DICOM Segmentation".
+    """
     if not labels.any():
-        return "no organ was found, and a DICOM Segmentation without one can't be written."
+        return f"no organ was found, and a {what} without one can't be written."
     if len({image.header.get("SeriesInstanceUID") for image in series.images}) > 1:
         return (
-            "no DICOM Segmentation was written: it refers to one series, and the files have "
-            "several series UIDs."
+            f"no {what} was written: it refers to one series, and the files have several series "
+            "UIDs."
         )
     paths = {image.path for image in series.images}
     if series.images[0].frame is not None and len(paths) > 1:
         return (
-            f"no DICOM Segmentation was written: it refers to one multi-frame file, and the series "
-            f"has {len(paths)}."
+            f"no {what} was written: it refers to one multi-frame file, and the series has "
+            f"{len(paths)}."
         )
     return None
 

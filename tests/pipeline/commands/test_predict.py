@@ -218,11 +218,12 @@ def test_probabilities_lie_on_the_same_grid_and_their_largest_is_the_label(train
 def test_a_folder_with_everything_in_it_is_scored_as_it_is(trained, tmp_path):
     array = tiny_image((24, 24, 5))
     write_series(tmp_path / "scans" / "series", array.transpose())
-    everything = Wanted(probabilities=True, overlay=True, dicom_seg=True)
+    everything = Wanted(probabilities=True, overlay=True, dicom_seg=True, rtstruct=True)
     assert predict_command.run(
         [tmp_path / "scans"], trained, tmp_path / "out", everything, None, "cpu"
     )
     assert (tmp_path / "out" / "series.seg.dcm").is_file()
+    assert (tmp_path / "out" / "series.rtstruct.dcm").is_file()
     (tmp_path / "truth").mkdir()
     shutil.copy(tmp_path / "out" / "series.nii.gz", tmp_path / "truth")
     model = trained / "train" / "model.json"
