@@ -158,7 +158,7 @@ def _roi_contours(
     found = Dataset()
     found.ReferencedROINumber, found.ROIDisplayColor = number, list(rgb(colour))
     found.ContourSequence = []
-    for place in np.flatnonzero(mask.any(axis=(0, 1))):
+    for place in np.flatnonzero(mask.any(axis=(0, 1))).tolist():
         for points in contours(mask[:, :, place]):
             item = Dataset()
             item.ContourImageSequence = [_reference(series.images[place])]
