@@ -73,7 +73,7 @@ def contours(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.float64]]:
     padded = np.pad(mask, 1).astype(np.float64)
     for line in contour_generator(z=padded).lines(0.5):
         # contourpy's x is the second axis; without padding
-        yield line[:-1, ::-1] - 1
+        yield np.asarray(line)[:-1, ::-1] - 1
 
 
 def _structure_set(
