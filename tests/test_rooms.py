@@ -12,7 +12,7 @@ ROWS = (
     ("cli",),
     ("stages", "commands"),
     ("training", "reporting"),
-    ("studies", "versioning"),
+    ("studies", "versioning", "planning"),
     ("shards", "scoring", "inference"),
     ("datasets",),
     ("imaging",),

@@ -88,6 +88,48 @@ def hsam(
     """H-SAM: from raw medical volumes to a segmentation model and a report."""
 
 
+@_command(START, "init", "hsam init data/raw/Dataset009_Spleen --out spleen.yaml")
+def init(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Of one data set: scans and their labels."),
+    ],
+    out: Annotated[Path, output_file("Parameter file to write.")] = Path("my.yaml"),
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="litemedsam, vit_b or unet.",
+            show_default="by the data, and by what `hsam weights` finds",
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Of the training.", show_default="minutes on this machine"
+        ),
+    ] = None,
+    gpus: GpusOption = 1,
+    jobs: JobsOption = cpus.usable(),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print choices, reasons and fingerprints as JSON.")
+    ] = False,
+) -> None:
+    """Look at a folder of scans and write a parameter file for it, with reasons."""
+    from pipeline.commands import init as planning
+    from pipeline.core import gpu
+
+    planning.run(
+        folder,
+        out,
+        gpus=min(gpus, gpu.visible()),
+        encoder=encoder,
+        steps=steps,
+        jobs=jobs,
+        as_json=as_json,
+    )
+
+
 @_command(START, "run", "hsam run my.yaml")
 def run_stages(
     params: ParamsArgument = PARAMS,

@@ -69,6 +69,12 @@ def settled(device: Device) -> str:
     return device if isinstance(device, str) else device()
 
 
+def visible() -> int:
+    """How many GPUs this process could lease, found without PyTorch."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return len(_cards()) if given is None else len(_named(given))
+
+
 def _wait(devices: Mapping[str, str], need: int, folder: Path, poll_seconds: float) -> list[str]:
     """Names of `need` devices, given those of all by card, once their cards are locked."""
     if not locks.CHILDREN_HOLD:

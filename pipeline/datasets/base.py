@@ -175,6 +175,14 @@ class DataSet(ABC):
         """The rule that maps the images to [0, 1]; here the window for abdominal CT."""
         return CT_WINDOW
 
+    def recognises(self, dataset: Dataset) -> bool:
+        """Whether the files below an existing root look like this data set's."""
+        return bool(self._find_cases(dataset).cases)
+
+    def title(self, dataset: Dataset) -> str:
+        """What people call these data; here the data set's name."""
+        return self.name
+
     def canonical(self, dataset: Dataset) -> CanonicalSplit:
         """The split used in the literature; empty where there is none."""
         return CanonicalSplit()

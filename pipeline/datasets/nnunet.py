@@ -74,6 +74,15 @@ class NnUNet(DataSet):
         lists = (value if isinstance(value, list) else [value] for value in values)
         return frozenset(raw for raws in lists for raw in raws if _is_label(raw))
 
+    def recognises(self, dataset: Dataset) -> bool:
+        """Whether there is a dataset.json, whatever is wrong with it."""
+        return (Path(dataset.root) / JSON).is_file()
+
+    def title(self, dataset: Dataset) -> str:
+        """The name in dataset.json, or else the folder's."""
+        root = Path(dataset.root)
+        return _read_description(root).name or root.resolve().name
+
     def intensity(self, dataset: Dataset) -> Window | Percentile:
         """The window for CT where dataset.json has a channel CT, else the percentiles for MR."""
         channel = _read_description(Path(dataset.root)).channel
@@ -128,6 +137,7 @@ class Description:
     """The parts of dataset.json that are used.
 
     Attributes:
+        name: what the data set calls itself; None: it doesn't say.
         channel: the one channel's name, such as "CT" or "T2".
         labels: name to raw label or list of them, without the background.
         ending: file ending of all volumes, such as ".nii.gz".
@@ -135,6 +145,7 @@ class Description:
             None where there is none.
     """
 
+    name: str | None
     channel: str
     labels: dict[str, Any]
     ending: str
@@ -176,7 +187,14 @@ def _read_description(root: Path) -> Description:
         problems.append(f"{path}: expected dataset to map case ids to their files.")
     if problems:
         raise UserError(problems)
-    return Description(str(next(iter(channels.values()))), _by_name(labels), ending, listed)
+    name = value.get("name")
+    return Description(
+        name.strip() if isinstance(name, str) and name.strip() else None,
+        str(next(iter(channels.values()))),
+        _by_name(labels),
+        ending,
+        listed,
+    )
 
 
 def _by_name(labels: dict[str, Any]) -> dict[str, Any]:

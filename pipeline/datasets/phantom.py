@@ -38,6 +38,10 @@ class Phantom(Synapse):
         problem = f"{dataset.root}: missing {names}{more}; {_command(dataset)} makes them."
         return CaseList(expected, [problem])
 
+    def recognises(self, dataset: Dataset) -> bool:
+        """Never: the files are as Synapse's, and what makes them is in the parameters."""
+        return False
+
     def list_cases(self, dataset: Dataset) -> CaseList:
         """The cases to use; missing files are reported with the command that makes them."""
         return chosen(self._find_cases(dataset), dataset)

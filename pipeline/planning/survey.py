@@ -1,0 +1,212 @@
+"""What a data set's voxels say: a fingerprint of each case, and what all of them have in common."""
+
+from collections import Counter
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from pipeline import datasets
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Dataset, Percentile, Window
+from pipeline.core.pool import over_cases
+from pipeline.datasets import check
+from pipeline.datasets.base import LabelMap, RawCase, few, together
+from pipeline.imaging.geometry import CANONICAL
+
+MOST_PROBLEMS = 5  # that are printed; `hsam check` lists all of them
+CT_AIR = -500.0  # HU; scans whose darkest voxel lies below it are CT
+# an axis is the one of the slices where its voxels are so much longer than those of the others
+THICK = 1.5
+# shares of the voxels of a case that show an organ, %
+LABELLED = (0.5, 50.0, 99.5)
+# plane to axes of slices (`pipeline.imaging.geometry`)
+AXES = {"axial": CANONICAL, "coronal": "PIL", "sagittal": "LIP"}
+PLANE = {**dict.fromkeys("SI", "axial"), **dict.fromkeys("AP", "coronal")}
+PLANE |= dict.fromkeys("LR", "sagittal")
+OUTLYING = 4.0  # median absolute deviations from which a value is far from the others'
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A data set, read from its first voxel to its last.
+
+    Attributes:
+        dataset: name and root, and the label map where the folder has none.
+        title: what the data set calls itself.
+        organs: names; `organs[k - 1]` is class k.
+        rule: how the data set maps intensities, where nothing else is said.
+        benchmark: whether the literature has a form for these data: rule, axes.
+        test: cases that the literature tests on, of those that are there.
+        cases: fingerprints (`check.fingerprint`), each also with "labelled", percentiles of the
+            intensities of its organs, and "organ_slices", along x, y and z the number of slices
+            that show an organ.
+    """
+
+    dataset: Dataset
+    title: str
+    organs: tuple[str, ...]
+    rule: Window | Percentile
+    benchmark: bool
+    test: tuple[str, ...]
+    cases: tuple[dict[str, Any], ...]
+
+    @property
+    def ct(self) -> bool:
+        """Whether the scans are CT: the data set says so, or their voxels do."""
+        return self.rule.kind == "window" or median(c["minimum"] for c in self.cases) < CT_AIR
+
+    @property
+    def plane(self) -> str:
+        """The plane in which most cases were acquired: axial, coronal or sagittal."""
+        return Counter(map(_plane, self.cases)).most_common(1)[0][0]
+
+    def sliced(self, axes: str) -> list[tuple[int, int, int, int]]:
+        """For each case (slices, rows, columns, slices that show an organ) along such axes."""
+        return [_sliced(found, axes) for found in self.cases]
+
+    def in_plane_mm(self, axes: str) -> list[float]:
+        """Longest voxel side in plane of each case, mm."""
+        return [
+            max(found["spacing_mm"][place] for place in _places(found, axes)[1:])
+            for found in self.cases
+        ]
+
+    def volumes_ml(self) -> dict[str, dict[str, float]]:
+        """Organ to volume in each case that shows it, ml."""
+        return {
+            organ: {
+                found["case"]: round(
+                    found["voxels"][organ] * float(np.prod(found["spacing_mm"])) / 1000, 3
+                )
+                for found in self.cases
+                if found["voxels"][organ]
+            }
+            for organ in self.organs
+        }
+
+    def remarks(self) -> list[str]:
+        """What a person should look at: what files leave open, and values far from the others'."""
+        warned = {found["case"]: found["warnings"] for found in self.cases}
+        remarks = together(warned)
+        for organ, volumes in self.volumes_ml().items():
+            if lacking := [c["case"] for c in self.cases if not c["voxels"][organ]]:
+                remarks.append(f"{organ}: not in {few(lacking)}.")
+            for case, value in _outliers(volumes).items():
+                middle = median(volumes.values())
+                remarks.append(
+                    f"{case}: {organ} of {value:.3g} ml, where the median is {middle:.3g} ml."
+                )
+        return remarks
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as plain JSON types."""
+        return {
+            "data_set": self.dataset.name,
+            "title": self.title,
+            "modality": "CT" if self.ct else "MR or other",
+            "plane": self.plane,
+            "organs": list(self.organs),
+            "volumes_ml": self.volumes_ml(),
+            "remarks": self.remarks(),
+            "cases": list(self.cases),
+        }
+
+
+def survey(dataset: Dataset, jobs: int) -> Survey:
+    """Read every case of a data set.
+
+    Args:
+        dataset: its name and root.
+        jobs: processes.
+
+    Raises:
+        UserError: what `hsam check` would refuse, in a few sentences.
+    """
+    entry = datasets.get(dataset)
+    listed = entry.list_cases(dataset)
+    problems = list(listed.problems)
+    if lonely := [case for case, raw in listed.cases.items() if not raw.image.is_file()]:
+        where = listed.cases[lonely[0]].image
+        problems.append(
+            f"{dataset.root}: {len(lonely)} labels have no image ({few(lonely)}); expected the "
+            f"first one at {where}; add the images or remove the labels."
+        )
+    if problems:
+        raise UserError(_first(problems))
+    labels, rule = entry.labels(dataset), entry.intensity(dataset)
+    work = {case: (raw, labels, rule) for case, raw in listed.cases.items()}
+    found, problems = over_cases(survey_case, work, jobs, "init")
+    if problems:
+        raise UserError(_first(problems))
+    return Survey(
+        dataset,
+        entry.title(dataset),
+        labels.names,
+        rule,
+        entry.published_axes is not None,
+        tuple(case for case in found if entry.canonical(dataset).role(case) == "test"),
+        tuple(found.values()),
+    )
+
+
+def survey_case(arguments: tuple[RawCase, LabelMap, Window | Percentile]) -> dict[str, Any]:
+    """The fingerprint of a case (see `Survey.cases`); its problems as a UserError."""
+    raw, labels, rule = arguments
+    found = check.inspect(raw, labels, rule)
+    if found.problems or found.image is None or found.label is None:
+        raise UserError(found.problems)
+    classes = labels.apply(found.label.array)
+    shown = classes > 0
+    others = [tuple(o for o in range(3) if o != axis) for axis in range(3)]
+    facts = check.fingerprint(raw.case, found.image, classes, labels)
+    values = np.percentile(found.image.array[shown], LABELLED) if shown.any() else ()
+    facts["labelled"] = {
+        f"{share:g}%": round(float(value), 3)
+        for share, value in zip(LABELLED, values, strict=False)
+    }
+    facts["organ_slices"] = [int(shown.any(axis=axes).sum()) for axes in others]
+    return {**facts, "warnings": found.warnings}
+
+
+def _first(problems: list[str]) -> list[str]:
+    """The first problems, and how many there are where that isn't all."""
+    if len(problems) <= MOST_PROBLEMS:
+        return problems
+    more = f"{len(problems) - MOST_PROBLEMS} more problems; `hsam check` lists all of them."
+    return [*problems[:MOST_PROBLEMS], more]
+
+
+def _places(found: dict[str, Any], axes: str) -> tuple[int, int, int]:
+    """Source axes of slices, rows and columns."""
+    lines = {**dict.fromkeys("SI", 0), **dict.fromkeys("AP", 1), **dict.fromkeys("LR", 2)}
+    source = [lines[letter] for letter in found["orientation"]]
+    slices, rows, columns = (source.index(lines[letter]) for letter in axes)
+    return slices, rows, columns
+
+
+def _sliced(found: dict[str, Any], axes: str) -> tuple[int, int, int, int]:
+    slices, rows, columns = _places(found, axes)
+    shape = found["shape"]
+    return shape[slices], shape[rows], shape[columns], found["organ_slices"][slices]
+
+
+def _plane(found: dict[str, Any]) -> str:
+    """The plane of a case: across its longest voxel side, axial where none stands out."""
+    sides = found["spacing_mm"]
+    order = sorted(range(3), key=lambda axis: sides[axis])
+    if sides[order[2]] < THICK * sides[order[1]]:
+        return "axial"
+    return PLANE[found["orientation"][order[2]]]
+
+
+def _outliers(values: dict[str, float]) -> dict[str, float]:
+    """Those of the positive values that are far from the others, on a logarithmic scale."""
+    if len(values) < 5:
+        return {}
+    logs = np.log(list(values.values()))
+    distance = np.abs(logs - np.median(logs))
+    spread = max(1.4826 * float(np.median(distance)), 0.05)
+    far = distance > OUTLYING * spread
+    return {case: value for (case, value), odd in zip(values.items(), far, strict=True) if odd}
