@@ -97,15 +97,15 @@ class Fanout:
         Raises:
             UserError: a run that is scored has no predictions.
         """
-        if (doer := self.doer(run)) is not None:
-            return [str(doer.places(self.results)[stage] / LAST[stage])]
-        places = run.places(self.results)
+        places, doer = run.places(self.results), self.doer(run)
         needed = [places["prepare"] / "manifest.parquet", places["split"] / "split.parquet"]
-        if run.predictions is not None:
+        if doer is not None:
+            needed = [doer.places(self.results)[stage] / LAST[stage]]
+        elif run.predictions is not None:
             return [str(path) for path in (*needed, *_predicted(run))]
-        if stage == "train" and run.params.search.trials:
+        if stage == "train" and run.searcher is not None:
             needed.append(places["search"] / LAST["search"])
-        if stage == "evaluate":
+        if stage == "evaluate" and doer is None:
             names = ("model.json", LAST["train"], "history.csv", "snapshots")
             needed += [places["train"] / name for name in names]
         return [str(path) for path in needed]

@@ -1,5 +1,6 @@
 """Arms with a search: one for all seeds of a draw, which are trained with what it found."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_a_run_tuned_by_another_seed_is_other_work(workflow, runs):
     theirs = plan.find("turned/tuned/draw-7-seed-2")
     assert mine.params == theirs.params
     assert mine.work != theirs.work
+
+
+def test_a_copy_of_a_run_has_its_search_too(workflow, runs):
+    """The search is part of what makes a run count as finished."""
+    shutil.copyfile(workflow / "studies" / "ranks.yaml", workflow / "studies" / "zeta.yaml")
+    fanout = Fanout(())
+    copy = fanout.run("zeta", "tuned/draw-7-seed-2")
+    assert fanout.inputs("train", copy) == [
+        "results/ranks/tuned/draw-7-seed-2/train/model.safetensors",
+        "results/zeta/tuned/draw-7-seed-1/search/best.yaml",
+    ]
+    first = fanout.run("zeta", "tuned/draw-7-seed-1")
+    assert fanout.inputs("search", first) == ["results/ranks/tuned/draw-7-seed-1/search/best.yaml"]
 
 
 def test_only_the_first_seed_is_searched_for(workflow, runs):
