@@ -575,7 +575,8 @@ def export_nnunet(
     from pipeline.commands import export_nnunet as exporting
 
     used, place = _work(params, study, on, results)
-    exporting.run(used, place["prepare"], place["split"], out, number=id, jobs=jobs)
+    arm = None if study is None else _arm_of_predictions(study, on)
+    exporting.run(used, place["prepare"], place["split"], out, number=id, jobs=jobs, arm=arm)
 
 
 @_command(SCORES, "compare", "hsam compare runs/a runs/b --name adapter --name full")
@@ -812,6 +813,22 @@ def _predictions(study: str | None, on: list[str] | None) -> Path | None:
     from pipeline.studies import plan
 
     return plan.find(study, plan.parse_on(on)).predictions
+
+
+def _arm_of_predictions(study: str, on: list[str] | None) -> tuple[Path, str] | None:
+    """Where a study looks for predictions of a run's draw, and the command that scores them."""
+    from pipeline.studies import plan
+
+    name, used = study.partition("/")[0], plan.parse_on(on)
+    draw = plan.find(study, used).draw
+    runs = [run for part in plan.load(name, used) for run in part.runs]
+    for run in runs:
+        if run.predictions is not None and run.draw == draw:
+            words = ["hsam", "evaluate", "--study", f"{name}/{run.name}"]
+            for preset in used:
+                words += ["--on", preset]
+            return run.predictions, shlex.join(words)
+    return None
 
 
 def _check_searcher(study: str | None, on: list[str] | None) -> None:

@@ -53,7 +53,14 @@ class Work:
 
 
 def run(
-    params: Params, prepared: Path, split: Path, out: Path, *, number: int = 501, jobs: int = 1
+    params: Params,
+    prepared: Path,
+    split: Path,
+    out: Path,
+    *,
+    number: int = 501,
+    jobs: int = 1,
+    arm: tuple[Path, str] | None = None,
 ) -> None:
     """Write the data set; all of it, or nothing.
 
@@ -63,6 +70,8 @@ def run(
         out: folder of nnU-Net's three folders.
         number: nnU-Net's id of the data set, 1 to 999.
         jobs: processes.
+        arm: where a study looks for the predictions, and the command that scores them; None: no
+            study does.
 
     Raises:
         UserError: inputs that are missing or don't belong together, a split that nnU-Net can't
@@ -98,7 +107,8 @@ def run(
     # nnU-Net looks for it here; newer versions take the raw folder's too
     beside = out / nnunet_export.PREPROCESSED / target.name / nnunet_export.SPLITS
     files.write_json(beside, folds)
-    _tell(target, roles, learned, number)
+    _tell(target, roles, learned)
+    _tell_next(target, number, arm)
 
 
 @contextmanager
@@ -211,13 +221,8 @@ def _is_there(target: Path, record: Mapping[str, object], number: int) -> bool:
     )
 
 
-def _tell(
-    target: Path,
-    roles: SplitFile,
-    learned: Mapping[str, tuple[int, ...] | None],
-    number: int,
-) -> None:
-    """What was written, and the commands that go on from it."""
+def _tell(target: Path, roles: SplitFile, learned: Mapping[str, tuple[int, ...] | None]) -> None:
+    """What was written."""
     counts = roles.counts
     sparse = any(learned[case] is not None for case in roles.cases["train"])
     others = ", whose other slices carry the ignore label" if sparse else ""
@@ -229,12 +234,18 @@ def _tell(
     )
     if not roles.cases["validation"]:
         say("export-nnunet: no validation cases, so fold 0 validates on the training cases")
-    home, place = target.parent.parent, shlex.quote(str(target))
-    predictions = shlex.quote(str(home / "predictions"))
+
+
+def _tell_next(target: Path, number: int, arm: tuple[Path, str] | None) -> None:
+    """The commands that go on from the export."""
+    place, home = shlex.quote(str(target)), target.parent.parent
+    folder, command = arm or (home / "predictions", "")
+    predictions = shlex.quote(str(folder))
+    score = f"hsam score --truth {place}/labelsTs --prediction {predictions} --out scores"
     print("next, where nnU-Net is installed (docs/rivals.md):")
     for name in nnunet_export.FOLDERS:
         print(f"  export {name}={shlex.quote(str(home.resolve() / name))}")
     print(f"  nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity")
     print(f"  nnUNetv2_train {number} 2d 0")
     print(f"  nnUNetv2_predict -d {number} -c 2d -f 0 -i {place}/imagesTs -o {predictions}")
-    print(f"  hsam score --truth {place}/labelsTs --prediction {predictions} --out scores")
+    print(f"  {command or score}")

@@ -227,6 +227,14 @@ def test_predictions_without_a_split_say_so(workflow, scored, capsys):
     assert outcome.facts is not None and words in outcome.facts.caution
 
 
+def test_an_export_prints_where_the_study_looks_for_predictions(workflow, scored):
+    run, raw = scored
+    done = hsam("export-nnunet", "nn", "--study", f"rivals/{run.name}", cwd=workflow.parent)
+    predict, evaluate = done.stdout.splitlines()[-2:]
+    assert predict.split()[-4:] == ["-i", f"{raw}/imagesTs", "-o", str(run.predictions)]
+    assert evaluate.split() == ["hsam", "evaluate", "--study", f"rivals/{run.name}"]
+
+
 def test_what_snakemake_asks_of_it(workflow, scored):
     run, _ = scored
     fanout = Fanout(())
