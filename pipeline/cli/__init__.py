@@ -7,7 +7,7 @@ import signal
 import sys
 
 from pipeline.cli.app import app
-from pipeline.core import writable
+from pipeline.core import installed, writable
 from pipeline.core.cpus import set_thread_defaults
 from pipeline.core.errors import Stopped, UserError
 
@@ -22,6 +22,11 @@ def main() -> None:
     except UserError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (sentence := installed.absent(error)) is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"error: {writable.system_problem(error)}", file=sys.stderr)

@@ -47,6 +47,7 @@ from pipeline.cli.options import (
 )
 from pipeline.core import cpus
 from pipeline.core.errors import UserError
+from pipeline.core.installed import need
 
 if TYPE_CHECKING:
     from pipeline.core.params.blocks import Params
@@ -225,6 +226,7 @@ def search(
     """Search the training's parameters with Optuna."""
     from pipeline.stages import search as stage
 
+    need(("lightning_fabric", "optuna"), "pipeline", "hsam search")
     used, place = _work(params, study, on, results, trains=True)
     _check_searcher(study, on)
     inputs, device = (used, place["prepare"], place["split"]), partial(_device, gpus)
@@ -244,6 +246,7 @@ def train(
     on: OnOption = None,
 ) -> None:
     """Train the model; an interrupted training goes on."""
+    need(("lightning_fabric", "dvclive"), "pipeline", "hsam train")
     from pipeline.stages import train as stage
 
     used, place = _work(params, study, on, results, trains=True)
@@ -617,6 +620,22 @@ def summary(results: PublishedOption = RESULTS, reports: PageOption = REPORTS) -
     from pipeline.stages import report as stage
 
     stage.print_summary(results / "evaluate", reports / "report.html")
+
+
+@_command(HOUSE, "new", "hsam new my-project --preset la-4")
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="To make, or to add to.")],
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="For its params.yaml: presets or parameter files."),
+    ] = None,
+) -> None:
+    """Lay out a project, ready for snakemake and dvc."""
+    from pipeline.commands import new as project
+    from pipeline.studies import plan
+    from pipeline.studies.files import preset_file
+
+    project.run(folder, _load([preset_file(name) for name in plan.parse_on(preset)]))
 
 
 @_command(HOUSE, "check", "hsam check --jobs 4 --out fingerprints.csv")

@@ -12,7 +12,7 @@ from hsam.two_stage import HSAM
 from hsam.weights import storage
 from hsam.weights.published_adapter import load_published_adapter
 from pipeline import datasets
-from pipeline.core import files, sources, weight_files
+from pipeline.core import files, home, sources, weight_files
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import AXES_RULE, Params, is_axes, stage_params
@@ -22,8 +22,6 @@ from pipeline.shards.recipe import Recipe
 from pipeline.training.build import build_model
 from pipeline.training.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
 
-PRESETS = Path("workflow") / "presets"
-
 
 def preset_file(preset: str) -> Path:
     """The parameter file of a preset's name.
@@ -31,7 +29,7 @@ def preset_file(preset: str) -> Path:
     Raises:
         UserError: there is none; the known ones are listed.
     """
-    known = {path.stem: path for path in sorted((sources.ROOT / PRESETS).glob("*.yaml"))}
+    known = {path.stem: path for path in sorted((home.WORKFLOW / "presets").glob("*.yaml"))}
     if preset not in known:
         raise UserError(f"--preset {preset}: expected one of {', '.join(known)}.")
     return known[preset]

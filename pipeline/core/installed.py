@@ -1,7 +1,7 @@
 """What the installed `hsam` asks for, and which of it is here, by the packages' metadata alone."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,19 +94,39 @@ def pytorch() -> tuple[str, str | None] | None:
     return (said[1] if said else version("torch") or "unknown"), software
 
 
-def need(module: str, extra: str, what: str) -> None:
-    """Refuse what an extra brings where it isn't installed.
+def need(modules: Iterable[str], extra: str, what: str) -> None:
+    """Refuse work before it begins where a package of an extra isn't installed.
 
     Args:
-        module: that is about to be imported.
-        extra: that brings it.
-        what: the work that needs it, as the sentence's beginning.
+        modules: that the work imports.
+        extra: that brings them.
+        what: the work, as people call it.
 
     Raises:
-        UserError: there is no such module.
+        UserError: one isn't there.
     """
-    if find_spec(module) is None:
-        raise UserError(
-            f"{what} needs the Python package {module}, which isn't installed; "
-            f"`pip install '{NAME}[{extra}]'` brings it."
-        )
+    if missing := [module for module in modules if find_spec(module) is None]:
+        raise UserError(_advice(missing, extra, what))
+
+
+def absent(error: ModuleNotFoundError) -> str | None:
+    """The sentence on a missing package that an extra brings; None: no extra brings it."""
+    module = (error.name or "").partition(".")[0]
+    for requirement in requirements():
+        if requirement.extra is not None and _normal(requirement.name) == _normal(module):
+            return _advice([module], requirement.extra, "this command")
+    return None
+
+
+def _advice(modules: Sequence[str], extra: str, what: str) -> str:
+    many = len(modules) > 1
+    return (
+        f"{what}: needs the Python package{'s' * many} {' and '.join(modules)}, which "
+        f"{'are' if many else 'is'}n't installed; `pip install '{NAME}[{extra}]'` brings "
+        f"{'them' if many else 'it'}."
+    )
+
+
+def _normal(name: str) -> str:
+    """A name as it is compared: distributions' and modules' names differ in dashes alone."""
+    return re.sub("[-_.]+", "-", name).lower()

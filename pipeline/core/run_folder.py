@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import files, locks, sources
+from hsam.version import __version__
+from pipeline.core import files, home, installed, locks, sources
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.owners import owning
@@ -239,14 +239,18 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 @cache
 def _environment() -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "hsam": __version__}
     for name in LIBRARIES:
-        versions[name] = metadata.version(name)
+        if (found := installed.version(name)) is not None:
+            versions[name] = found
     return {"commit": _commit(), "versions": versions}
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(sources.ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    """The commit of the code; None where it is installed, maybe inside another's repository."""
+    if not home.is_clone():
+        return None
+    command = ["git", "-C", str(home.ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -18,10 +18,10 @@ from typing import Any
 from hsam.backbones import get_backbone
 from hsam.registry import MODELS
 from pipeline.core.errors import UserError
+from pipeline.core.home import LIBRARY, ROOT
 from pipeline.core.params.blocks import Params
 from pipeline.core.registry import DATASETS
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipeline", "hsam")
 TEMPLATES = Path("pipeline", "reporting", "templates")
 NOT_COUNTED = (
@@ -87,7 +87,7 @@ def chosen(stage: str, params: Params) -> Chosen:
 
 
 def stage_files(stage: str, choice: Chosen = NOTHING) -> list[Path]:
-    """The files that a stage's results depend on, relative to the repository root, sorted."""
+    """The files that a stage's results depend on, as a clone's root has them, sorted."""
     return _files(f"pipeline.stages.{stage}", choice)
 
 
@@ -100,7 +100,7 @@ def digest(module: str, choice: Chosen = NOTHING) -> str:
     """SHA-256 over the code that what a module computes depends on."""
     total = hashlib.sha256()
     for path in _files(module, choice):
-        text = (ROOT / path).read_text(encoding="utf-8")
+        text = (_base(ROOT, path.parts[0]) / path).read_text(encoding="utf-8")
         content = _essence(text) if path.suffix == ".py" else text
         total.update(f"{path.as_posix()}\n{content}\n".encode())
     total.update("\n".join(choice.entries).encode())
@@ -115,7 +115,11 @@ def _files(module: str, choice: Chosen) -> list[Path]:
     templates = [
         path for name in names for path in (ROOT / TEMPLATES).glob(f"{name.rpartition('.')[2]}.*")
     ]
-    return sorted(path.relative_to(ROOT) for path in (*files, *templates))
+    library = _base(ROOT, "hsam")
+    return sorted(
+        path.relative_to(ROOT if path.is_relative_to(ROOT) else library)
+        for path in (*files, *templates)
+    )
 
 
 def _counts(name: str) -> bool:
@@ -220,5 +224,11 @@ def _has_code(path: Path) -> bool:
 
 
 def _path(root: Path, name: str) -> Path:
-    base = root.joinpath(*name.split("."))
+    parts = name.split(".")
+    base = _base(root, parts[0]).joinpath(*parts)
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+def _base(root: Path, package: str) -> Path:
+    """The folder that holds a package: a clone's root has both, a wheel keeps the library apart."""
+    return root if (root / package).is_dir() else LIBRARY.parent

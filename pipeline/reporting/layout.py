@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.core import files
-from pipeline.core.sources import ROOT
+from pipeline.core.home import ROOT
 
 TEMPLATES = ROOT / "pipeline" / "reporting" / "templates"
 STYLE = "layout.css"

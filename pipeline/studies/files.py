@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from pipeline.core.errors import UserError
+from pipeline.core.home import WORKFLOW
 from pipeline.core.params.blocks import Block, Params, Seed
 from pipeline.core.params.load import Layer, layers, read_yaml, resolve
-from pipeline.core.sources import ROOT
 
-# of the working directory, or where it has none, as with Snakemake's --directory, this repository's
-HOME = Path("workflow") if Path("workflow", "studies").is_dir() else ROOT / "workflow"
+# of the working directory, or where it has none, as with --directory, of the installation
+HOME = Path("workflow") if Path("workflow", "studies").is_dir() else WORKFLOW
 STUDIES, PRESETS = HOME / "studies", HOME / "presets"
 PREDICTIONS = "predictions"  # the one key of an arm that is scored, never trained
 PLACES = ("study", "draw", "seed")  # what its folder's name may hold, in braces

@@ -51,7 +51,8 @@ class Bench:
             f"[cache]\n    dir = {_cache_of(repository)}\n",
         )
         for name in CODE:
-            _link(bench.path / name, repository / name)
+            if (repository / name).is_dir():
+                _link(bench.path / name, repository / name)
         return bench
 
     def lock_of(self, params: Params, folders: Mapping[str, Path], report: Path | None) -> str:
@@ -99,7 +100,7 @@ class Bench:
     def _lay_out(self, params: Params, folders: Mapping[str, Path], report: Path | None) -> None:
         for name in ("results", "reports", "data", LOCK):
             _remove(self.path / name)
-        for name in ("dvc.yaml", ".dvcignore"):
+        for name in ("dvc.yaml", ".dvcignore", "requirements.txt"):
             with suppress(FileNotFoundError):
                 shutil.copyfile(self.repository / name, self.path / name)
         files.write_text(self.path / "params.yaml", render(params))

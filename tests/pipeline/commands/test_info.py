@@ -10,6 +10,7 @@ from hsam.backbones import BACKBONES
 from hsam.registry import MODELS
 from pipeline.commands import info
 from pipeline.core import devices, installed
+from pipeline.core.errors import UserError
 from pipeline.core.registry import DATASETS
 from tests.pipeline.conftest import ROOT
 
@@ -101,3 +102,32 @@ def test_lines_for_people_fit_and_name_everything(capsys):
 def test_requirements_are_read_from_lines_of_metadata(monkeypatch, line, expected):
     monkeypatch.setattr(installed.metadata, "requires", lambda name: ["hsam[export]", line])
     assert [tuple(found[:3]) for found in installed.requirements()] == [expected]
+
+
+def test_a_missing_package_of_an_extra_is_one_sentence(tmp_path):
+    (tmp_path / "hsam-0.dist-info").mkdir()
+    (tmp_path / "hsam-0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.4\nName: hsam\nVersion: 0\n"
+        'Requires-Dist: lightning-fabric>=2; extra == "pipeline"\n'
+        'Requires-Dist: jinja2>=3; extra == "pipeline"\n'
+    )
+    hide = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    hide += "class Hidden:\n    def find_spec(self, name, path=None, target=None):\n"
+    hide += "        if name in ('lightning_fabric', 'jinja2', 'nowhere'):\n"
+    hide += "            raise ModuleNotFoundError(name, name=name)\n"
+    code = "from pipeline.core import installed\nfor name in ('jinja2', 'nowhere'):\n"
+    code += "    try: __import__(name)\n"
+    code += "    except ModuleNotFoundError as error: print(installed.absent(error))\n"
+    code = f"{hide}sys.meta_path.insert(0, Hidden())\n{code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "this command: needs the Python package jinja2, which isn't installed; "
+        "`pip install 'hsam[pipeline]'` brings it.",
+        "None",
+    ]
+
+
+def test_work_is_refused_before_it_begins_where_its_packages_are_missing():
+    with pytest.raises(UserError, match=r"hsam train: needs the Python packages no_a and no_b, wh"):
+        installed.need(("json", "no_a", "no_b"), "pipeline", "hsam train")
+    installed.need(("json",), "pipeline", "hsam train")
