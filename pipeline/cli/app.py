@@ -359,6 +359,9 @@ def predict(
         str | None,
         typer.Option(metavar="NAME", help="DICOM series by number, description or UID."),
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON of the call and of all its scans.")
+    ] = None,
 ) -> None:
     """Label your own scans, each on exactly its own grid."""
     chosen = "cpu" if device == "cpu" else _device(1)
@@ -368,7 +371,7 @@ def predict(
 
     ending = None if format is None else f".{format}"
     wanted = predict_scans.Wanted(
-        stage, tta, batch, probabilities, overlay, dicom_seg, rtstruct, ending, series
+        stage, tta, batch, probabilities, overlay, dicom_seg, rtstruct, ending, series, report
     )
     if not predict_scans.run(scan, run, out, wanted, checkpoint, chosen):
         raise typer.Exit(1)

@@ -8,9 +8,11 @@ Memory: the scan's voxels as read, one byte a voxel for each label map, and one 
 
 import csv
 import io
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,34 +21,32 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from hsam.version import __version__
 from pipeline.core.console import console, say, steps
 from pipeline.core.errors import UserError
-from pipeline.core.files import write_json, write_text
-from pipeline.core.params.blocks import Percentile, Window
-from pipeline.core.run_folder import MODEL_FILES
+from pipeline.core.files import sha256_of, write_json, write_text
+from pipeline.core.run_folder import provenance
 from pipeline.datasets.phantom import Phantom
-from pipeline.imaging import intensity, label_volumes, scans
+from pipeline.imaging import label_volumes, scans
 from pipeline.imaging.dicom.series import Series
 from pipeline.imaging.geometry import (
     BEGINS,
     PLANES,
     Geometry,
-    resampled_size,
     restore_labels,
-    slices_view,
     source_slice,
 )
 from pipeline.imaging.label_tables import write_label_files
-from pipeline.imaging.resize import resample_images
 from pipeline.imaging.scan_intensity import Bounds, find_bounds
 from pipeline.imaging.scans import Scan, Source
-from pipeline.inference import records, trained, unlike, usual
-from pipeline.inference.identity import identify, sentence
+from pipeline.inference import unlike
+from pipeline.inference.identity import sentence
+from pipeline.inference.predictor import Predictor
 from pipeline.inference.probabilities import open_probabilities
-from pipeline.inference.trained import Ready
+from pipeline.inference.scan_slices import ScanSlices
 from pipeline.inference.tta import averaged
 from pipeline.inference.usual import Tally
-from pipeline.inference.volume import STEPS, forward, model_stages, predict_batches
+from pipeline.inference.volume import STEPS, forward, predict_batches
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.review import Pairs, review_rows, uncertain_pixels
 
@@ -67,6 +67,7 @@ class Wanted:
         probabilities, overlay, dicom_seg, rtstruct: write these too.
         ending: of the label maps, one of `label_volumes.FORMATS`; None: that of the scan.
         series: which DICOM series to read, where a folder has several.
+        report: file for the records of all scans and of the call; None: not written.
     """
 
     stage: str = "mean"
@@ -78,107 +79,7 @@ class Wanted:
     rtstruct: bool = False
     ending: str | None = None
     series: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Predictor:
-    """A loaded run.
-
-    Attributes:
-        ready: the model.
-        names: organs of the labels 1, 2, ...
-        rule: how intensities become [0, 1].
-        axes: of its slices, as in `pipeline.imaging.geometry`.
-        spacing_mm: in-plane spacing that slices are resampled to; None: they aren't.
-        device: "cpu" or "cuda".
-        stages: that the model has: "mean", "coarse", "fine", or one of them.
-        identity: which model it is, from `inference.identity`.
-        usual: what its training slices look like, from `inference.usual`; None where its record
-            doesn't say.
-    """
-
-    ready: Ready
-    names: list[str]
-    rule: Window | Percentile
-    axes: str
-    spacing_mm: float | None
-    device: str
-    stages: tuple[str, ...]
-    identity: dict[str, Any]
-    usual: dict[str, Any] | None
-
-    @classmethod
-    def load(cls, run: Path, checkpoint: Path | None, device: str) -> "Predictor":
-        """Load a run's model, ready to predict.
-
-        Args:
-            run: a run folder of training, results/train or an imported one.
-            checkpoint: SAM's file for a model with a frozen encoder; None: the recorded one.
-            device: "cpu" or "cuda".
-
-        Raises:
-            UserError: no model there, or a record that doesn't say how to prepare a scan for it.
-        """
-        folder = records.model_folder(run)
-        record = records.read_record(folder)
-        try:
-            names = list(record["class_names"])
-            rule = intensity.rule(record["intensity"])
-            preparation = record["preparation"]
-            axes, spacing_mm = preparation["axes"], preparation["spacing_mm"]
-            known = usual.recorded(record)
-        except (KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{folder / MODEL_FILES[0]}: expected class names, intensity rule and "
-                "preparation, found none, or damaged ones; the run can't be applied to a scan. "
-                "Train it again."
-            ) from None
-        ready = trained.load_for_inference(folder, checkpoint, device)
-        stages = model_stages(ready.model)
-        identity = identify(folder, record)
-        return cls(ready, names, rule, axes, spacing_mm, device, stages, identity, known)
-
-
-@dataclass(frozen=True, eq=False)
-class ScanSlices:
-    """A scan's slices, prepared as the run's training slices were, each batch when it is asked for.
-
-    Attributes:
-        scan: in the axes of its file.
-        bounds: intensities that become 0 and 1.
-        axes: of the slices.
-        spacing_mm: in-plane spacing that the run's slices were resampled to, or None.
-    """
-
-    scan: Scan
-    bounds: Bounds
-    axes: str
-    spacing_mm: float | None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape of the prepared scan, (slices, rows, columns)."""
-        geometry = self.scan.volume.geometry
-        size = resampled_size(geometry, self.axes, self.spacing_mm)
-        return (geometry.sliced_shape(self.axes)[0], *size)
-
-    @property
-    def pixel_spacing(self) -> tuple[float, float, float]:
-        """Voxel sides along slice, row and column of the prepared slices, mm."""
-        geometry = self.scan.volume.geometry
-        old_sides = geometry.sliced_spacing(self.axes), geometry.sliced_shape(self.axes)
-        sides = zip(*old_sides, self.shape, strict=True)
-        slices, rows, columns = (mm * old / new for mm, old, new in sides)
-        return slices, rows, columns
-
-    def __getitem__(self, index: slice) -> NDArray[np.float32]:
-        """B slices (B, rows, columns) in [0, 1]; the steps and their order are prepare's."""
-        volume = self.scan.volume
-        part = slices_view(volume.array, volume.geometry, self.axes)[index]
-        if self.spacing_mm is not None:
-            part = resample_images(part, self.shape[1:])
-        low, high = self.bounds.low, self.bounds.high
-        return intensity.to_unit(intensity.clip(part, low, high), low, high)
+    report: Path | None = None
 
 
 def run(
@@ -205,6 +106,7 @@ def run(
     Raises:
         UserError: no scan, no model, a stage that the model lacks, or the only scan is bad.
     """
+    started = datetime.now().astimezone()
     sources = scans.find(paths)
     _check_targets(sources, out, wanted)
     predictor = Predictor.load(run, checkpoint, device)
@@ -213,9 +115,10 @@ def run(
         raise UserError(f"--stage: this model has no {wanted.stage} stage; choose {known}.")
     say(f"predict: {sentence(predictor.identity)}")
     failed: dict[str, str] = {}
+    done = []
     for source in sources:
         try:
-            predict_scan(source, predictor, out, wanted, run)
+            done.append(predict_scan(source, predictor, out, wanted, run))
             write_label_files(out, predictor.names)
         except UserError as error:
             if len(sources) == 1:
@@ -225,12 +128,14 @@ def run(
     if len(sources) > 1:
         say(f"predict: {len(sources) - len(failed)} of {len(sources)} scans, in {out}")
     _print_failed(failed)
+    if wanted.report is not None:
+        write_json(wanted.report, _report(started, predictor, wanted, done, failed))
     return not failed
 
 
 def predict_scan(
     source: Source, predictor: Predictor, out: Path, wanted: Wanted, run: Path
-) -> NDArray[np.uint8]:
+) -> dict[str, Any]:
     """Predict one scan and write everything that is asked for.
 
     Args:
@@ -241,11 +146,12 @@ def predict_scan(
         run: the run's folder, for the record.
 
     Returns:
-        The labels in the scan's own axes.
+        The record, as in NAME.json.
 
     Raises:
         UserError: a scan that can't be read, or one unlike those that the run was trained on.
     """
+    start = time.monotonic()
     scan = scans.read(source, wanted.series)
     for option, asked in (("--dicom-seg", wanted.dicom_seg), ("--rtstruct", wanted.rtstruct)):
         if asked and scan.series is None:
@@ -277,8 +183,10 @@ def predict_scan(
         )
     _write_review(out / f"{source.name}_review.csv", labels, uncertain, images, predictor.names)
     record = _record(source, scan, bounds, restored, predictor, wanted, warnings)
-    write_json(out / f"{source.name}.json", record | {"run": str(run), "label_map": target.name})
-    return restored
+    record |= {"run": str(run), "label_map": target.name}
+    record["seconds"] = round(time.monotonic() - start, 2)
+    write_json(out / f"{source.name}.json", record)
+    return record
 
 
 def _label(
@@ -462,6 +370,7 @@ def _record(
     voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
     return {
         "scan": source.name,
+        "sha256": sha256_of(scan.files),
         "shape": list(geometry.shape),
         "spacing_mm": list(geometry.spacing),
         "orientation": geometry.orientation,
@@ -479,6 +388,29 @@ def _record(
             for name, count in zip(predictor.names, counts[1:], strict=True)
         },
         "warnings": list(warnings),
+    }
+
+
+def _report(
+    started: datetime,
+    predictor: Predictor,
+    wanted: Wanted,
+    done: Sequence[dict[str, Any]],
+    failed: dict[str, str],
+) -> dict[str, Any]:
+    """The record of a call: what it was made with, and those of its scans."""
+    from pipeline.training.cost import device_name  # imports more than predicting needs
+
+    shared = ("model", "precision", "stage", "tta", "labels", "run")
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round((datetime.now().astimezone() - started).total_seconds(), 2),
+        "device": device_name(predictor.device),
+        "hsam_version": __version__,
+        **provenance({}),
+        **{name: done[0][name] for name in shared if done},
+        "scans": [{k: v for k, v in record.items() if k not in shared} for record in done],
+        "failed": failed,
     }
 
 

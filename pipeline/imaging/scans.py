@@ -25,6 +25,7 @@ from pipeline.imaging.volumes import HDF5, Volume
 
 # file systems take names of 255 bytes, and files are named after scans with longer endings
 LONGEST_NAME = 200
+APART = (".mhd", ".nhdr")  # headers whose voxels lie in a file of their own
 HDF5_KEY = "image"  # name of the volume inside an HDF5 file
 
 
@@ -58,6 +59,18 @@ class Scan:
     modality: str | None = None
     like: Path | None = None
     series: Series | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that it was read from."""
+        if self.series is not None:
+            return sorted({image.path for image in self.series.images})
+        if self.like is None:
+            return []
+        beside = (
+            self.like.parent.glob(f"{self.like.stem}.*raw*") if self.like.suffix in APART else ()
+        )
+        return [self.like, *sorted(beside)]
 
 
 def find(paths: Iterable[Path]) -> list[Source]:

@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 
 import hsam
 from hsam.weights.files import read_tensors
-from pipeline.commands.predict import Predictor
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import load
 from pipeline.imaging import scans, volumes
 from pipeline.inference.identity import sentence
+from pipeline.inference.predictor import Predictor
 from pipeline.scoring.metrics_file import read_metrics
 from pipeline.scoring.tables import cautions
 from pipeline.shards.case import ShardReader

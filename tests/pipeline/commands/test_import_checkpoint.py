@@ -19,13 +19,14 @@ from hsam.backbones import BACKBONES, WeightFile
 from pipeline.cli import main
 from pipeline.commands import import_checkpoint
 from pipeline.commands import predict as predict_command
-from pipeline.commands.predict import Predictor, Wanted
+from pipeline.commands.predict import Wanted
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import Layer, layers, load, resolve
 from pipeline.datasets import synapse
 from pipeline.imaging import volumes
 from pipeline.inference import records, trained
+from pipeline.inference.predictor import Predictor
 from pipeline.reporting.inputs import ReportFolders
 from pipeline.shards.case import ShardReader
 from pipeline.stages import evaluate, report, split

@@ -19,15 +19,19 @@ import hsam
 from hsam import Segmentation, SegmentationModel
 from pipeline.commands import predict as predict_command
 from pipeline.commands import score
-from pipeline.commands.predict import Predictor, Wanted, predict_scan
+from pipeline.commands.predict import Wanted, predict_scan
+from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Percentile, Window
 from pipeline.imaging import scans, volumes
 from pipeline.imaging.geometry import CANONICAL
 from pipeline.imaging.grids import largest_distance
+from pipeline.imaging.scan_intensity import Bounds
 from pipeline.imaging.scans import Source
 from pipeline.inference.precision import Precision
+from pipeline.inference.predictor import Predictor
 from pipeline.inference.resizing import LINEAR
+from pipeline.inference.scan_slices import ScanSlices
 from pipeline.inference.trained import Ready
 from pipeline.shards.manifest import read_manifest
 from pipeline.stages import evaluate, split
@@ -232,11 +236,34 @@ def test_a_folder_with_everything_in_it_is_scored_as_it_is(trained, tmp_path):
     assert metrics["cases"] == 1 and metrics["mean_dice"] == 1
 
 
+def test_a_report_holds_the_call_and_its_scans(trained, tmp_path):
+    good = save_nifti(tmp_path / "a.nii.gz", tiny_image((20, 24, 6)))
+    bad = tmp_path / "b.nii.gz"
+    bad.write_bytes(good.read_bytes()[:200])
+    wanted = Wanted(report=tmp_path / "reports" / "run.json")
+    assert not predict_command.run([good, bad], trained, tmp_path / "out", wanted, None, "cpu")
+    report = json.loads(wanted.report.read_text())
+    assert report["device"] == "CPU" and report["versions"]["torch"] == torch.__version__
+    (scan,) = report["scans"]
+    assert scan["scan"] == "a" and scan["sha256"] == files.sha256(good)
+    assert set(scan["millilitres"]) == set(report["labels"]) and scan["seconds"] > 0
+    assert list(report["failed"]) == ["b"] and report["model"]["model"] == "hsam"
+    own = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert own == scan | {key: report[key] for key in own if key not in scan}
+
+
+@pytest.mark.parametrize("ending", [".mhd", ".mha"])
+def test_a_scans_hash_is_over_all_its_files(tmp_path, ending):
+    path = write_scan(tmp_path / f"a{ending}", tiny_image((20, 24, 6)), AFFINE)
+    found = [file.name for file in scans.read(Source("a", path)).files]
+    assert found == (["a.mhd", "a.raw"] if ending == ".mhd" else ["a.mha"])
+
+
 def test_the_runs_spacing_is_applied_and_undone(tmp_path):
     path = save_nifti(tmp_path / "a.nii.gz", scan_on(np.random.default_rng(0), [2, 1, 0], True))
     predictor = threshold(spacing_mm=2.0)
     source = scans.read(Source("a", path))
-    slices = predict_command.ScanSlices(source, predict_command.Bounds(-125, 275, ()), "SPL", 2.0)
+    slices = ScanSlices(source, Bounds(-125, 275, ()), "SPL", 2.0)
     assert slices.shape == (source.volume.geometry.shape[2], 11, 13)
     assert slices[0:2].shape == (min(2, slices.shape[0]), 11, 13)
     predict(path, tmp_path / "out", predictor)

@@ -1,0 +1,73 @@
+"""A trained run, loaded so that it can label scans."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Percentile, Window
+from pipeline.core.run_folder import MODEL_FILES
+from pipeline.imaging import intensity
+from pipeline.inference import records, trained, usual
+from pipeline.inference.identity import identify
+from pipeline.inference.trained import Ready
+from pipeline.inference.volume import model_stages
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A loaded run.
+
+    Attributes:
+        ready: the model.
+        names: organs of the labels 1, 2, ...
+        rule: how intensities become [0, 1].
+        axes: of its slices, as in `pipeline.imaging.geometry`.
+        spacing_mm: in-plane spacing that slices are resampled to; None: they aren't.
+        device: "cpu" or "cuda".
+        stages: that the model has: "mean", "coarse", "fine", or one of them.
+        identity: which model it is, from `inference.identity`.
+        usual: what its training slices look like, from `inference.usual`; None where its record
+            doesn't say.
+    """
+
+    ready: Ready
+    names: list[str]
+    rule: Window | Percentile
+    axes: str
+    spacing_mm: float | None
+    device: str
+    stages: tuple[str, ...]
+    identity: dict[str, Any]
+    usual: dict[str, Any] | None
+
+    @classmethod
+    def load(cls, run: Path, checkpoint: Path | None, device: str) -> "Predictor":
+        """Load a run's model, ready to predict.
+
+        Args:
+            run: a run folder of training, results/train or an imported one.
+            checkpoint: SAM's file for a model with a frozen encoder; None: the recorded one.
+            device: "cpu" or "cuda".
+
+        Raises:
+            UserError: no model there, or a record that doesn't say how to prepare a scan for it.
+        """
+        folder = records.model_folder(run)
+        record = records.read_record(folder)
+        try:
+            names = list(record["class_names"])
+            rule = intensity.rule(record["intensity"])
+            preparation = record["preparation"]
+            axes, spacing_mm = preparation["axes"], preparation["spacing_mm"]
+            known = usual.recorded(record)
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{folder / MODEL_FILES[0]}: expected class names, intensity rule and "
+                "preparation, found none, or damaged ones; the run can't be applied to a scan. "
+                "Train it again."
+            ) from None
+        ready = trained.load_for_inference(folder, checkpoint, device)
+        stages = model_stages(ready.model)
+        identity = identify(folder, record)
+        return cls(ready, names, rule, axes, spacing_mm, device, stages, identity, known)
