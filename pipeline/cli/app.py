@@ -430,9 +430,9 @@ def export(
     ] = 1,
     checkpoint: CheckpointOption = None,
 ) -> None:
-    """Write a run's model as one file for other programs.
+    """Write a run's model as one file for other programs, or as a folder with a model card.
 
-    The file's answers are compared with the run's before it is kept.
+    A file's answers are compared with the run's before it is kept.
     """
     from pipeline.commands import export as exporting
 

@@ -123,5 +123,5 @@ ScoreOption = Annotated[
 ]
 Device = Literal["auto", "cpu", "cuda"]
 Stage = Literal["mean", "coarse", "fine"]
-ExportFormat = Literal["onnx", "torch-export"]
+ExportFormat = Literal["onnx", "torch-export", "huggingface"]
 LabelFormat = Literal["nii.gz", "nii", "mha", "nrrd"]

@@ -2,8 +2,13 @@
 
 LoRA is merged into the weights, which are float32; image size and batch size are fixed. Beside the
 file lies FILE.json: input, output, and how far the exported model's logits are from the run's.
+
+The format "huggingface" is a folder instead: the run's own two files, which `hsam predict --run`
+and `hsam.load` take, and a model card.
 """
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +21,13 @@ from torch import Tensor, nn
 from hsam.model import SegmentationModel
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
-from pipeline.core.files import atomic_path, sha256, write_json
+from pipeline.core.files import atomic_path, replace_folder, sha256, write_json, write_text
+from pipeline.core.run_folder import MODEL_FILES
 from pipeline.inference import records, trained
+from pipeline.inference.card import card
 from pipeline.inference.volume import model_stages
 
-Format = Literal["onnx", "torch-export"]
+Format = Literal["onnx", "torch-export", "huggingface"]
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
 # the lowest that PyTorch's exporter writes without conversion, so that older runtimes read the file
 OPSET = 18
@@ -28,6 +35,7 @@ PARITY_IMAGES = 4  # least number of images on which the two models are compared
 TOLERANCE = 1e-3  # largest difference of a logit; labels then differ only where classes nearly tie
 # format to the packages that it needs
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch-export": ()}
+CARD = "README.md"
 
 # an exported model: images (B, 1, S, S) -> logits (B, C, S, S)
 Exported = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -53,7 +61,7 @@ def run(
     Args:
         run_path: a run folder of training, results/train or an imported one.
         out: folder for `model.onnx` or `model.pt2` and its JSON record.
-        format: "onnx" or "torch-export".
+        format: "onnx", "torch-export", or "huggingface", for which stage and batch say nothing.
         stage: whose logits are the output: "mean", "coarse" or "fine".
         batch: slices per forward pass.
         checkpoint: SAM's file for a model with a frozen encoder; None: the recorded one.
@@ -62,9 +70,12 @@ def run(
         UserError: a package that isn't installed, no model, a stage that the model lacks, or an
             exported model that doesn't agree with the run's.
     """
-    _check_packages(format)
     folder = records.model_folder(run_path)
     record = records.read_record(folder)
+    if format == "huggingface":
+        _write_folder(folder, record, out)
+        return
+    _check_packages(format)
     model = trained.load_for_inference(folder, checkpoint, "cpu").model
     known = model_stages(model)
     if stage not in known:
@@ -104,6 +115,21 @@ def run(
         f"export: {path}, largest difference {parity['largest_difference']:.2g}, "
         f"labels equal at {100 * parity['label_agreement']:.4f}% of the pixels"
     )
+
+
+def _write_folder(folder: Path, record: dict[str, Any], out: Path) -> None:
+    """The model's files with a card, in a folder of its own; all of it, or nothing."""
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: expected a new or an empty folder; choose another --out.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        new = Path(scratch) / "model"
+        new.mkdir()
+        for name in MODEL_FILES:
+            shutil.copyfile(folder / name, new / name)
+        write_text(new / CARD, card(folder, record, out.name))
+        replace_folder(new, out)
+    say(f"export: {out}, a model with its card; hsam predict SCAN --run {out}")
 
 
 def parity_images(batch: int, side: int) -> NDArray[np.float32]:

@@ -23,7 +23,8 @@ def identify(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         folder; model, backbone and image_size; data_set, None where it isn't recorded; imported:
         whether it is a published checkpoint; written: when its file was written here, local time;
         pretraining: of the encoder, from `records.pretraining`; sha256: file to SHA-256; test:
-        mean_dice, cases, stage and convention of its evaluation, None where none is found.
+        mean_dice, dice (organ to Dice), cases, stage and convention of its evaluation, None where
+        none is found.
     """
     config, weights = record["config"], folder / MODEL_FILES[1]
     hashes = {name: files.sha256(folder / name) for name in MODEL_FILES}
@@ -84,7 +85,9 @@ def _scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
     whole = isinstance(dice, float | int | None) and isinstance(metrics["cases"], int)
     if not whole:
         raise TypeError("expected numbers")
-    return {"mean_dice": dice} | {key: metrics[key] for key in ("cases", "stage", "convention")}
+    organs = dict(metrics.get("dice", {}))
+    told = {key: metrics[key] for key in ("cases", "stage", "convention")}
+    return {"mean_dice": dice, "dice": organs, **told}
 
 
 def _evaluations(folder: Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ import torch
 import hsam
 from pipeline.commands import export
 from pipeline.core.errors import UserError
+from pipeline.inference import records
 
 SIDE = 32
 
@@ -90,3 +91,20 @@ def test_a_stage_that_the_model_does_not_have(tmp_path):
     hsam.save(model, tmp_path / "run", class_names=["a"])
     with pytest.raises(UserError, match="--stage: this model has no fine stage"):
         export.run(tmp_path / "run", tmp_path / "out", "torch-export", "fine", 1, None)
+
+
+def test_a_folder_with_a_card_is_a_run_to_predict_with(run_folder, tmp_path):
+    export.run(run_folder, tmp_path / "mine", "huggingface", "mean", 1, None)
+    names = ("model.json", "model.safetensors", "README.md")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == set(names)
+    for name in names[:2]:
+        assert (tmp_path / "mine" / name).read_bytes() == (run_folder / name).read_bytes()
+    assert records.model_folder(tmp_path / "mine") == tmp_path / "mine"
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
+
+
+def test_a_folder_that_holds_something_is_left_alone(run_folder, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="expected a new or an empty folder"):
+        export.run(run_folder, tmp_path, "huggingface", "mean", 1, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

