@@ -11,6 +11,8 @@ DATASETS = {
     "la": "pipeline.datasets.la:LeftAtrium",
     "promise12": "pipeline.datasets.promise12:Promise12",
     "nnunet": "pipeline.datasets.nnunet:NnUNet",
+    "nnunet_ts": "pipeline.datasets.nnunet:NnUNetTested",
+    "pairs": "pipeline.datasets.pairs:Pairs",
 }
 # how organs that are empty on one side count (`pipeline/scoring/conventions.py`)
 CONVENTIONS = ("paper", "strict", "nnunet", "both_empty_one")

@@ -155,6 +155,8 @@ class DataSet(ABC):
         remark: a caveat on scores on these data, for reports; None: there is none.
         published_axes: axes of slices (`pipeline.imaging.geometry`) of the data that the published
             H-SAM code prepares; None: it doesn't know the data set.
+        generic: whether its files can look like those of others, which then go before it.
+        names_labels: whether it says what labels mean where `dataset.labels` doesn't.
     """
 
     name: str
@@ -162,6 +164,8 @@ class DataSet(ABC):
     source: str
     remark: str | None = None
     published_axes: str | None = None
+    generic: bool = False
+    names_labels: bool = True
 
     @abstractmethod
     def _find_cases(self, dataset: Dataset) -> CaseList:
@@ -178,6 +182,10 @@ class DataSet(ABC):
     def recognises(self, dataset: Dataset) -> bool:
         """Whether the files below an existing root look like this data set's."""
         return bool(self._find_cases(dataset).cases)
+
+    def label_names(self, dataset: Dataset) -> dict[int, str]:
+        """Raw label to name where files beside the volumes tell, for `names_labels` false."""
+        return {}
 
     def title(self, dataset: Dataset) -> str:
         """What people call these data; here the data set's name."""

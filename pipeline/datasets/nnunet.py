@@ -1,7 +1,9 @@
 """Any folder in nnU-Net's raw format, so that users bring their own data without code.
 
 `dataset.json` names channels, labels and the file ending. Both versions of it are read: the first
-has `modality` and labels as number to name, the second `channel_names` and name to number.
+has `modality` and labels as number to name, the second `channel_names` and name to number. So is
+what the first took after, the Medical Segmentation Decathlon's, which lists its files in `training`
+and names images without a channel.
 """
 
 import re
@@ -16,6 +18,7 @@ from pipeline.core.params.blocks import Dataset, Percentile, Window
 from pipeline.datasets.base import (
     CT_WINDOW,
     MR_PERCENTILES,
+    CanonicalSplit,
     CaseList,
     DataSet,
     LabelMap,
@@ -28,6 +31,7 @@ from pipeline.datasets.base import (
 JSON = "dataset.json"
 # formats that keep header and voxels in one file
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+PARTS = ("images", "labels")  # folders, each for training, Tr, and for tests, Ts
 CHANNEL = "_0000"  # of the first channel, at the end of an image's name
 
 
@@ -46,6 +50,8 @@ class NnUNet(DataSet):
             return CaseList(problems=error.problems)
         if description.listed is not None:
             return _listed_cases(root, description.listed)
+        if (decathlon := _decathlon_cases(root, description)) is not None:
+            return decathlon
         images, ending = root / "imagesTr", description.ending
         channels = file_cases(images, rf"(?P<case>.+)_\d{{4}}{re.escape(ending)}")
         labels = file_cases(root / "labelsTr", rf"(?P<case>.+){re.escape(ending)}")
@@ -75,8 +81,9 @@ class NnUNet(DataSet):
         return frozenset(raw for raws in lists for raw in raws if _is_label(raw))
 
     def recognises(self, dataset: Dataset) -> bool:
-        """Whether there is a dataset.json, whatever is wrong with it."""
-        return (Path(dataset.root) / JSON).is_file()
+        """Whether it looks so, whatever is wrong with it, and has no labelled tests."""
+        root = Path(dataset.root)
+        return _looks_raw(root) and not _labelled_tests(root)
 
     def title(self, dataset: Dataset) -> str:
         """The name in dataset.json, or else the folder's."""
@@ -87,6 +94,53 @@ class NnUNet(DataSet):
         """The window for CT where dataset.json has a channel CT, else the percentiles for MR."""
         channel = _read_description(Path(dataset.root)).channel
         return CT_WINDOW if channel.strip().upper() == "CT" else MR_PERCENTILES
+
+
+class NnUNetTested(NnUNet):
+    """The same with labelled test cases in imagesTs and labelsTs, which are the canonical split."""
+
+    name = "nnunet_ts"
+    layout = f"{NnUNet.layout}, and the same in imagesTs and labelsTs"
+
+    def recognises(self, dataset: Dataset) -> bool:
+        """Whether it looks so and has labels of test cases."""
+        root = Path(dataset.root)
+        return _looks_raw(root) and bool(_labelled_tests(root))
+
+    def _find_cases(self, dataset: Dataset) -> CaseList:
+        found, root = super()._find_cases(dataset), Path(dataset.root)
+        tests = _labelled_tests(root)
+        if not tests and found.cases:
+            found.problems.append(
+                f"{root / 'labelsTs'}: there is no label of a test case; add them, or set "
+                f"dataset.name to {NnUNet.name}."
+            )
+        for raw in tests.values():
+            found.add(raw)
+        return found
+
+    def canonical(self, dataset: Dataset) -> CanonicalSplit:
+        """The cases of labelsTs are for tests, the others for training."""
+        cases = super()._find_cases(dataset).cases
+        return CanonicalSplit(tuple(cases), tuple(_labelled_tests(Path(dataset.root))))
+
+
+def _looks_raw(root: Path) -> bool:
+    """Whether there is a dataset.json, or the folders that want one."""
+    return (root / JSON).is_file() or all((root / f"{part}Tr").is_dir() for part in PARTS)
+
+
+def _labelled_tests(root: Path) -> dict[str, RawCase]:
+    """Case id to the files of each label in labelsTs; the image need not be there."""
+    found = {}
+    for ending in ENDINGS:
+        for case, paths in file_cases(
+            root / "labelsTs", rf"(?P<case>.+){re.escape(ending)}"
+        ).items():
+            numbered = root / "imagesTs" / f"{case}{CHANNEL}{ending}"
+            plain = root / "imagesTs" / f"{case}{ending}"
+            found[case] = RawCase(case, plain if plain.is_file() else numbered, paths[0])
+    return found
 
 
 def _without_number(
@@ -141,6 +195,7 @@ class Description:
         channel: the one channel's name, such as "CT" or "T2".
         labels: name to raw label or list of them, without the background.
         ending: file ending of all volumes, such as ".nii.gz".
+        training: `training`, the Decathlon's list of files; None where there is none.
         listed: `dataset`, an explicit list: case to images and label, relative to the root;
             None where there is none.
     """
@@ -149,6 +204,7 @@ class Description:
     channel: str
     labels: dict[str, Any]
     ending: str
+    training: list[Any] | None
     listed: dict[str, Any] | None
 
 
@@ -180,7 +236,7 @@ def _read_description(root: Path) -> Description:
     if ending not in ENDINGS:
         known = ", ".join(ENDINGS)
         problems.append(f"{path}: file_ending {ending!r} can't be read; expected one of {known}.")
-    listed = value.get("dataset")
+    listed, training = value.get("dataset"), value.get("training")
     if isinstance(channels, dict) and not all(isinstance(n, str) for n in channels.values()):
         problems.append(f"{path}: channel_names: expected names such as 'CT', found {channels}.")
     if listed is not None and not isinstance(listed, dict):
@@ -193,6 +249,7 @@ def _read_description(root: Path) -> Description:
         str(next(iter(channels.values()))),
         _by_name(labels),
         ending,
+        training if isinstance(training, list) else None,
         listed,
     )
 
@@ -252,6 +309,25 @@ def _organs(path: Path, labels: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     if problems:
         raise UserError(problems)
     return dict(sorted(organs.items(), key=lambda item: item[1]))
+
+
+def _decathlon_cases(root: Path, description: Description) -> CaseList | None:
+    """The cases of the Decathlon's list; None: there is none, or its images have other names.
+
+    nnU-Net's first version has the list too, of names without the channel that its files have.
+    """
+    pairs = [
+        (root / entry["image"], root / entry["label"])
+        for entry in description.training or []
+        if isinstance(entry, dict)
+        and all(isinstance(entry.get(key), str) for key in ("image", "label"))
+    ]
+    if not any(image.is_file() for image, _ in pairs):
+        return None
+    found = CaseList()
+    for image, label in pairs:
+        found.add(RawCase(image.name.removesuffix(description.ending), image, label))
+    return found
 
 
 def _listed_cases(root: Path, listed: dict[str, Any]) -> CaseList:

@@ -21,29 +21,32 @@ def recognise(root: Path) -> Dataset:
     if not root.is_dir():
         found = "is a file" if root.exists() else "is not there"
         raise UserError(f"{root}: expected a folder of scans and their labels, {found}.")
-    names = _names(root)
+    names = _names(root, generic=False)
     if len(names) > 1:
         raise UserError(
             f"{root}: holds files of several data sets, {' and '.join(names)}; move each into a "
             "folder of its own."
         )
-    if names:
-        return _block(names[0], root)
-    inside = [path for path in files.entries(root) if path.is_dir() and _names(path)]
-    if not inside:
-        # the phantoms' is Synapse's
+    inside = [path for path in files.entries(root) if path.is_dir() and not names]
+    inside = [path for path in inside if _names(path, generic=False)]
+    if inside:
+        holds = "one data set" if len(inside) == 1 else "several data sets"
+        raise UserError(f"{root}: holds {holds}, {few(map(str, inside))}; name the folder to use.")
+    names = names or _names(root, generic=True)
+    if not names:
+        # the phantoms' layout is Synapse's
         layouts = " or ".join({named(name).layout: None for name in DATASETS})
         raise UserError(
-            f"{root}: nothing that can be read as scans with labels; expected below it "
-            f"{layouts} (docs/data.md)."
+            f"{root}: nothing that can be read as scans with labels; expected below it {layouts} "
+            "(docs/data.md)."
         )
-    holds = "one data set" if len(inside) == 1 else "several data sets"
-    raise UserError(f"{root}: holds {holds}, {few(map(str, inside))}; name the folder to use.")
+    return _block(names[0], root)
 
 
-def _names(root: Path) -> list[str]:
+def _names(root: Path, *, generic: bool) -> list[str]:
     """The data sets that take the files of a folder for their own."""
-    return [name for name in DATASETS if named(name).recognises(_block(name, root))]
+    asked = {name: entry for name in DATASETS if (entry := named(name)).generic == generic}
+    return [name for name, entry in asked.items() if entry.recognises(_block(name, root))]
 
 
 def _block(name: str, root: Path) -> Dataset:

@@ -12,10 +12,13 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Dataset, Percentile, Window
 from pipeline.core.pool import over_cases
 from pipeline.datasets import check
-from pipeline.datasets.base import LabelMap, RawCase, few, together
+from pipeline.datasets.base import CaseList, LabelMap, RawCase, few, together
+from pipeline.imaging import volumes
 from pipeline.imaging.geometry import CANONICAL
+from pipeline.imaging.label_values import distinct, fractional, shown
 
 MOST_PROBLEMS = 5  # that are printed; `hsam check` lists all of them
+MOST_LABELS = 64  # values of label volumes that nothing names
 CT_AIR = -500.0  # HU; scans whose darkest voxel lies below it are CT
 # an axis is the one of the slices where its voxels are so much longer than those of the others
 THICK = 1.5
@@ -90,11 +93,11 @@ class Survey:
         """What a person should look at: what files leave open, and values far from the others'."""
         warned = {found["case"]: found["warnings"] for found in self.cases}
         remarks = together(warned)
-        for organ, volumes in self.volumes_ml().items():
+        for organ, sizes in self.volumes_ml().items():
             if lacking := [c["case"] for c in self.cases if not c["voxels"][organ]]:
                 remarks.append(f"{organ}: not in {few(lacking)}.")
-            for case, value in _outliers(volumes).items():
-                middle = median(volumes.values())
+            for case, value in _outliers(sizes).items():
+                middle = median(sizes.values())
                 remarks.append(
                     f"{case}: {organ} of {value:.3g} ml, where the median is {middle:.3g} ml."
                 )
@@ -135,7 +138,10 @@ def survey(dataset: Dataset, jobs: int) -> Survey:
         )
     if problems:
         raise UserError(_first(problems))
+    if dataset.labels is None and not entry.names_labels:
+        dataset = dataset.model_copy(update={"labels": _found_labels(dataset, listed, jobs)})
     labels, rule = entry.labels(dataset), entry.intensity(dataset)
+    canonical = entry.canonical(dataset)
     work = {case: (raw, labels, rule) for case, raw in listed.cases.items()}
     found, problems = over_cases(survey_case, work, jobs, "init")
     if problems:
@@ -146,9 +152,41 @@ def survey(dataset: Dataset, jobs: int) -> Survey:
         labels.names,
         rule,
         entry.published_axes is not None,
-        tuple(case for case in found if entry.canonical(dataset).role(case) == "test"),
+        tuple(case for case in found if canonical.role(case) == "test"),
         tuple(found.values()),
     )
+
+
+def _found_labels(dataset: Dataset, listed: CaseList, jobs: int) -> dict[str, int | list[int]]:
+    """A label map of the values in the label volumes, with names where a file has them."""
+    work = {case: raw for case, raw in listed.cases.items() if raw.label is not None}
+    found, problems = over_cases(label_values, work, jobs, "init: labels")
+    values = sorted({value for inside in found.values() for value in inside} - {0})
+    if not problems and not values:
+        problems = [
+            f"{dataset.root}: the label volumes hold nothing but 0; add the organs to them."
+        ]
+    if not problems and len(values) > MOST_LABELS:
+        problems = [
+            f"{dataset.root}: the label volumes hold {len(values)} values; expected at most "
+            f"{MOST_LABELS}; are they images? Name the organs in dataset.labels, and use hsam run."
+        ]
+    if problems:
+        raise UserError(_first(problems))
+    names = datasets.get(dataset).label_names(dataset)
+    return {names.get(value, f"label {value}"): value for value in values}
+
+
+def label_values(raw: RawCase) -> list[int]:
+    """The values in a label volume."""
+    assert raw.label is not None
+    array = volumes.read(raw.label, raw.label_key).array
+    found = distinct(array)
+    if (odd := fractional(found)).size:
+        raise UserError(
+            f"{raw.case}: {raw.label}: expected whole numbers as labels, found {shown(odd)}."
+        )
+    return [int(value) for value in found]
 
 
 def survey_case(arguments: tuple[RawCase, LabelMap, Window | Percentile]) -> dict[str, Any]:
@@ -158,15 +196,15 @@ def survey_case(arguments: tuple[RawCase, LabelMap, Window | Percentile]) -> dic
     if found.problems or found.image is None or found.label is None:
         raise UserError(found.problems)
     classes = labels.apply(found.label.array)
-    shown = classes > 0
+    organ = classes > 0
     others = [tuple(o for o in range(3) if o != axis) for axis in range(3)]
     facts = check.fingerprint(raw.case, found.image, classes, labels)
-    values = np.percentile(found.image.array[shown], LABELLED) if shown.any() else ()
+    values = np.percentile(found.image.array[organ], LABELLED) if organ.any() else ()
     facts["labelled"] = {
         f"{share:g}%": round(float(value), 3)
         for share, value in zip(LABELLED, values, strict=False)
     }
-    facts["organ_slices"] = [int(shown.any(axis=axes).sum()) for axes in others]
+    facts["organ_slices"] = [int(organ.any(axis=axes).sum()) for axes in others]
     return {**facts, "warnings": found.warnings}
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.core.errors import UserError
+from pipeline.datasets.recognise import recognise
 from tests.pipeline.conftest import make_params, save_nifti, tiny_image, tiny_label
 
 DESCRIPTION = {
@@ -138,4 +139,49 @@ def test_a_case_id_that_is_too_long_for_the_names_of_files(tmp_path):
     assert list(datasets.get(dataset).find(dataset)) == ["a", "x" * 200]
     dataset = write(tmp_path, DESCRIPTION, cases=("x" * 238,))
     with pytest.raises(UserError, match="x... has 238 characters; expected at most 200"):
+        datasets.get(dataset).find(dataset)
+
+
+def test_the_decathlons_list_of_images_without_a_channel(tmp_path):
+    about = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "organ"}}
+    listed = [{"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in "ab"]
+    dataset = write(tmp_path, {**about, "training": listed}, cases="ab", ending=".nii.gz")
+    # nnU-Net's first version lists the same names, of files that have the channel
+    assert datasets.get(dataset).find(dataset)["a"].image.name == "a_0000.nii.gz"
+    for case in "ab":
+        image = tmp_path / "imagesTr" / f"{case}_0000.nii.gz"
+        image.rename(image.with_name(f"{case}.nii.gz"))
+    found = datasets.get(dataset).find(dataset)
+    assert list(found) == ["a", "b"]
+    assert found["b"].image == tmp_path / "imagesTr" / "b.nii.gz"
+    assert found["b"].label == tmp_path / "labelsTr" / "b.nii.gz"
+
+
+def test_labelled_tests_are_the_canonical_split(tmp_path):
+    plain = write(tmp_path, DESCRIPTION)
+    assert recognise(tmp_path).name == "nnunet"
+    tested = plain.model_copy(update={"name": "nnunet_ts"})
+    with pytest.raises(UserError, match="there is no label of a test case"):
+        datasets.get(tested).find(tested)
+    for case in ("t1", "t2"):
+        save_nifti(tmp_path / "imagesTs" / f"{case}_0000.nii", tiny_image())
+    save_nifti(tmp_path / "labelsTs" / "t1.nii", tiny_label() % 2)
+    assert recognise(tmp_path).name == "nnunet_ts"
+    entry = datasets.get(tested)
+    # an unlabelled test case is none that could be scored
+    assert list(entry.find(tested)) == ["a", "b_02", "t1"]
+    assert entry.find(tested)["t1"].image == tmp_path / "imagesTs" / "t1_0000.nii"
+    split = entry.canonical(tested)
+    assert (split.train, split.test) == (("a", "b_02"), ("t1",))
+    assert list(datasets.get(plain).find(plain)) == ["a", "b_02"]
+    save_nifti(tmp_path / "labelsTs" / "a.nii", tiny_label() % 2)
+    with pytest.raises(UserError, match="case id a is there twice"):
+        entry.find(tested)
+
+
+def test_a_folder_that_lacks_its_description_is_known(tmp_path):
+    write(tmp_path, DESCRIPTION)
+    (tmp_path / "dataset.json").unlink()
+    dataset = recognise(tmp_path)
+    with pytest.raises(UserError, match=r"dataset\.json: there is no such file"):
         datasets.get(dataset).find(dataset)

@@ -1,0 +1,88 @@
+import pytest
+
+from pipeline import datasets
+from pipeline.core.errors import UserError
+from pipeline.datasets.recognise import recognise
+from pipeline.planning.survey import survey
+from tests.pipeline.conftest import make_params, save_nifti, tiny_image, tiny_label
+
+
+def write(root, *images, labels, values=3):
+    for path in images:
+        save_nifti(root / path, tiny_image())
+    for path in labels:
+        save_nifti(root / path, tiny_label() % values)
+    return recognise(root)
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "case"),
+    [
+        ("images/a.nii.gz", "labels/a.nii.gz", "a"),
+        ("imgs/a_1.nii", "masks/a_1_mask.nii", "a_1"),
+        ("a.nii.gz", "a_seg.nii.gz", "a"),
+        ("a.b.nii.gz", "a.b-label.nii.gz", "a.b"),
+        ("a/image.nii.gz", "a/Segmentation.nii.gz", "a"),
+        ("a/a.nii.gz", "a/a_gt.nii.gz", "a"),
+        ("site1/a/image.nii.gz", "site1/a/mask.nii.gz", "site1_a"),
+        ("volume-12.nii", "segmentation-12.nii", "12"),
+        ("train/img0001.nii.gz", "train/label0001.nii.gz", "train_0001"),
+        (
+            "sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz",
+            "derivatives/manual/sub-01/ses-2/anat/sub-01_ses-2_space-T1w_desc-x_dseg.nii.gz",
+            "sub-01_ses-2",
+        ),
+    ],
+)
+def test_names_that_pair_up(tmp_path, image, label, case):
+    dataset = write(tmp_path, image, labels=[label])
+    assert dataset.name == "pairs"
+    found = datasets.get(dataset).find(dataset)
+    assert list(found) == [case]
+    assert (found[case].image, found[case].label) == (tmp_path / image, tmp_path / label)
+
+
+def test_a_word_within_another_says_nothing(tmp_path):
+    dataset = write(tmp_path, "masked_a.nii.gz", labels=["masked_a_seg.nii.gz"])
+    assert list(datasets.get(dataset).find(dataset)) == ["masked_a"]
+
+
+def test_two_images_of_a_case_are_a_problem(tmp_path):
+    anat = "sub-01/anat/sub-01"
+    dataset = write(
+        tmp_path, f"{anat}_T1w.nii.gz", f"{anat}_T2w.nii.gz", labels=[f"{anat}_dseg.nii.gz"]
+    )
+    with pytest.raises(UserError, match="case sub-01 has more than one image file"):
+        datasets.get(dataset).find(dataset)
+
+
+def test_images_alone_are_no_data_set(tmp_path):
+    with pytest.raises(UserError, match="nothing that can be read as scans with labels"):
+        write(tmp_path, "a.nii.gz", "b.nii.gz", labels=[])
+
+
+def test_labels_get_their_values_and_the_names_of_a_table(tmp_path):
+    dataset = write(tmp_path, "a.nii.gz", "b.nii.gz", labels=["a_seg.nii.gz", "b_seg.nii.gz"])
+    with pytest.raises(UserError, match="don't say what their labels mean"):
+        datasets.get(dataset).labels(dataset)
+    assert survey(dataset, jobs=1).dataset.labels == {"label 1": 1, "label 2": 2}
+    (tmp_path / "dseg.tsv").write_text("index\tname\n0\tnothing\n2\tleft atrium\n")
+    assert survey(dataset, jobs=1).organs == ("label 1", "left atrium")
+
+
+def test_labels_that_are_images_are_refused(tmp_path):
+    dataset = write(tmp_path, "a.nii.gz", labels=["a_seg.nii.gz"], values=14)
+    save_nifti(tmp_path / "a_seg.nii.gz", tiny_image())
+    with pytest.raises(UserError, match="values; expected at most 64; are they images"):
+        survey(dataset, jobs=1)
+    save_nifti(tmp_path / "a_seg.nii.gz", tiny_label() * 0.5)
+    with pytest.raises(UserError, match="expected whole numbers as labels, found 0.5"):
+        survey(dataset, jobs=1)
+
+
+def test_a_map_that_names_fewer_labels_says_what_to_do(tmp_path):
+    write(tmp_path, "a.nii.gz", labels=["a_seg.nii.gz"])
+    about = {"name": "pairs", "root": str(tmp_path), "labels": {"liver": 1}}
+    dataset = make_params(dataset=about).dataset
+    with pytest.raises(UserError, match="labels 2 are not in the map"):
+        survey(dataset, jobs=1)
