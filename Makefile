@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself when it is missing or older than the pins.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup hooks demo test lint format params schema losses bench soak clean
+.PHONY: help setup hooks demo test lint format docs params schema losses bench soak clean
 
 # the first Python between 3.11 and 3.13 on the PATH; override with make PYTHON=...
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -18,6 +18,7 @@ help:
 	@echo "make test    the test suite, and the share of lines that it covers"
 	@echo "make lint    ruff, snakefmt, Snakemake's own lint and mypy"
 	@echo "make format  let ruff and snakefmt mend what they can"
+	@echo "make docs    the documentation as a site, in docs/_build"
 	@echo "make hooks   run the lint before every commit"
 	@echo "make params  write params.yaml again: the packaged defaults, explained"
 	@echo "make schema  write workflow/schemas/params.schema.json again"
@@ -54,6 +55,9 @@ format: $(READY)
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile workflow
+
+docs: $(READY)
+	sphinx-build -W --keep-going -b html docs docs/_build
 
 hooks: $(READY)
 	pre-commit install

@@ -186,7 +186,12 @@ def two_stage_loss(
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize labels by nearest neighbour: (B, H, W), integer -> (B, *size), of the same dtype."""
+    """Resize labels by nearest neighbour: (B, H, W), integer -> (B, H', W'), of the same dtype.
+
+    Args:
+        labels: (B, H, W), integer.
+        size: (H', W').
+    """
     # interpolate takes no integers; float32 holds class indices exactly
     small = F.interpolate(labels.unsqueeze(1).float(), size=tuple(size), mode="nearest")
     return small.squeeze(1).to(labels.dtype)
