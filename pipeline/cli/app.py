@@ -22,9 +22,11 @@ from pipeline.cli.options import (
     Convention,
     Device,
     ExportFormat,
+    FoundRunsOption,
     GpusOption,
     JobsOption,
     LabelFormat,
+    NameOption,
     NamesOption,
     OnOption,
     PageOption,
@@ -45,7 +47,7 @@ from pipeline.cli.options import (
     output_folder,
     writable_folder,
 )
-from pipeline.core import cpus
+from pipeline.core import cpus, run_names
 from pipeline.core.errors import UserError
 from pipeline.core.installed import need
 
@@ -139,6 +141,7 @@ def run_stages(
     results: ResultsOption = RESULTS,
     runs: RunsOption = RUNS,
     reports: ReportsOption = REPORTS,
+    name: NameOption = None,
 ) -> None:
     """Run all stages in their order, without Snakemake or DVC; what is done stays done.
 
@@ -146,10 +149,11 @@ def run_stages(
     """
     from pipeline.core.console import say
 
+    need(("lightning_fabric", "dvclive", "optuna"), "pipeline", "hsam run")
     used = _load(params)
     _refuse_early(used)
     given = {"params": params, "gpus": gpus, "jobs": jobs, "workers": used.search.workers}
-    given |= {"results": results, "runs": runs, "reports": reports}
+    given |= {"results": results, "runs": runs, "reports": reports, "name": name}
     stages = [command for command in app.registered_commands if command.rich_help_panel == STAGES]
     for place, stage in enumerate(stages, 1):
         assert stage.callback is not None
@@ -244,9 +248,12 @@ def train(
     runs: RunsOption = RUNS,
     study: StudyOption = None,
     on: OnOption = None,
+    name: NameOption = None,
 ) -> None:
     """Train the model; an interrupted training goes on."""
     need(("lightning_fabric", "dvclive"), "pipeline", "hsam train")
+    if name is not None:
+        run_names.check(name)
     from pipeline.stages import train as stage
 
     used, place = _work(params, study, on, results, trains=True)
@@ -258,6 +265,7 @@ def train(
         place["train"],
         runs,
         device=partial(_device, gpus),
+        name=name,
     )
 
 
@@ -287,7 +295,7 @@ def evaluate(
         used,
         place["prepare"],
         place["split"],
-        run or place["train"],
+        place["train"] if run is None else _run(run, runs),
         place["evaluate"],
         runs,
         device=partial(_device, gpus),
@@ -311,7 +319,7 @@ def report(
     if run is not None:
         from pipeline.inference import records
 
-        model = records.model_folder(run)
+        model = records.model_folder(_run(run, runs))
     folders = ReportFolders.find(results, model)
     used = stage.run(_load(params), folders, reports, runs, other_run=run is not None)
     experiments.record_run(used, folders.stages(), reports / stage.REPORT)
@@ -364,6 +372,7 @@ def predict(
     ] = None,
 ) -> None:
     """Label your own scans, each on exactly its own grid."""
+    folder = _run(run)
     chosen = "cpu" if device == "cpu" else _device(1)
     if device == "cuda" and chosen != "cuda":
         raise UserError("--device cuda: no GPU can be seen; use --device cpu.")
@@ -373,7 +382,7 @@ def predict(
     wanted = predict_scans.Wanted(
         stage, tta, batch, probabilities, overlay, dicom_seg, rtstruct, ending, series, report
     )
-    if not predict_scans.run(scan, run, out, wanted, checkpoint, chosen):
+    if not predict_scans.run(scan, folder, out, wanted, checkpoint, chosen):
         raise typer.Exit(1)
 
 
@@ -434,9 +443,10 @@ def export(
 
     A file's answers are compared with the run's before it is kept.
     """
+    folder = _run(run)
     from pipeline.commands import export as exporting
 
-    exporting.run(run, out, format, stage, batch, checkpoint)
+    exporting.run(folder, out, format, stage, batch, checkpoint)
 
 
 @_command(SCORES, "study", "hsam study table10 --on phantoms")
@@ -492,6 +502,43 @@ def record(
             # DVC's road has the stage, which then takes no trial
             search(gpus=0, results=results, runs=runs, study=name, on=on)
     recording.run(chosen, plan.parse_on(on), results)
+
+
+@_command(HOUSE, "runs", "hsam runs rm synapse-hsam-2")
+def list_runs(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="rm RUN",
+            help="rm RUN: remove runs and their evaluations; gc: remove what no run needs; "
+            "name RUN NAME: give one another name; nothing: list all of them.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="List them for programs.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    results: PublishedOption = RESULTS,
+    runs: FoundRunsOption = RUNS,
+    reports: PageOption = REPORTS,
+) -> None:
+    """List the trainings and imported models; name or remove them.
+
+    What a process works in, and what is published, is never removed.
+    """
+    from pipeline.commands import runs as run_folders
+
+    match words or []:
+        case []:
+            run_folders.show(runs, results, as_json)
+        case ["rm", _, *_]:
+            run_folders.remove([Path(word) for word in (words or [])[1:]], runs, results, yes)
+        case ["gc"]:
+            run_folders.clean(runs, results, reports, yes)
+        case ["name", run, name]:
+            run_folders.rename(Path(run), name, runs)
+        case other:
+            raise UserError(
+                f"runs: expected rm RUN, gc, name RUN NAME or nothing, found {' '.join(other)}."
+            )
 
 
 @_command(
@@ -593,9 +640,10 @@ def compare(
     out: Annotated[Path, output_folder("For table and plot.")] = REPORTS / "comparison",
 ) -> None:
     """Compare runs with the first of them, case by case."""
+    folders, names = _scored(runs, name)
     from pipeline.commands import compare as comparing
 
-    comparing.run(runs, out, names=name or (), score=str(score))
+    comparing.run(folders, out, names=names, score=str(score))
 
 
 @_command(SCORES, "figures", "hsam figures runs/a runs/b --slices 6")
@@ -612,9 +660,10 @@ def figures(
     out: Annotated[Path, output_folder("For the figures.")] = REPORTS / "figures",
 ) -> None:
     """Draw the paper's figures of evaluated runs: PNG, SVG."""
+    folders, names = _scored(runs, name)
     from pipeline.commands import figures as paper_figures
 
-    paper_figures.run(runs, prepared, out, names=name or (), slices=slices, seed=seed)
+    paper_figures.run(folders, prepared, out, names=names, slices=slices, seed=seed)
 
 
 @_command(SCORES, "summary", "hsam summary --results results")
@@ -730,9 +779,7 @@ def info(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     results: PublishedOption = RESULTS,
-    runs: Annotated[
-        Path, typer.Option("--runs", metavar="FOLDER", help="The stages' working folders.")
-    ] = RUNS,
+    runs: FoundRunsOption = RUNS,
 ) -> None:
     """Look for what is wrong with this installation and machine.
 
@@ -873,3 +920,19 @@ def _device(gpus: int) -> str:
     from pipeline.core import gpu
 
     return "cuda" if gpu.lease(gpus) else "cpu"
+
+
+def _run(given: Path, runs: Path = RUNS) -> Path:
+    """The folder of the model that a name or folder means."""
+    from pipeline.core import trainings
+
+    return trainings.find_model(given, runs)
+
+
+def _scored(given: list[Path], names: list[str] | None) -> tuple[list[Path], list[str]]:
+    """The folders of scores that names or folders mean, and what tables call them."""
+    from pipeline.core import trainings
+
+    folders = [trainings.find_scores(run, RUNS) for run in given]
+    called = [] if all(run.is_dir() for run in given) else [str(run) for run in given]
+    return folders, names or called

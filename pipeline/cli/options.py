@@ -63,6 +63,9 @@ PageOption = Annotated[Path, typer.Option("--reports", metavar="FOLDER", help="O
 # the same where the command writes there
 ResultsOption = Annotated[Path, output_folder("The stages' published outputs.", "--results")]
 RunsOption = Annotated[Path, output_folder("The stages' working folders.", "--runs")]
+FoundRunsOption = Annotated[
+    Path, typer.Option("--runs", metavar="FOLDER", help="The stages' working folders.")
+]
 ReportsOption = Annotated[Path, output_folder("Of report.html.", "--reports")]
 StudyOption = Annotated[
     str | None,
@@ -89,12 +92,15 @@ JobsOption = Annotated[
 ]
 RunOption = Annotated[
     Path,
-    typer.Option("--run", metavar="FOLDER", help="A training's run folder, or results/train."),
+    typer.Option("--run", metavar="RUN", help="A run's name (`hsam runs`), or its folder."),
 ]
 TrainedOption = Annotated[
     Path | None,
     typer.Option(
-        "--run", metavar="FOLDER", help="Run folder of the model.", show_default="results/train"
+        "--run",
+        metavar="RUN",
+        help="The model: a run's name (`hsam runs`), or its folder.",
+        show_default="results/train",
     ),
 ]
 CheckpointOption = Annotated[
@@ -106,7 +112,17 @@ CheckpointOption = Annotated[
     ),
 ]
 RunsArgument = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="Folders of scores, or run folders.")
+    list[Path],
+    typer.Argument(metavar="RUN", help="Names of runs, folders of scores, or run folders."),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="For `hsam runs` and --run.",
+        show_default="data set, model and a number",
+    ),
 ]
 NamesOption = Annotated[
     list[str] | None,

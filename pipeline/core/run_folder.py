@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hsam.version import __version__
-from pipeline.core import files, home, installed, locks, sources
+from pipeline.core import files, home, installed, locks, run_names, sources
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.owners import owning
@@ -210,7 +210,7 @@ def _as_json(value: Any) -> Any:
 
 def _forget_if_untouched(path: Path) -> None:
     """Remove a run folder in which nothing was done: what was refused leaves nothing behind."""
-    nothing = {KEY, LOCK, "out"}
+    nothing = {KEY, LOCK, run_names.FILE, "out"}
     if {entry.name for entry in path.iterdir()} <= nothing and not any((path / "out").iterdir()):
         shutil.rmtree(path, ignore_errors=True)  # Windows keeps a file that is locked
 

@@ -11,7 +11,7 @@ and of the best epoch.
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import files, gpu, run_folder, sources, weight_files
+from pipeline.core import files, gpu, run_folder, run_names, sources, weight_files
 from pipeline.core.console import say
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.params.load import overlay, read_yaml, validate
@@ -27,6 +27,7 @@ def run(
     runs: Path,
     *,
     device: gpu.Device,
+    name: str | None = None,
 ) -> None:
     """Train, or find it done; then publish to `out`.
 
@@ -36,9 +37,11 @@ def run(
         out: folder to publish to.
         runs: folder of the run folders.
         device: where to train; leased only if something is left to do.
+        name: for the run; None: the one that it has, or data set, model and a number.
 
     Raises:
-        UserError: inputs that are missing or don't belong together, or no training slices.
+        UserError: inputs that are missing or don't belong together, no training slices, or another
+            run's name.
         Stopped: a signal asked for it; the same call goes on from there.
     """
     best = search / "best.yaml"
@@ -51,6 +54,7 @@ def run(
         inputs["sam_checkpoint"] = weight_files.checked_sha256(sam, settings.backbone)
     key, code = stage_params(params, "train"), sources.chosen("train", params)
     with run_folder.open_run(runs, data.name, "train", key, inputs, code) as run:
+        called = run_names.settle(run.path, f"{data.name}-{settings.model}", name)
         if (other := run.other_at(out)) is not None:
             say(
                 f"train: {out} holds another run, with other {other}; this one takes its place "
@@ -74,8 +78,8 @@ def run(
             session.clear(run.path)
         run.publish(out)
     say(
-        f"train: {settings.model} of {settings.epochs} epochs in {out}; next: hsam evaluate, or "
-        f"hsam predict SCAN --run {out}"
+        f"train: {called}, {settings.model} of {settings.epochs} epochs in {out}; next: hsam "
+        f"evaluate, or hsam predict SCAN --run {out}"
     )
 
 
