@@ -118,7 +118,7 @@ def _tell(found: Survey, plan: Plan, expected: "Forecast", out: Path) -> None:
     for organ, volumes in found.volumes_ml().items():
         numbers = sorted(volumes.values())
         spread = (
-            f"median {median(numbers):.3g} ml, {numbers[0]:.3g} to {numbers[-1]:.3g}"
+            f"median {_number(median(numbers))} ml, {_number(numbers[0])} to {_number(numbers[-1])}"
             if numbers
             else "in no case"
         )
@@ -130,10 +130,14 @@ def _tell(found: Survey, plan: Plan, expected: "Forecast", out: Path) -> None:
         if choice.key in SHOWN:
             print(f"  {choice.key}: {parameter_file.shown(choice.value)}  # {choice.reason}")
     memory = f"{expected.memory_bytes / MIB:,.0f} MiB beside Python's own"
-    time = f"{duration(expected.seconds)} of training at the machine's present load"
-    print(f"  expected: {time}, {memory}")
+    print(f"  expected: {duration(expected.seconds)} of training on an idle machine, {memory}")
     say(f"next: look through {out}, then hsam run {out}")
 
 
+def _number(value: float) -> str:
+    """Three digits, or whole."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _middle(rows: list[tuple[float, ...]]) -> str:
-    return " x ".join(f"{median(column):.3g}" for column in zip(*rows, strict=True))
+    return " x ".join(_number(median(column)) for column in zip(*rows, strict=True))

@@ -110,7 +110,7 @@ _LORA = (("lora_rank", 4, "the paper's"), ("cache_embeddings", 0, "LoRA changes 
 # model or encoder -> on a CPU, on a GPU; None: too slow there
 RECIPES: dict[str, tuple[Recipe | None, Recipe]] = {
     UNET: (
-        Recipe((64, 128), 16, 1e-3, 50, 420, 1500, _MILD),
+        Recipe((64, 128), 16, 1e-3, 50, 400, 1200, _MILD),
         Recipe((64, 128, 256), 16, 1e-3, 50, 4000, 4000, _MILD),
     ),
     "litemedsam": (
@@ -249,7 +249,7 @@ def _split(survey: Survey) -> tuple[int, list[Choice]]:
     count = len(survey.cases)
     if survey.test and len(survey.test) < count:
         test, value = len(survey.test), None
-        reason = f"the {test} test cases of the literature that are here"
+        reason = f"the {test} test cases that the data set names"
     else:
         test, value = max(1, math.floor(TEST_SHARE * count + 0.5)), TEST_SHARE
         reason = f"{test} of {count} cases, drawn by base.seed; never learned from"
@@ -277,7 +277,9 @@ def _amount(survey: Survey, axes: str, test: int, recipe: Recipe) -> tuple[int, 
         about = round(kept * about)
     return about, [
         Choice(
-            "split.subjects", None, f"all {len(sliced) - test}; 5, say, shows what few labels give"
+            "split.subjects",
+            None,
+            f"all {len(sliced) - test} training cases; a number takes as many",
         ),
         Choice("split.slices", kept, reason),
         Choice(

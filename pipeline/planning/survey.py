@@ -41,7 +41,7 @@ class Survey:
         organs: names; `organs[k - 1]` is class k.
         rule: how the data set maps intensities, where nothing else is said.
         benchmark: whether the literature has a form for these data: rule, axes.
-        test: cases that the literature tests on, of those that are there.
+        test: cases that the data set or the literature tests on, of those that are there.
         cases: fingerprints (`check.fingerprint`), each also with "labelled", percentiles of the
             intensities of its organs, and "organ_slices", along x, y and z the number of slices
             that show an organ.
@@ -99,7 +99,7 @@ class Survey:
             for case, value in _outliers(sizes).items():
                 middle = median(sizes.values())
                 remarks.append(
-                    f"{case}: {organ} of {value:.3g} ml, where the median is {middle:.3g} ml."
+                    f"{case}: {organ} of {value:,.3f} ml, where the median is {middle:,.3f} ml."
                 )
         return remarks
 

@@ -24,7 +24,8 @@ class Forecast:
     """Expected of a training on one device.
 
     Attributes:
-        seconds: of all steps, and of embedding the slices before them.
+        seconds: of all steps, and of embedding the slices before them; on a CPU of idle cores,
+            whatever else they do now.
         memory_bytes: of a pass, with gradients and the optimizer's state.
     """
 
@@ -73,14 +74,14 @@ def forecast(settings: Train, organs: int, slices: int, device: str) -> Forecast
 
 
 def _seconds(fabric: Fabric, work: Callable[[], None]) -> float:
-    """Wall time of `work`, after a first time that isn't counted."""
+    """Time of `work`, after a first time that isn't counted: the processor's, or the GPU's."""
     work()
-    started = _now(fabric)
+    if fabric.device.type == "cpu":
+        started = time.process_time()
+        work()
+        return (time.process_time() - started) / torch.get_num_threads()
+    torch.cuda.synchronize(fabric.device)
+    started = time.perf_counter()
     work()
-    return _now(fabric) - started
-
-
-def _now(fabric: Fabric) -> float:
-    if fabric.device.type == "cuda":
-        torch.cuda.synchronize(fabric.device)
-    return time.perf_counter()
+    torch.cuda.synchronize(fabric.device)
+    return time.perf_counter() - started

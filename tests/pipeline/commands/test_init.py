@@ -30,7 +30,7 @@ def test_a_file_with_reasons_that_runs_as_it_is(folder):
     assert done.returncode == 0, done.stderr
     assert "Toy (nnunet): 5 cases" in done.stdout
     assert "liver: in 5 cases, median 0.024 ml" in done.stdout
-    assert "of training at the machine's present load" in done.stdout
+    assert "of training on an idle machine" in done.stdout
     assert "hsam run toy.yaml" in done.stderr
     lines = (folder / "toy.yaml").read_text().splitlines()
     keys = [line for line in lines if line.startswith("  ") and line[-1] != ":"]
