@@ -202,13 +202,14 @@ def _free(work: Sequence[Work], yes: bool) -> None:
     for each in work:
         name = each.name if each.is_model else each.stage
         print(f"{sizes[each.path] / 1e6:10,.1f} MB  {name}  {each.path}")
-    total = f"{sum(sizes.values()) / 1e6:,.1f} MB"
-    if not yes and not _agreed(f"Remove these {len(work)} folders, {total}?"):
+    folders = f"{len(work)} folder" + "s" * (len(work) != 1)
+    total = f"{folders}, {sum(sizes.values()) / 1e6:,.1f} MB"
+    if not yes and not _agreed(f"Remove {total}?"):
         say("runs: nothing was removed")
         return
     for each in work:
         _remove(each)
-    say(f"runs: removed {len(work)} folders, {total}")
+    say(f"runs: removed {total}")
 
 
 def _agreed(question: str) -> bool:

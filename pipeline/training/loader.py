@@ -1,12 +1,10 @@
 """Batches of training slices, read in this process or ahead of time by worker processes."""
 
 import math
-import shutil
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.core.children import start_worker
 from pipeline.core.console import say
+from pipeline.core.devices import SHARED_MEMORY, free_shared_memory
 from pipeline.core.errors import UserError
 from pipeline.core.signals import Stop
 from pipeline.training.packed import PackedSlices, StoredSlice, packed
@@ -23,7 +22,6 @@ Batch = tuple[list[Tensor], list[Tensor], Tensor]  # images, labels, indices
 Read = tuple[list[StoredSlice], list[int]]  # slices and their indices
 
 AHEAD = 2  # batches that each worker reads ahead
-SHARED_MEMORY = Path("/dev/shm")  # where batches of workers lie, on Linux
 WAIT_SECONDS = 600  # longest time for a batch from workers
 MIB = 2**20
 
@@ -182,14 +180,6 @@ def _fits_shared_memory(dataset: SliceDataset, batch_size: int, workers: int, de
         "--shm-size 8g) or lower train.workers."
     )
     return False
-
-
-def free_shared_memory() -> int | None:
-    """Free bytes for batches of workers; None where the system sets no bound of its own."""
-    try:
-        return shutil.disk_usage(SHARED_MEMORY).free
-    except OSError:
-        return None
 
 
 class _GivenBatches:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import hsam
+from pipeline.core import trainings
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import overlay, validate
 from pipeline.shards.roles import SplitFile, read_split, write_split
@@ -52,6 +53,18 @@ def test_a_model_is_published_that_can_be_rebuilt(trained):
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert rows[0]["validation_dice"] == ""
     assert 0 <= float(rows[1]["validation_dice"]) <= 1
+
+
+def test_a_training_has_a_name_which_another_asking_changes(work, trained, capsys):
+    assert [run.name for run in trainings.models(trained / "runs")] == ["phantom-hsam-1"]
+    params, prepared, folder = work
+    stages = [prepared, folder / "split", folder / "search"]
+    before = (trained / "train" / "provenance.json").read_bytes()
+    train.run(params, *stages, trained / "train", trained / "runs", device="cpu", name="mine")
+    said = capsys.readouterr().err
+    assert "train: already done" in said and "train: mine, hsam of 2 epochs" in said
+    assert [run.name for run in trainings.models(trained / "runs")] == ["mine"]
+    assert (trained / "train" / "provenance.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("model", ["samed", "sam_adapter", "autosam", "unet"])
