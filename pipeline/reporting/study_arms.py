@@ -5,12 +5,13 @@ from statistics import mean
 from typing import Any
 
 from pipeline.core.console import duration
+from pipeline.core.params import search_space
 from pipeline.core.params.dotted import flat
 from pipeline.core.params.load import overlay
 from pipeline.reporting.page import model_title
 from pipeline.studies.files import PHANTOMS, PREDICTIONS
 from pipeline.studies.outcomes import Outcome
-from pipeline.studies.plan import Study
+from pipeline.studies.plan import Run, Study
 from pipeline.studies.progress import Cost, read_cost
 
 # keys of arms that change no model, in which a reader of tables has no interest
@@ -45,13 +46,19 @@ def settings(study: Study) -> tuple[list[str], dict[str, list[str]]]:
         overlays = {arm: overlay(given, twin.get(arm, {})) for arm, given in overlays.items()}
     keys = list(dict.fromkeys(key for given in overlays.values() for key in flat(given)))
     keys = [key for key in keys if key not in TECHNICAL]
-    # of predictions the parameters of a training say nothing
-    params = {
-        run.arm: run.params.model_dump(mode="json") for run in study.runs if run.predictions is None
-    }
+    runs = {run.arm: run for run in study.runs}
     return [_word(key) for key in keys], {
-        arm: [_shown(_value(params.get(arm), key), key) for key in keys] for arm in overlays
+        arm: [_setting(runs[arm], key) for key in keys] for arm in overlays
     }
+
+
+def _setting(run: Run, key: str) -> str:
+    """What a run has at a key; none where its model, or another tool, has no use for it."""
+    block, _, name = key.partition(".")
+    unused = block == "train" and search_space.lacking(name, run.params.train.model) is not None
+    if unused or run.predictions is not None:
+        return NONE
+    return _shown(_value(run.params.model_dump(mode="json"), key), key)
 
 
 def common(found: Sequence[Outcome]) -> list[tuple[str, str]]:

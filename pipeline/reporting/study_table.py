@@ -21,8 +21,8 @@ def main_table(tables: Tables) -> dict[str, Any]:
 
     Returns:
         `columns` of (words, whether they stand at the left); `rows`, each with `kind` ("quoted" or
-        "arm"), and `cells` of ours, and in small below it the interval and what was published;
-        `notes`, one sentence each.
+        "arm"), and `cells` of ours, and in small below it what a search chose, the interval and
+        what was published; `notes`, one sentence each.
     """
     study = tables.study
     keys, settings = study_arms.settings(study)
@@ -81,7 +81,7 @@ def _arm(
         for found in tables.scores
         if found["arm"] == row["row"] and found["headline"]
     }
-    cells = [_cell(row["row"]), *map(_cell, settings), _cell(_labels(row))]
+    cells = [_cell(row["row"], row["tuned"] or ""), *map(_cell, settings), _cell(_labels(row))]
     cells += [_organ(scores.get((organ, DICE))) for organ in organs]
     overall, hd95 = scores.get((OVERALL, DICE)), scores.get((OVERALL, HD95))
     cells.append(_score(overall, strict=row["dice_strict"]))

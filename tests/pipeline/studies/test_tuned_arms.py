@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core import files, run_folder
+from pipeline.reporting.study_table import main_table
 from pipeline.studies import plan
 from pipeline.studies.fanout import Fanout
 from pipeline.studies.outcomes import Outcome, outcomes
@@ -118,6 +119,8 @@ def test_tables_say_what_was_chosen(workflow, runs):
     found = tables(study, outcomes((study,), RESULTS))
     chosen = "learning_rate 0.001, augment.noise 0.25"
     assert {row["row"]: row["tuned"] for row in found.arms} == {"tuned": chosen, "plain": None}
+    below = {row["cells"][0]["text"]: row["cells"][0]["below"] for row in main_table(found)["rows"]}
+    assert below == {"tuned": [chosen], "plain": []}
     settings = next(sheet for sheet in sheets(found) if sheet.name == "settings")
     column = settings.header.index("tuned")
     assert {row[0]: row[column] for row in settings.rows} == {"tuned": chosen, "plain": "–"}
