@@ -46,3 +46,9 @@ def sides(axes: str) -> tuple[str, str]:
     """Letters for the left and the right edge of a picture: ("R", "L") for axial slices."""
     columns = _PICTURES[axes[0]][1]
     return OPPOSITE[columns], columns
+
+
+def ends(axes: str) -> tuple[str, str]:
+    """Letters for the upper and the lower edge of a picture: ("A", "P") for axial slices."""
+    rows = _PICTURES[axes[0]][0]
+    return OPPOSITE[rows], rows

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from html import escape, unescape
 from typing import Any
 
 import matplotlib
@@ -102,22 +103,33 @@ def line_plot(
     return svg[0]
 
 
-def strip_plot(name: str, groups: Mapping[str, Sequence[float]], label: str) -> str:
+def strip_plot(
+    name: str,
+    groups: Mapping[str, Sequence[float]],
+    label: str,
+    links: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+) -> str:
     """An SVG with a row for each group: a dot for each value, a bar at their mean.
 
     Args:
         name: unique within the page.
         groups: label of the row to values in [0, 1]; NaN is left out.
         label: of the horizontal axis.
+        links: label of the row to the address and the title of each value.
     """
+    linked = links or {}
     with canvas(name, (7.2, 0.5 + 0.32 * len(groups))) as (axes, svg):
-        for row, values in enumerate(groups.values()):
-            defined = np.asarray([value for value in values if not np.isnan(value)])
+        for row, (group, values) in enumerate(groups.items()):
+            whole = np.asarray(values, float)
+            defined = np.flatnonzero(~np.isnan(whole))
+            found = whole[defined]
             # a fixed zigzag keeps equal values apart
             shift = np.resize([-0.16, 0, 0.16], len(defined))
-            axes.plot(defined, row + shift, "o", color=SERIES[0], alpha=0.6, markersize=4)
-            if len(defined):
-                axes.plot([defined.mean()] * 2, [row - 0.34, row + 0.34], color=SERIES[1], lw=2.2)
+            dots = axes.scatter(found, row + shift, s=16, color=SERIES[0], alpha=0.6, zorder=2)
+            if group in linked:
+                dots.set_urls([linked[group][int(place)][0] for place in defined])
+            if len(found):
+                axes.plot([found.mean()] * 2, [row - 0.34, row + 0.34], color=SERIES[1], lw=2.2)
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
         axes.set_yticks(range(len(groups)), list(groups))
@@ -125,7 +137,24 @@ def strip_plot(name: str, groups: Mapping[str, Sequence[float]], label: str) -> 
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel(label)
-    return svg[0]
+    titles = {address: title for group in linked.values() for address, title in group}
+    return _titled(svg[0], titles)
+
+
+def named(svg: str, name: str, *, links: bool = False) -> str:
+    """The SVG with a name for screen readers, which read its links, if it has any, and no marks."""
+    role = "group" if links else "img"
+    return svg.replace("<svg ", f'<svg role="{role}" aria-label="{escape(name)}" ', 1)
+
+
+def _titled(svg: str, titles: Mapping[str, str]) -> str:
+    """The SVG with a title in every link, which opens in the same window."""
+
+    def link(match: re.Match[str]) -> str:
+        title = escape(titles[unescape(match[1])])
+        return f'<a xlink:href="{match[1]}"><title>{title}</title>'
+
+    return re.sub(r'<a xlink:href="([^"]*)"[^>]*>', link, svg) if titles else svg
 
 
 def slice_picture(
@@ -204,6 +233,6 @@ def _for_page(name: str, svg: str) -> str:
         svg = svg.replace(drawn, shown)
     # matplotlib's name and the date
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'(id="|url\(#|href="#(?!case=))', rf"\g<1>{name}-", svg)
     # the page sets the width
     return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)

@@ -12,6 +12,7 @@ from pandas.api.types import is_numeric_dtype
 from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import read_yaml
+from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.metrics_file import read_metrics
 from pipeline.scoring.scores import SCORES
 from pipeline.scoring.tables import ORGANS, OVERALL, REVIEW, STAGES, case_schema, read_table
@@ -90,6 +91,8 @@ class ReportFolders:
             named["best"] = self.search / "best.yaml"
             if (found := self.search / "importance.csv").is_file():  # version 0.1.0 had none
                 named["importance"] = found
+        if (found := self.train / run_folder.COST).is_file():  # nor one of a training's cost
+            named["cost"] = found
         for stage, folder in self.stages().items():
             named[f"{stage} provenance"] = folder / run_folder.PROVENANCE
         return named
@@ -98,6 +101,21 @@ class ReportFolders:
         """Case to the NIfTI file of its prediction."""
         paths = sorted((self.evaluate / "predictions").glob("*.nii.gz"))
         return {path.name.removesuffix(".nii.gz"): path for path in paths}
+
+    def label_maps(self, case: str) -> dict[str, Path]:
+        """ "prediction" and, where both stages' were kept, "coarse" and "fine" to the NIfTI file.
+
+        Raises:
+            UserError: the prediction is missing.
+        """
+        name = f"{case}.nii.gz"
+        maps = {"prediction": self.evaluate / "predictions" / name}
+        if not maps["prediction"].is_file():
+            raise UserError(
+                f"{maps['prediction']}: there is no such file; run the evaluate stage again."
+            )
+        stages = {stage: self.evaluate / "stages" / stage / name for stage in TWO_STAGES}
+        return maps | (stages if all(path.is_file() for path in stages.values()) else {})
 
     def hashes(self) -> dict[str, str]:
         """Name to SHA-256 of every input. Shards are covered by the manifest, which holds theirs.
@@ -112,7 +130,8 @@ class ReportFolders:
                 f"{path}: there is no such file; run the {path.parent.name} stage first."
                 for path in missing
             )
-        named |= {f"prediction {case}": path for case, path in self.predictions().items()}
+        for case in self.predictions():
+            named |= {f"{name} {case}": path for name, path in self.label_maps(case).items()}
         return {name: files.sha256(path) for name, path in named.items()}
 
 
@@ -132,6 +151,7 @@ class ReportInputs:
         importances: key of `train` to the share of the spread in Dice that it explains, largest
             first; empty where it isn't known.
         provenance: stage to its provenance.json.
+        cost: cost.json of the training; empty where there is none.
     """
 
     manifest: Manifest
@@ -147,6 +167,7 @@ class ReportInputs:
     best: dict[str, Any]
     importances: dict[str, float]
     provenance: dict[str, dict[str, Any]]
+    cost: dict[str, Any]
 
     @property
     def other_split(self) -> bool:
@@ -185,6 +206,7 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
             stage: _read(_provenance, folder / run_folder.PROVENANCE)
             for stage, folder in folders.stages().items()
         },
+        cost=_read(_cost, named["cost"]) if "cost" in named else {},
     )
     _check(folders, inputs)
     return inputs
@@ -223,6 +245,14 @@ def _provenance(path: Path) -> dict[str, Any]:
     record = _mapping(files.read_json(path))
     for name in ("inputs", "params", "versions"):
         _mapping(record.get(name, {}), name)
+    return record
+
+
+def _cost(path: Path) -> dict[str, Any]:
+    """cost.json; ValueError where time or device isn't there."""
+    record = _mapping(files.read_json(path))
+    if not isinstance(record.get("seconds"), float | int) or "device" not in record:
+        raise ValueError("expected seconds, a number, and device")
     return record
 
 

@@ -1,6 +1,6 @@
 """The frame of every page: one HTML file with its style sheet, its plots and pictures inside."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,12 +14,13 @@ STYLE = "layout.css"
 SHARED = ("layout.html.j2", "layout.macros.j2", STYLE)
 
 
-def render(template: str, content: Mapping[str, Any]) -> str:
+def render(template: str, content: Mapping[str, Any], scripts: Sequence[str] = ()) -> str:
     """A page's HTML.
 
     Args:
         template: name of the page's template, which extends `layout.html.j2`.
         content: the template's values.
+        scripts: names of files beside the template that the page runs.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -29,10 +30,16 @@ def render(template: str, content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    style = Markup((TEMPLATES / STYLE).read_text(encoding="utf-8"))
-    return environment.get_template(template).render(style=style, **content)
+    style = _as_it_is(STYLE)
+    return environment.get_template(template).render(
+        style=style, scripts=[_as_it_is(name) for name in scripts], **content
+    )
 
 
-def hashes(template: str) -> dict[str, str]:
-    """Name to SHA-256 of the page's template and of what all pages share."""
-    return {name: files.sha256(TEMPLATES / name) for name in (template, *SHARED)}
+def _as_it_is(name: str) -> Markup:
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def hashes(*names: str) -> dict[str, str]:
+    """Name to SHA-256 of a page's own templates and scripts, and of what all pages share."""
+    return {name: files.sha256(TEMPLATES / name) for name in (*names, *SHARED)}

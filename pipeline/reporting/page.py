@@ -5,18 +5,19 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
+from urllib.parse import urlencode
 
 import pandas as pd
 from markupsafe import Markup
 
 from hsam.registry import MODELS
 from hsam.weights.record import pretraining
-from pipeline import datasets
 from pipeline.core.params.dotted import flat
-from pipeline.datasets.base import together
 from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.geometry import BEGINS
 from pipeline.reporting import drawing, trial_plots
+from pipeline.reporting.browser import worst_first
+from pipeline.reporting.first_screen import first_screen
 from pipeline.reporting.inputs import ReportInputs
 from pipeline.reporting.recorded import searched_space
 from pipeline.scoring.bootstrap import FEWEST
@@ -24,7 +25,7 @@ from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.dice import none_if_nan
 from pipeline.scoring.review import FIRST
 from pipeline.scoring.scores import SCORES, Score, in_view
-from pipeline.scoring.tables import OVERALL, cautions, voxel_mm
+from pipeline.scoring.tables import OVERALL, voxel_mm
 
 # evaluate.stage in words
 ONE_STAGE = "the answer of a model of one stage"
@@ -45,21 +46,25 @@ CURVES = {
 }
 
 
-def page(inputs: ReportInputs) -> dict[str, Any]:
-    """The template's values, except the pictures and the style sheet."""
+def page(inputs: ReportInputs, browser: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The template's values, except the pictures and the style sheet.
+
+    Args:
+        inputs: what was read.
+        browser: of `browser.browser`; places lead to it. None: the page has none.
+    """
     scores = inputs.scores
     voxel = voxel_mm(scores)
+    title = model_title(inputs.model["config"]["model"])
     every = [score.marked(voxel) for score in SCORES.values()]
     return {
-        "model": model_title(inputs.model["config"]["model"]),
+        "model": title,
+        "first": first_screen(inputs, title),
         "data_set": inputs.manifest.name,
         "setting": _setting(inputs),
         "test_cases": scores["cases"],
         "overall": _means(scores),
         "sentences": [_data_sentence(inputs), *_pretraining(inputs), _scoring_sentence(inputs)],
-        "cautions": _cautions(inputs),
-        "remark": datasets.named(inputs.manifest.name).remark,
-        "data_warnings": together({row.case: row.warnings for row in inputs.manifest}),
         "split_hash": scores["split"],
         "organs": _organs(inputs),
         "fewest": FEWEST,
@@ -72,7 +77,9 @@ def page(inputs: ReportInputs) -> dict[str, Any]:
         "conventions": _conventions(inputs),
         "stages": _stages(inputs),
         "review": _review(inputs),
-        "strip": _strip(inputs),
+        "browser": browser,
+        "by_case": _by_case(inputs),
+        "strip": _strip(inputs, linked=browser is not None),
         "cases": _rows(inputs.cases),
         "training_note": _training_note(inputs),
         "curves": _curves(inputs.history),
@@ -128,18 +135,6 @@ def _scoring_sentence(inputs: ReportInputs) -> str:
     words = CONVENTIONS[scores["convention"]].words
     scored = LOGITS[scores["stage"]] if "stages" in scores else ONE_STAGE
     return f"Scored is {scored}, with convention “{scores['convention']}”: {words}."
-
-
-def _cautions(inputs: ReportInputs) -> list[str]:
-    """What a reader has to know before the numbers above are believed."""
-    sentences = []
-    if inputs.other_split:
-        sentences.append(
-            "The model was trained on another split than the one that is scored here: whether it "
-            "learned from any of these test cases isn't known."
-        )
-    sentences += [text[0].upper() + text[1:] for text in cautions(inputs.scores)]
-    return sentences
 
 
 def _organs(inputs: ReportInputs) -> list[dict[str, Any]]:
@@ -255,7 +250,10 @@ def _stages(inputs: ReportInputs) -> dict[str, Any] | None:
 def _review(inputs: ReportInputs) -> dict[str, Any]:
     """The review list's first rows, and how well it finds what is wrong."""
     return {
-        "rows": _rows(inputs.review.head(FIRST)),
+        "rows": [
+            row | {"place": place(row["case"], slice=row["slice"])}
+            for row in _rows(inputs.review.head(FIRST))
+        ],
         "begins": BEGINS[inputs.manifest.axes[0]],
         "note": _review_note(inputs.scores["review"], "stages" in inputs.scores),
     }
@@ -283,13 +281,41 @@ def _review_note(review: Mapping[str, Any], two_stages: bool) -> str:
     return text
 
 
-def _strip(inputs: ReportInputs) -> Markup:
-    """A plot of every case's Dice, a row an organ."""
-    groups = {
-        name: inputs.cases.loc[inputs.cases["organ"] == name, "dice"].to_list()
-        for name in inputs.manifest.class_names
-    }
-    return Markup(drawing.strip_plot("strip", groups, SCORES["dice"].label))
+def _strip(inputs: ReportInputs, *, linked: bool) -> Markup:
+    """A plot of every case's Dice, a row an organ; if linked, dots lead to the case browser."""
+    groups, links = {}, {}
+    for name in inputs.manifest.class_names:
+        rows = inputs.cases[inputs.cases["organ"] == name].dropna(subset="dice")
+        groups[name] = rows["dice"].to_list()
+        links[name] = [
+            (place(row.case, organ=name), f"{row.case}, {name}: Dice {row.dice:.3f}")
+            for row in rows.itertuples()
+        ]
+    plot = drawing.strip_plot("strip", groups, SCORES["dice"].label, links if linked else {})
+    return Markup(drawing.named(plot, "Dice of each test case", links=linked))
+
+
+def place(case: str, **where: str | int) -> str:
+    """The address of a case in the case browser, with a `slice` or the worst one of an `organ`."""
+    return "#" + urlencode({"case": case, **where})
+
+
+def _by_case(inputs: ReportInputs) -> list[dict[str, Any]]:
+    """Each case, the worst first: its mean Dice and the Dice of each organ, with their places."""
+    values = {(row["case"], row["organ"]): row["dice"] for row in _rows(inputs.cases)}
+    means = inputs.cases.groupby("case")["dice"].mean()
+    return [
+        {
+            "case": case,
+            "place": place(case),
+            "mean": none_if_nan(float(means[case])),
+            "organs": [
+                {"place": place(case, organ=name), "dice": values.get((case, name))}
+                for name in inputs.manifest.class_names
+            ],
+        }
+        for case in worst_first(inputs)
+    ]
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -341,7 +367,7 @@ def _curves(history: pd.DataFrame) -> list[dict[str, Any]]:
             label=next(iter(lines)) if len(lines) == 1 else "loss",
             markers=name == "validation",
         )
-        plots.append({"title": title, "svg": Markup(svg)})
+        plots.append({"title": title, "svg": Markup(drawing.named(svg, title))})
     return plots
 
 
@@ -367,7 +393,7 @@ def _search(inputs: ReportInputs) -> dict[str, Any]:
             "are those of the tuned parameters."
         ),
         "plots": [
-            {"title": title, "svg": Markup(svg)}
+            {"title": title, "svg": Markup(drawing.named(svg, title))}
             for title, svg in trial_plots.plots(trials, known, inputs.importances)
         ],
         "columns": [column.replace("_", " ") for column in trials.columns],

@@ -56,7 +56,7 @@ def test_pictures(
     return [
         picture
         for case in sorted(chosen)
-        for picture in _case_pictures(folders, inputs, case, sorted(chosen[case]))
+        for picture in case_pictures(folders, inputs, case, sorted(chosen[case]))
     ]
 
 
@@ -88,14 +88,15 @@ def choose_slices(
     return pairs[:number]
 
 
-def _case_pictures(
+def case_pictures(
     folders: ReportFolders, inputs: ReportInputs, case: str, indices: Iterable[int]
 ) -> list[dict[str, Any]]:
+    """Pictures of a test case's slices, as `test_pictures` gives them."""
     names = inputs.manifest.class_names
     colours = organ_colours(names)
     reader = ShardReader(folders.prepare / "shards" / f"{case}.parquet")
     axes = inputs.manifest.axes
-    prediction = read_prediction(folders.predictions()[case], reader.shape[1:], axes)
+    prediction = read_prediction(folders.label_maps(case)["prediction"], reader.shape[1:], axes)
     result = []
     for index in indices:
         item = shown_slice(reader.read(index), axes)

@@ -92,7 +92,7 @@ def parallel(trials: pd.DataFrame, tried: Mapping[str, Any]) -> str:
         for place, scale in enumerate([*scales.values(), dice]):
             axes.axvline(place, color=LINE, linewidth=0.8, zorder=0)
             for height, text in scale.ticks():
-                axes.text(place - 0.04, height, text, fontsize=6.5, va="center", ha="right")
+                axes.text(place - 0.04, height, text, va="center", ha="right")
         names = [key.replace(".", ".\n") for key in scales]
         axes.set_xticks(range(len(columns)), [*names, "Dice"])
         axes.set_yticks([])

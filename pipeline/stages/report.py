@@ -16,6 +16,7 @@ from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.reporting import layout
+from pipeline.reporting.browser import browser
 from pipeline.reporting.inputs import ReportFolders, read_inputs
 from pipeline.reporting.page import page
 from pipeline.reporting.pictures import test_pictures
@@ -24,6 +25,8 @@ from pipeline.scoring.metrics_file import METRICS, read_metrics
 from pipeline.scoring.tables import print_scores
 
 TEMPLATE, REPORT = "report.html.j2", "report.html"
+SCRIPTS = ("tables.js", "browser.js")
+PARTS = (TEMPLATE, "browser.html.j2", *SCRIPTS)
 
 
 def run(
@@ -46,7 +49,7 @@ def run(
         UserError: inputs that are missing or don't belong together, or that were made with other
             parameters.
     """
-    hashes = folders.hashes() | layout.hashes(TEMPLATE)
+    hashes = folders.hashes() | layout.hashes(*PARTS)
     inputs = read_inputs(folders)
     check_given(params, inputs.provenance, ["evaluate"] if other_run else ["train", "evaluate"])
     key = stage_params(params, "report")
@@ -55,7 +58,7 @@ def run(
         if work.is_done():
             say(f"report: already done in {work.path}")
         else:
-            content = page(inputs)
+            content = page(inputs, browser(folders, inputs, params.report.budget_mib))
             content["pictures"] = test_pictures(folders, inputs, params.report.slices)
             files.write_text(work.out / REPORT, render(content))
             work.finish()
@@ -72,7 +75,7 @@ def render(content: dict) -> str:
     Args:
         content: the template's values: those of `page.page`, and `pictures`.
     """
-    return layout.render(TEMPLATE, content)
+    return layout.render(TEMPLATE, content, SCRIPTS)
 
 
 def print_summary(evaluate: Path, report: Path) -> None:

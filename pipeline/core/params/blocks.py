@@ -343,6 +343,9 @@ class Evaluate(Block):
 
 class Report(Block):
     slices: int = Field(ge=0, le=200, description="pictures of test slices")
+    budget_mib: int = Field(
+        ge=0, le=500, description="MiB for the case browser's slices; 0: no case browser"
+    )
 
 
 class Params(Block):

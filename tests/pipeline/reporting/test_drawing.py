@@ -36,6 +36,18 @@ def test_plots_are_bare_elements_in_the_pages_colours(svg):
     assert 'width="' not in svg.split(">")[0]
 
 
+def test_dots_are_links_with_titles():
+    links = {"liver": [("#case=a", "a: 0.5"), ("#case=b", "b"), ("#case=c&organ=x", "<c>")]}
+    groups = {"liver": [0.5, NAN, 0.7], "aorta": [0.2]}
+    svg = drawing.strip_plot("a", groups, "Dice", links)
+    found = re.findall(r"<a ([^>]*)><title>(.*?)</title>", svg)
+    assert found == [
+        ('xlink:href="#case=a"', "a: 0.5"),
+        ('xlink:href="#case=c&amp;organ=x"', "&lt;c&gt;"),
+    ]
+    assert svg.count("<a ") == 2
+
+
 def test_the_same_numbers_give_the_same_bytes():
     assert plots() == plots()
 

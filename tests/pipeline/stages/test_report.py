@@ -6,44 +6,33 @@ from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pandas as pd
 import pytest
 
 from pipeline.core import files
+from pipeline.core.console import duration
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import overlay, validate
 from pipeline.datasets import synapse
+from pipeline.reporting.browser import browser
 from pipeline.reporting.inputs import ReportFolders, read_inputs
 from pipeline.reporting.page import page
 from pipeline.scoring.scores import SCORES
-from pipeline.stages import evaluate, report, search, split, train
+from pipeline.stages import evaluate, report
 
 STAGES = ("prepare", "split", "train", "search", "evaluate")
 
 
-@pytest.fixture(scope="module")
-def params(phantom_params):
-    changes = {
-        "train": {"image_size": 32, "epochs": 2, "validate_every": 2},
-        "search": {"trials": 2, "epochs": 1},
-        "report": {"slices": 3},
-    }
-    return validate(overlay(phantom_params.model_dump(mode="json"), changes), "test")
+@pytest.fixture
+def params(run_params):
+    return run_params
 
 
-@pytest.fixture(scope="module")
-def results(params, prepared_phantoms, tmp_path_factory) -> Path:
-    """Published folders of every stage before the report; read only."""
-    root = tmp_path_factory.mktemp("run")
-    out, runs = root / "results", root / "runs"
-    shutil.copytree(prepared_phantoms, out / "prepare")
-    split.run(params, out / "prepare", out / "split", runs)
-    prepared = out / "prepare", out / "split"
-    search.run(params, *prepared, out / "search", runs, device="cpu")
-    train.run(params, *prepared, out / "search", out / "train", runs, device="cpu")
-    evaluate.run(params, *prepared, out / "train", out / "evaluate", runs, device="cpu")
-    return out
+@pytest.fixture
+def results(run_results) -> Path:
+    return run_results
 
 
 @pytest.fixture
@@ -88,7 +77,7 @@ class Outline(HTMLParser):
 
 
 def words(html: str) -> str:
-    html = re.sub(r"<(style|svg).*?</\1>|<[^>]*>", " ", html, flags=re.DOTALL)
+    html = re.sub(r"<(style|script|svg).*?</\1>|<[^>]*>", " ", html, flags=re.DOTALL)
     return " ".join(unescape(html).split())
 
 
@@ -98,8 +87,10 @@ def test_it_stands_alone(written):
     assert outline.references
     outside = [r for r in outline.references if not r.startswith(("#", "data:image/png;base64,"))]
     assert outside == []
-    assert not {"script", "link", "iframe", "object"} & set(outline.tags)
-    assert re.findall(r"url\((?!#)|@import|javascript:|\son\w+=", html) == []
+    assert not {"link", "iframe", "object"} & set(outline.tags)
+    assert re.findall(r"url\((?!#)|@import|javascript:|\son\w+=|<script[^>]*\ssrc", html) == []
+    # a browser fetches nothing, whatever a script says
+    assert "content=\"default-src 'none'; img-src data:;" in html
     # SVG's names are not addresses to fetch
     assert set(re.findall(r"https?://[^\"<\s]+", html)) <= {
         "http://www.w3.org/2000/svg",
@@ -252,6 +243,28 @@ def test_metrics_of_another_version_are_refused_by_what_they_lack(results, writt
         report.print_summary(path.parent, Path("reports/report.html"))
 
 
+def test_the_first_screen_says_what_was_run_how_sure_and_what_next(written, results, inputs):
+    html = written()
+    text = words(html.split("<h2>Data</h2>")[0])
+    assert "H-SAM (vit_tiny encoder), trained on 23 slices of 2 cases, tested on 2 cases" in text
+    assert "; synthetic data." in text and "say nothing about patients" in text
+    cost = files.read_json(results / "train" / "cost.json")
+    assert f"trained in {duration(cost['seconds'])} on {cost['device']}" in text
+    assert "2 cases can't say how far the mean would move with others: from 6 on" in text
+    means = inputs.cases.groupby("organ", sort=False)["dice"].mean()
+    assert f"The weakest organ is {means.idxmin()}, Dice {means.min():.3f}." in text
+    assert "hsam predict scan.nii.gz --run results/train" in text
+    assert text.count("more to know") <= 1 and html.count('class="remark caution"') <= 3
+    organs = inputs.organs.assign(cases=12, low=0.25, high=0.75)
+    html = report.render(page(replace(inputs, organs=organs)) | {"pictures": []})
+    assert "would likely lie between 0.250 and 0.750" in words(html)
+
+
+def test_what_costs_are_not_known_is_not_said(inputs):
+    html = report.render(page(replace(inputs, cost={})) | {"pictures": []})
+    assert "trained in" not in words(html)
+
+
 def test_left_atrium_data_come_with_a_remark(inputs, written):
     assert "cropped around" not in words(written())
     manifest = replace(inputs.manifest, name="la")
@@ -269,6 +282,8 @@ def test_training_and_search_are_shown(written, results):
     assert f"training took the best one's lora_rank {best['lora_rank']:.0f}" in text
     for trial in trials.itertuples():
         assert f"{trial.number} complete {trial.value:.4g} {trial.lora_rank} " in text
+    named = re.findall(r'<svg role="(?:img|group)" aria-label="[^"]+" ', html)
+    assert len(named) == len(re.findall('<svg (?!class="levels")', html))
     assert "Trial 0, the parameters as they stood where the space holds them, had" in text
     assert "<h3>History" in html and "<h3>Slice: dice_weight" in html
     titles = ("Loss", "Validation Dice", "Learning rate", "λ, weight")
@@ -305,22 +320,61 @@ def test_failed_trials_are_shown_with_their_reason(written, results, tmp_path):
 
 
 def test_warnings_about_the_data_are_listed(inputs):
-    assert "Warnings about the data" not in report.render(page(inputs) | {"pictures": []})
     rows = [replace(row, warnings=("axes are a <guess>.",)) for row in inputs.manifest]
     manifest = replace(inputs.manifest, rows=tuple(rows))
     html = report.render(page(replace(inputs, manifest=manifest)) | {"pictures": []})
     cases = ", ".join(row.case for row in rows)
-    assert f"<li>{cases}: axes are a &lt;guess&gt;.</li>" in html
+    assert f">{cases}: axes are a &lt;guess&gt;.</" in html
 
 
 def test_pictures_are_of_test_slices(written):
     html = written(slices=3)
-    assert html.count("<img") == 9
-    captions = re.findall(r"<figcaption>(img\d+), slice (\d+): ", html)
+    assert html.count("<img") == 12  # and the worst slice's
+    captions = re.findall(r"<figcaption>(img\d+), slice (\d+): ", html)[1:]
     assert len(set(captions)) == 3
     assert {case for case, _ in captions} == {"img0004", "img0005"}
-    html = written(slices=0)
+    html = written(slices=0, budget_mib=0)
     assert "<img" not in html and "No pictures were asked for" in html
+
+
+def test_places_lead_to_the_case_browser(written, results):
+    html = written()
+    cases = pd.read_parquet(results / "evaluate" / "cases.parquet")
+    ordered = cases.groupby("case")["dice"].mean().sort_values().index.to_list()
+    islands = re.findall(r'class="browser-case">(.*?)</script>', html)
+    assert [json.loads(island)["case"] for island in islands] == ordered
+    links = [unescape(link) for link in re.findall(r'href="(#case=[^"]*)"', html)]
+    row = pd.read_csv(results / "evaluate" / "review.csv").iloc[0]
+    assert f"#case={row['case']}&slice={row['slice']}" in links
+    for row in cases.dropna(subset="dice").itertuples():  # a table's cell and a dot
+        place = "#" + urlencode({"case": row.case, "organ": row.organ})
+        assert links.count(place) == 2
+        assert f"<title>{row.case}, {row.organ}: Dice {row.dice:.3f}</title>" in html
+    without = written(budget_mib=0)
+    assert "No case browser was asked for" in without
+    assert "#case=" not in re.sub("<script.*?</script>", "", without, flags=re.DOTALL)
+
+
+def test_the_browsers_budget_is_kept(inputs, results):
+    folders = folders_of(results)
+    whole = browser(folders, inputs, 1)
+    every = sum(case["total"] for case in whole["cases"])
+    assert whole["note"].startswith(f"All {every} slices of the 2 test cases")
+    size = sum(len(s["image"] + s["labels"]) for case in whole["cases"] for s in case["slices"])
+    less = browser(folders, inputs, size * 0.7 / 2**20)
+    counts = [(len(case["slices"]), case["total"]) for case in less["cases"]]
+    kept = sum(len(s["image"] + s["labels"]) for case in less["cases"] for s in case["slices"])
+    assert kept <= 0.7 * size
+    assert counts[0][0] == counts[0][1] and 0 < counts[1][0] < counts[1][1]  # the worst in full
+    assert f"{sum(n for n, _ in counts)} of {every} slices are here: 1 of 2 cases" in less["note"]
+
+
+def test_a_missing_prediction_is_named(inputs, results, tmp_path):
+    shutil.copytree(results / "evaluate", tmp_path / "evaluate")
+    (tmp_path / "evaluate/predictions/img0004.nii.gz").unlink()
+    folders = replace(folders_of(results), evaluate=tmp_path / "evaluate")
+    with pytest.raises(UserError, match="img0004.nii.gz: there is no such file; run the evaluate"):
+        browser(folders, inputs, 1)
 
 
 def test_the_same_inputs_give_the_same_bytes(written):
@@ -359,7 +413,7 @@ def test_names_are_escaped(inputs):
     }
     manifest = replace(inputs.manifest, class_names=organs)
     html = report.render(page(replace(inputs, manifest=manifest, **tables)) | {"pictures": []})
-    assert "<script" not in html
+    assert "<script>alert" not in html
     assert html.count("&lt;script&gt;") >= 3
 
 
@@ -487,8 +541,8 @@ def test_a_model_of_another_split_is_no_secret(inputs):
     split = {**inputs.provenance["train"]["inputs"], "split": "0" * 64}
     train = {**inputs.provenance["train"], "inputs": split}
     content = page(replace(inputs, provenance={**inputs.provenance, "train": train}))
-    assert "was trained on another split" in content["cautions"][0]
-    assert not any("another split" in sentence for sentence in page(inputs)["cautions"])
+    assert any("trained on another split" in text for text in content["first"]["warnings"])
+    assert not any("another split" in text for text in page(inputs)["first"]["warnings"])
 
 
 def test_other_files_in_the_reports_folder_stay(written, tmp_path):

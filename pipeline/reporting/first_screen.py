@@ -1,0 +1,131 @@
+"""What a reader of a run's page sees first: what was run, how good, how sure, what to do next."""
+
+import math
+from typing import Any
+
+from pipeline import datasets
+from pipeline.core.console import duration
+from pipeline.datasets.base import together
+from pipeline.reporting.browser import worst_first
+from pipeline.reporting.inputs import ReportInputs
+from pipeline.scoring.bootstrap import FEWEST
+from pipeline.scoring.tables import OVERALL, cautions
+
+SYNTHETIC = ("phantom",)  # data sets of made-up volumes
+# with the folders that the engines and `hsam run` use
+NEXT = (
+    ("hsam predict scan.nii.gz --run results/train --out predictions --overlay", "label a scan"),
+    ("hsam figures results/evaluate", "figures for a paper"),
+    ("hsam compare results/evaluate OTHER", "hold another run against this one"),
+)
+
+
+def first_screen(inputs: ReportInputs, model: str) -> dict[str, Any]:
+    """The values of the page's head.
+
+    Args:
+        inputs: what was read.
+        model: what people call the model.
+
+    Returns:
+        `what`: one sentence; `cost`: device and time, "" where they aren't recorded; `interval`: of
+        the mean Dice, [low, high] or None; `verdict`: sentences; `warnings`: those that matter most
+        first; `next`: commands and what they do.
+    """
+    return {
+        "what": what(inputs, model),
+        "cost": _cost(inputs.cost),
+        "interval": _interval(inputs),
+        "verdict": verdict(inputs),
+        "warnings": warnings(inputs),
+        "next": NEXT,
+    }
+
+
+def what(inputs: ReportInputs, model: str) -> str:
+    """What was run, in a sentence."""
+    config, split = inputs.model["config"], inputs.split
+    encoder = f" ({config['backbone']} encoder)" if "backbone" in config else ""
+    tested = len(split.cases["test"])
+    if inputs.imported:
+        trained = "a published checkpoint"
+    else:
+        counts = split.counts["train"]
+        trained = f"trained on {counts['slices']:,} slices of {_cases(counts['subjects'])}"
+    made_up = "; synthetic data" if inputs.manifest.name in SYNTHETIC else ""
+    return f"{model}{encoder}, {trained}, tested on {_cases(tested)}{made_up}."
+
+
+def _cost(cost: dict[str, Any]) -> str:
+    """Device and time of the training, in words."""
+    if not cost:
+        return ""
+    devices = f"{cost['devices']} x " if cost.get("devices", 1) > 1 else ""
+    return f"trained in {duration(cost['seconds'])} on {devices}{cost['device']}"
+
+
+def _overall(inputs: ReportInputs) -> dict[str, Any]:
+    """The row of the mean Dice over organs, under the chosen convention."""
+    table = inputs.organs
+    chosen = table["convention"] == inputs.scores["convention"]
+    rows = table[chosen & (table["organ"] == OVERALL) & (table["score"] == "dice")]
+    return rows.to_dict("records")[0]
+
+
+def _interval(inputs: ReportInputs) -> list[float] | None:
+    row = _overall(inputs)
+    bounds = [row["low"], row["high"]]
+    unknown = any(bound is None or math.isnan(bound) for bound in bounds)
+    return None if unknown or row["cases"] < FEWEST else bounds
+
+
+def verdict(inputs: ReportInputs) -> list[str]:
+    """How sure the mean is, the weakest organ and case, and whether any organ is missed."""
+    sentences = [_certainty(inputs)]
+    means = inputs.cases.groupby("organ", sort=False)["dice"].mean().dropna()
+    by_case = inputs.cases.groupby("case")["dice"].mean()
+    worst = worst_first(inputs)[0]
+    if len(means) > 1:
+        organ = str(means.idxmin())
+        sentences.append(f"The weakest organ is {organ}, Dice {means[organ]:.3f}.")
+    if not math.isnan(by_case[worst]):
+        sentences.append(f"The worst case is {worst}, Dice {by_case[worst]:.3f}.")
+    pairs = inputs.scores["pairs"]
+    if not pairs["missed"]:
+        sentences.append("No organ is missed altogether in any case.")
+    return sentences
+
+
+def _certainty(inputs: ReportInputs) -> str:
+    interval, row = _interval(inputs), _overall(inputs)
+    cases = int(row["cases"])
+    if interval is None:
+        return (
+            f"{_cases(cases).capitalize()} can't say how far the mean would move with others: "
+            f"from {FEWEST} on it has an interval."
+        )
+    low, high = interval
+    return (
+        f"With other test cases of this kind the mean Dice would likely lie between {low:.3f} and "
+        f"{high:.3f} (95% bootstrap interval over {_cases(cases)})."
+    )
+
+
+def warnings(inputs: ReportInputs) -> list[str]:
+    """What a reader has to know before the numbers are believed, what matters most first."""
+    found = []
+    if inputs.manifest.name in SYNTHETIC:
+        found.append("The volumes are synthetic: the scores say nothing about patients.")
+    if inputs.other_split:
+        found.append(
+            "The model was trained on another split than the one that is scored here: whether it "
+            "learned from any of these test cases isn't known."
+        )
+    found += [text[0].upper() + text[1:] for text in cautions(inputs.scores)]
+    if remark := datasets.named(inputs.manifest.name).remark:
+        found.append(remark)
+    return found + together({row.case: row.warnings for row in inputs.manifest})
+
+
+def _cases(number: int) -> str:
+    return f"{number:,} case" + ("" if number == 1 else "s")
