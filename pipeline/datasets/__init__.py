@@ -62,7 +62,8 @@ def check_split(params: Params) -> None:
 
 def split_problem(params: Params) -> str | None:
     """Why the stage split will refuse the parameters whatever the data are; None: it won't."""
-    if params.split.test is not None or params.split.list is not None:
+    split = params.split
+    if split.test is not None or split.list is not None or split.folds is not None:
         return None
     data, test = params.dataset, get(params.dataset).canonical(params.dataset).test
     if test and (data.cases is None or set(test) & set(data.cases)):
@@ -70,5 +71,5 @@ def split_problem(params: Params) -> str | None:
     lacks = "dataset.cases names none of them" if test else f"{data.name} has none"
     return (
         f"split.test: null takes the test subjects of the literature, and {lacks}; set a share "
-        "such as 0.3, or name the test cases."
+        "such as 0.3, name the test cases, or set split.folds."
     )

@@ -4,6 +4,7 @@ The rules stand in docs/first-model.md, the measurements behind them in docs/tra
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -26,6 +27,8 @@ SPREAD = 2.0  # of voxel sides in plane over the cases, from which they are made
 CPU_SLICES = 200
 MOST_CACHE_MIB = 1024
 WINDOW_STEP = 5  # HU
+# ids of several scans of a patient: patient001_frame01, sub-01_ses-2, A12-visit1
+GROUP = r"^(.+?)[_-](?:frame|ses|session|visit|time|tp|scan|run)[_-]?[0-9]+"
 UNET = "unet"
 
 
@@ -247,14 +250,21 @@ def _has_range(found: Mapping[str, Any], rule: Window | Percentile) -> bool:
 def _split(survey: Survey) -> tuple[int, list[Choice]]:
     """How many cases are tested on, and the choices."""
     count = len(survey.cases)
+    found = [re.match(GROUP, case["case"]) for case in survey.cases]
+    patients = {match[1] for match in found if match is not None}
+    grouped = all(found) and 1 < len(patients) < count
     if survey.test and len(survey.test) < count:
         test, value = len(survey.test), None
         reason = f"the {test} test cases that the data set names"
     else:
         test, value = max(1, math.floor(TEST_SHARE * count + 0.5)), TEST_SHARE
-        reason = f"{test} of {count} cases, drawn by base.seed; never learned from"
+        about = f"about {test}" if grouped else test
+        reason = f"{about} of {count} cases, drawn by base.seed; never learned from"
+    by_case = "each case is a patient, as far as the names tell"
+    by_patient = f"{len(patients)} patients, each on one side of the split"
     return test, [
         Choice("split.test", value, reason),
+        Choice("split.group", GROUP if grouped else None, by_patient if grouped else by_case),
         Choice("split.validation", 0.0, "nothing is tuned, so every other case is learned from"),
     ]
 

@@ -7,6 +7,7 @@ Inputs: manifest and shards of prepare (their pixel counts, no image). Outputs: 
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.params.blocks import Split as Settings
+from pipeline.datasets.base import few
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import ROLES, SplitFile, leaks, write_split
@@ -57,7 +59,7 @@ def run(params: Params, prepared: Path, out: Path, runs: Path) -> None:
             counts = class_counts(manifest, Path(prepared) / "shards")
             if path is not None:
                 slices = {row.case: row.slices for row in manifest}
-                roles = roles_from_list(listed, slices, path)
+                roles = roles_from_list(listed, slices, path, params.split.group)
             else:
                 shows = {case: found[:, 1:].sum(axis=1) > 0 for case, found in counts.items()}
                 canonical = [row.case for row in manifest if row.role == "test"]
@@ -127,7 +129,8 @@ def roles_from_settings(
 ) -> dict[Key, str]:
     """A role for every slice.
 
-    Test subjects first; of the others whole subjects for validation; of the rest the labelled
+    Subjects are cases, or what `split.group` finds in their ids: all cases of a subject go the same
+    way. Test subjects first; of the others whole subjects for validation; of the rest the labelled
     ones; of their slices a share, drawn over all of them together. Test and validation keep all
     their slices.
 
@@ -142,12 +145,13 @@ def roles_from_settings(
     """
     cases = sorted(shows)
     _check_ids(settings, cases)
-    test = _test_subjects(settings, seed, cases, canonical_test)
-    pool = [case for case in cases if case not in test]
+    owner = owners(settings.group, cases)
+    test = _test_cases(settings, seed, owner, canonical_test)
+    pool = {case: owner[case] for case in cases if case not in test}
     named = settings.subjects if isinstance(settings.subjects, list) else []
-    _check_pool(settings, pool, named, test)
+    _check_pool(settings, pool, named, {case: owner[case] for case in cases if case in test})
     validation = _held_out(settings, seed, pool, named)
-    learning = [case for case in pool if case not in validation]
+    learning = {case: owner[case] for case in pool if case not in validation}
     labelled = _labelled(settings, seed, learning)
     candidates = [
         (case, index)
@@ -171,6 +175,24 @@ def roles_from_settings(
         for case in cases
         for index in range(len(shows[case]))
     }
+
+
+def owners(group: str | None, cases: Sequence[str]) -> dict[str, str]:
+    """Case to its subject: the case itself, or the first group of a pattern in its id.
+
+    Raises:
+        UserError: cases in whose ids the pattern finds nothing.
+    """
+    if group is None:
+        return {case: case for case in cases}
+    found = {case: re.search(group, case) for case in cases}
+    unknown = [case for case, match in found.items() if match is None or not match[1]]
+    if unknown:
+        raise UserError(
+            f"split.group: {group} finds no subject in {few(unknown)}; mend the pattern, or set it "
+            "to null."
+        )
+    return {case: match[1] for case, match in found.items() if match is not None}
 
 
 def rounded(value: float) -> int:
@@ -205,18 +227,22 @@ def read_list(path: Path) -> pd.DataFrame:
     return table[["case", "slice", "role"]]
 
 
-def roles_from_list(table: pd.DataFrame, slices: Mapping[str, int], path: Path) -> dict[Key, str]:
+def roles_from_list(
+    table: pd.DataFrame, slices: Mapping[str, int], path: Path, group: str | None = None
+) -> dict[Key, str]:
     """The roles that a list gives; slices that it leaves out are unused.
 
     Args:
         table: columns case, slice, role.
         slices: case to its number of slices.
         path: of the list, for messages.
+        group: as `owners` takes it; a subject must not be learned from and tested on.
 
     Raises:
         UserError: with every row that can't be, and every leak.
     """
     problems: list[str] = []
+    owner = owners(group, list(slices))
     listed: dict[Key, str] = {}
     used: dict[str, set[str]] = {}
     for number, (case, index, role) in enumerate(table.itertuples(index=False, name=None), 1):
@@ -235,7 +261,7 @@ def roles_from_list(table: pd.DataFrame, slices: Mapping[str, int], path: Path) 
         if (case, place) in listed:
             problems.append(f"{where}: case {case} slice {place} is listed twice.")
         listed[case, place] = role
-        used.setdefault(role, set()).add(case)
+        used.setdefault(role, set()).add(owner[case])
     problems += [f"split.list: {path}: {problem}" for problem in leaks(used)]
     if not problems and "train" not in used:
         problems.append(f"split.list: {path}: no slice has the role train.")
@@ -263,11 +289,19 @@ def _check_ids(settings: Settings, cases: Sequence[str]) -> None:
         raise UserError(problems)
 
 
-def _test_subjects(
-    settings: Settings, seed: int, cases: Sequence[str], canonical: Sequence[str]
+def _test_cases(
+    settings: Settings, seed: int, owner: Mapping[str, str], canonical: Sequence[str]
 ) -> set[str]:
     if isinstance(settings.test, list):
         return set(settings.test)
+    subjects = sorted(set(owner.values()))
+    if settings.folds is not None and settings.fold is not None:
+        if settings.folds > len(subjects):
+            raise UserError(
+                f"split.folds: {settings.folds} asked for, there are {len(subjects)} subjects."
+            )
+        dealt = _shuffled(subjects, seed, "folds")[settings.fold :: settings.folds]
+        return _cases_of(dealt, owner)
     if settings.test is None:
         if not canonical:
             raise UserError(
@@ -275,50 +309,66 @@ def _test_subjects(
                 "among the cases; set a share such as 0.3 or name the test cases."
             )
         return set(canonical)
-    count = rounded(settings.test * len(cases))
-    return set(_draw(cases, max(count, 1) if settings.test > 0 else 0, seed, "test"))
+    count = rounded(settings.test * len(subjects))
+    drawn = _draw(subjects, max(count, 1) if settings.test > 0 else 0, seed, "test")
+    return _cases_of(drawn, owner)
 
 
 def _check_pool(
-    settings: Settings, pool: Sequence[str], named: Sequence[str], test: set[str]
+    settings: Settings, pool: Mapping[str, str], named: Sequence[str], test: Mapping[str, str]
 ) -> None:
     problems = [
         f"split.subjects: case {case} is a test subject and must not be learned from."
         for case in named
         if case in test
     ]
+    if both := sorted(set(pool.values()) & set(test.values())):
+        problems.append(
+            f"split.group: of {few(both)} some cases are tested on and others aren't; name all "
+            "cases of a subject in split.test, or none."
+        )
     if not pool:
         problems.append("split.test: every subject is a test subject; none is left to train on.")
     if problems:
         raise UserError(problems)
 
 
-def _held_out(settings: Settings, seed: int, pool: Sequence[str], named: Sequence[str]) -> set[str]:
-    """Validation subjects; those that `split.subjects` names are not among them."""
+def _held_out(
+    settings: Settings, seed: int, pool: Mapping[str, str], named: Sequence[str]
+) -> set[str]:
+    """Validation cases; the subjects that `split.subjects` names are not among them."""
     if settings.validation == 0:
         return set()
-    free = [case for case in pool if case not in named]
-    count = max(rounded(settings.validation * len(pool)), 1)
+    subjects, learned = sorted(set(pool.values())), {pool[case] for case in named}
+    free = [subject for subject in subjects if subject not in learned]
+    count = max(rounded(settings.validation * len(subjects)), 1)
     # without named subjects, one must remain to train on
     if count > len(free) - (0 if named else 1):
         raise UserError(
-            f"split.validation: {settings.validation} of {len(pool)} training subjects is {count}, "
-            f"but {len(free)} are free and training needs its own; lower it or set it to 0."
+            f"split.validation: {settings.validation} of {len(subjects)} training subjects is "
+            f"{count}, but {len(free)} are free and training needs its own; lower it or set it to "
+            "0."
         )
-    return set(_draw(free, count, seed, "validation"))
+    return _cases_of(_draw(free, count, seed, "validation"), pool)
 
 
-def _labelled(settings: Settings, seed: int, cases: Sequence[str]) -> list[str]:
+def _labelled(settings: Settings, seed: int, owner: Mapping[str, str]) -> list[str]:
     wanted = settings.subjects
     if wanted is None:
-        return list(cases)
+        return list(owner)
     if isinstance(wanted, list):
         return sorted(wanted)
-    if wanted > len(cases):
+    subjects = sorted(set(owner.values()))
+    if wanted > len(subjects):
         raise UserError(
-            f"split.subjects: {wanted} asked for, {len(cases)} left after test and validation."
+            f"split.subjects: {wanted} asked for, {len(subjects)} left after test and validation."
         )
-    return _draw(cases, wanted, seed, "subjects")
+    return sorted(_cases_of(_draw(subjects, wanted, seed, "subjects"), owner))
+
+
+def _cases_of(subjects: Iterable[str], owner: Mapping[str, str]) -> set[str]:
+    chosen = set(subjects)
+    return {case for case, subject in owner.items() if subject in chosen}
 
 
 def _draw(items: Sequence[Any], count: int, seed: int, purpose: str) -> list[Any]:
@@ -326,10 +376,19 @@ def _draw(items: Sequence[Any], count: int, seed: int, purpose: str) -> list[Any
 
     Philox's raw numbers are fixed by its definition, so the draw outlives NumPy's versions.
     """
-    key = hashlib.sha256(f"split {purpose} {seed}".encode()).digest()[:16]
-    numbers = np.random.Philox(key=np.frombuffer(key, "<u8")).random_raw(len(items))
-    chosen = np.sort(np.argsort(numbers, kind="stable")[:count])
+    chosen = np.sort(_order(len(items), seed, purpose)[:count])
     return [items[place] for place in chosen]
+
+
+def _shuffled(items: Sequence[Any], seed: int, purpose: str) -> list[Any]:
+    """All of them in a seeded order, as `_draw` takes them."""
+    return [items[place] for place in _order(len(items), seed, purpose)]
+
+
+def _order(count: int, seed: int, purpose: str) -> NDArray[np.intp]:
+    key = hashlib.sha256(f"split {purpose} {seed}".encode()).digest()[:16]
+    numbers = np.random.Philox(key=np.frombuffer(key, "<u8")).random_raw(count)
+    return np.argsort(numbers, kind="stable")
 
 
 def _whole(value: Any) -> int | None:

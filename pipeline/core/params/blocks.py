@@ -6,6 +6,7 @@ They set no defaults: those stand in `defaults.yaml`, and all of them in `params
 reader and DVC can see them.
 """
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -96,6 +97,7 @@ class Percentile(Block):
 Intensity = Annotated[Window | Percentile, Field(discriminator="kind")]
 
 
+GROUP_RULE = "expected a regular expression with a group in brackets, such as ^(patient[0-9]+)_"
 AXES_RULE = "expected three letters, one each of R and L, A and P, S and I, such as SPL"
 
 
@@ -130,10 +132,31 @@ class Prepare(Block):
     )
 
 
+def _checked_group(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise PydanticCustomError(
+            "group", "not a regular expression ({why})", {"why": str(error)}
+        ) from None
+    if not groups:
+        raise PydanticCustomError("group", GROUP_RULE)
+    return text
+
+
 class Split(Block):
     seed: Seed | None = Field(description="seeds the draws of subjects and slices; null: base.seed")
     test: Share | list[CaseId] | None = Field(
         description="test subjects: a share, ids, or null for the data set's canonical ones"
+    )
+    folds: Annotated[int, Field(ge=2, le=100)] | None = Field(
+        description="cross-validation: parts that all subjects are dealt into; null: none"
+    )
+    fold: Annotated[int, Field(ge=0)] | None = Field(
+        description="the part that is tested on, from 0; null: none"
+    )
+    group: Annotated[str, AfterValidator(_checked_group)] | None = Field(
+        description="pattern whose first group is the subject in a case id; null: a case is one"
     )
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
         description="share of the training subjects held out for validation"

@@ -233,6 +233,7 @@ def _contradictions(values: dict[str, Any]) -> list[Problem]:
     for rule in (
         _intensity_order,
         _split_ways,
+        _folds,
         _encoder_weights,
         _encoder_sides,
         _frozen_encoder,
@@ -264,11 +265,31 @@ def _intensity_order(values: dict[str, Any]) -> list[Problem]:
 
 def _split_ways(values: dict[str, Any]) -> list[Problem]:
     split = values["split"]
-    set_too = [key for key in ("test", "subjects", "slices") if split[key] is not None]
+    keys = ("test", "folds", "fold", "subjects", "slices")
+    set_too = [key for key in keys if split[key] is not None]
     if split["list"] is not None and set_too:
         names = ", ".join(set_too)
         text = f"split.list: the list names the roles itself; set {names} to null."
         return [Problem(text, ("split.list", *(f"split.{key}" for key in set_too)))]
+    return []
+
+
+def _folds(values: dict[str, Any]) -> list[Problem]:
+    split = values["split"]
+    folds, fold = split["folds"], split["fold"]
+    if folds is None and fold is None:
+        return []
+    both = ("split.folds", "split.fold")
+    if folds is None or fold is None:
+        given, lacking = ("fold", "folds") if folds is None else ("folds", "fold")
+        text = f"split.{given}: says nothing without split.{lacking}; set both or none of them."
+        return [Problem(text, both)]
+    if fold >= folds:
+        text = f"split.fold: {folds} folds are numbered 0 to {folds - 1}, found {fold}."
+        return [Problem(text, both)]
+    if split["test"] is not None:
+        text = "split.folds: a fold is what is tested on; set split.test to null."
+        return [Problem(text, ("split.folds", "split.test"))]
     return []
 
 

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -109,6 +110,15 @@ def test_the_split_is_the_literatures_or_a_share(toy):
     assert values(replace(toy, test=everything), LITE)["split.test"] == 0.2
     with pytest.raises(UserError, match="found 1 case with a label; expected at least 2"):
         choose(replace(toy, cases=toy.cases[:1]), LITE, None, None)
+
+
+def test_scans_of_a_patient_stay_together(toy):
+    ids = ["patient1_frame01", "patient1_frame12", "patient2_frame01", "p3-visit1", "p3-visit2"]
+    cases = tuple({**c, "case": name} for c, name in zip(toy.cases, ids, strict=True))
+    plan = choose(replace(toy, cases=cases), LITE, None, None)
+    group = validate(nested(plan.choices), "chosen").split.group
+    assert {re.search(group, name)[1] for name in ids} == {"patient1", "patient2", "p3"}
+    assert values(toy, LITE)["split.group"] is None
 
 
 def test_a_cpu_embeds_a_few_hundred_slices_and_a_unet_takes_all(toy):

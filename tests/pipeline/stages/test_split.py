@@ -32,6 +32,9 @@ GOLDEN_SUBJECTS = ["img0005", "img0023", "img0024", "img0027", "img0034"]
 GOLDEN_HASH = "a3267bb85f5c3b90"
 NONE = {
     "test": None,
+    "folds": None,
+    "fold": None,
+    "group": None,
     "validation": 0.0,
     "subjects": None,
     "slices": None,
@@ -390,3 +393,78 @@ def test_an_organ_that_no_training_slice_shows_is_said(
         assert "split: 1 train slices of 1, " in said and "next: hsam search" in said
     told = files.read_json(tmp_path / "split" / "split.json")
     assert told["organs_without_training_slices"] == missing
+
+
+PATIENTS = {
+    f"p{patient:02}_{scan}": 6 for patient in range(11) for scan in "abc"[: 1 + patient % 3]
+}
+GROUP = "^(p[0-9]+)_"
+
+
+def patients(roles, role):
+    return {case.partition("_")[0] for case in subjects(roles, role)}
+
+
+@pytest.mark.parametrize("group", [None, GROUP])
+def test_folds_test_every_case_once(group):
+    tested = []
+    for fold in range(4):
+        given = blocks(folds=4, fold=fold, group=group, validation=0.2, subjects=2)
+        roles = split.roles_from_settings(given, 1, shown(PATIENTS), CANONICAL)
+        tested += subjects(roles, "test")
+        if group is not None:
+            sides = [patients(roles, role) for role in ("train", "validation", "test")]
+            assert [len(side) for side in sides[:2]] == [2, 2]
+            assert 2 <= len(sides[2]) <= 3
+            assert len(set.union(*sides)) == sum(map(len, sides))
+    assert sorted(tested) == sorted(PATIENTS)
+
+
+@pytest.mark.parametrize("test", [0.3, 0.5])
+def test_all_cases_of_a_subject_go_the_same_way(test):
+    given = blocks(test=test, group=GROUP, validation=0.3)
+    roles = split.roles_from_settings(given, 1, shown(PATIENTS), ())
+    sides = [patients(roles, role) for role in ("train", "validation", "test")]
+    assert len(sides[2]) == split.rounded(test * 11)
+    assert len(set.union(*sides)) == sum(map(len, sides)) == 11
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"folds": 12, "fold": 0, "group": GROUP}, "12 asked for, there are 11 subjects"),
+        (
+            {"test": 0.2, "group": "^(q[0-9]+)"},
+            r"finds no subject in p00_a, .* \(21 in all\)",
+        ),
+        ({"test": ["p01_a"], "group": GROUP}, "of p01 some cases are tested on and others aren't"),
+    ],
+)
+def test_groups_and_folds_that_do_not_fit_the_cases(settings, message):
+    with pytest.raises(UserError, match=message):
+        split.roles_from_settings(blocks(**settings), 1, shown(PATIENTS), ())
+
+
+def test_a_list_must_not_part_a_subject(tmp_path):
+    rows = [("p01_a", "0", "train"), ("p01_b", "0", "test")]
+    table = pd.DataFrame(rows, columns=["case", "slice", "role"])
+    assert split.roles_from_list(table, PATIENTS, tmp_path)["p01_b", 0] == "test"
+    with pytest.raises(UserError, match="p01"):
+        split.roles_from_list(table, PATIENTS, tmp_path, GROUP)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"folds": 5}, "split.folds: says nothing without split.fold"),
+        ({"fold": 0}, "split.fold: says nothing without split.folds"),
+        ({"folds": 5, "fold": 5}, "5 folds are numbered 0 to 4, found 5"),
+        ({"folds": 5, "fold": 1, "test": 0.2}, "set split.test to null"),
+        ({"folds": 5, "fold": 1, "list": "a.csv"}, "set folds, fold to null"),
+        ({"group": "p[0-9]+"}, "expected a regular expression with a group in brackets"),
+        ({"group": "(p"}, "not a regular expression"),
+    ],
+)
+def test_parameters_of_folds_that_contradict_each_other(settings, message):
+    with pytest.raises(UserError, match=message):
+        blocks(**settings)
