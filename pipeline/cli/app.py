@@ -47,7 +47,7 @@ from pipeline.cli.options import (
     output_folder,
     writable_folder,
 )
-from pipeline.core import cpus, run_names
+from pipeline.core import cpus
 from pipeline.core.errors import UserError
 from pipeline.core.installed import need
 
@@ -253,6 +253,8 @@ def train(
     """Train the model; an interrupted training goes on."""
     need(("lightning_fabric", "dvclive"), "pipeline", "hsam train")
     if name is not None:
+        from pipeline.core import run_names
+
         run_names.check(name)
     from pipeline.stages import train as stage
 
