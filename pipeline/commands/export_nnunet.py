@@ -18,12 +18,12 @@ from pathlib import Path
 from pipeline import datasets
 from pipeline.core import files
 from pipeline.core.console import say
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Params
 from pipeline.core.pool import over_cases
 from pipeline.core.writable import naming_unwritable
 from pipeline.datasets import check, nnunet_export
-from pipeline.datasets.base import RawCase, few
+from pipeline.datasets.base import RawCase
 from pipeline.shards.manifest import Manifest, ManifestRow, read_manifest
 from pipeline.shards.recipe import Recipe
 from pipeline.shards.roles import SplitFile, check_slices, read_split

@@ -26,3 +26,9 @@ class Stopped(Exception):
     def __init__(self, where: str, signal: int, *, alone: bool = False) -> None:
         self.signal, self.alone = signal, alone
         super().__init__(where)
+
+
+def few(names: Iterable[str], most: int = 5) -> str:
+    """The first names as a list for a message, and how many there are where some are left out."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")

@@ -7,6 +7,7 @@ versions without names, and imported ones, go by their folder's name.
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.core import files, locks
@@ -56,6 +57,8 @@ def settle(folder: Path, stem: str, wanted: str | None = None) -> str:
         files.write_text(folder / FILE, f"{name}\n")
         return name
     finally:
+        with suppress(OSError):  # Windows keeps a file that is open
+            (folder.parent / LOCK).unlink()
         release()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import files
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Dataset, Percentile, Window
 
 # the window for abdominal soft tissue, HU, in the literature on Synapse
@@ -317,12 +317,6 @@ def together(warnings: Mapping[str, Iterable[str]]) -> list[str]:
         for sentence in dict.fromkeys(sentences):
             cases.setdefault(sentence, []).append(case)
     return [f"{few(names)}: {sentence}" for sentence, names in cases.items()]
-
-
-def few(names: Iterable[str], most: int = 5) -> str:
-    """The first names as a list for a message, and how many there are where some are left out."""
-    names = list(names)
-    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
 
 def _present(*paths: Path | None) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, few
 from pipeline.core.files import read_json
 from pipeline.core.params.blocks import Dataset, Percentile, Window
 from pipeline.datasets.base import (
@@ -23,7 +23,6 @@ from pipeline.datasets.base import (
     DataSet,
     LabelMap,
     RawCase,
-    few,
     file_cases,
     pair,
 )

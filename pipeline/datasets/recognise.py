@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from pipeline.core import files
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Dataset
 from pipeline.core.params.load import load
 from pipeline.core.registry import DATASETS
 from pipeline.datasets import named
-from pipeline.datasets.base import few
 
 
 def recognise(root: Path) -> Dataset:

@@ -11,9 +11,8 @@ from statistics import median
 from typing import Any
 
 from pipeline.core import weight_files
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Percentile, Window
-from pipeline.datasets.base import few
 from pipeline.planning.survey import AXES, THICK, Survey
 
 TEST_SHARE = 0.2  # of the cases, where the literature has no split for them

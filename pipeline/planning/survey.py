@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from pipeline import datasets
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Dataset, Percentile, Window
 from pipeline.core.pool import over_cases
 from pipeline.datasets import check
-from pipeline.datasets.base import CaseList, LabelMap, RawCase, few, together
+from pipeline.datasets.base import CaseList, LabelMap, RawCase, together
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import CANONICAL
 from pipeline.imaging.label_values import distinct, fractional, shown

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from pipeline.core import files, run_folder
 from pipeline.core.console import say
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.params.blocks import Split as Settings
-from pipeline.datasets.base import few
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import ROLES, SplitFile, leaks, write_split
