@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from hsam.version import __version__
 from pipeline.core.console import console, say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.files import sha256_of, write_json, write_text
@@ -399,14 +398,13 @@ def _report(
     failed: dict[str, str],
 ) -> dict[str, Any]:
     """The record of a call: what it was made with, and those of its scans."""
-    from pipeline.training.cost import device_name  # imports more than predicting needs
+    from pipeline.training.cost import device_name
 
     shared = ("model", "precision", "stage", "tta", "labels", "run")
     return {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now().astimezone() - started).total_seconds(), 2),
         "device": device_name(predictor.device),
-        "hsam_version": __version__,
         **provenance({}),
         **{name: done[0][name] for name in shared if done},
         "scans": [{k: v for k, v in record.items() if k not in shared} for record in done],

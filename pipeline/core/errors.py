@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend."""
+"""What ends a command without a traceback: a user's mistake, a signal; and words for messages."""
 
 from collections.abc import Iterable
 

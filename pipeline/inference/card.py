@@ -39,7 +39,7 @@ def card(folder: Path, record: Mapping[str, Any], name: str) -> str:
         f"---\n{text.getvalue()}---",
         f"# {name}",
         _what(record, identity),
-        "## Use\n\n```\npip install hsam\n"
+        "## Use\n\nWith H-SAM installed, as its README says:\n\n```\n"
         + "".join(f"{line}\n" for line in _weights_command(record))
         + f"hsam predict scan.nii.gz --run {name} --out predictions\n```",
         "## Training\n\n" + "\n".join(f"- {line}" for line in _training(record, identity)),

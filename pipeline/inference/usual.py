@@ -16,8 +16,8 @@ from scipy import ndimage
 # of an organ in a slice: mm2, mm from the centre of brightness, mean in [0, 1], share of its
 # largest piece
 MEASURES = ("area_mm2", "row_mm", "column_mm", "brightness", "largest_piece")
-# of a scan: mm, mean in [0, 1], share of pixels at either bound of the intensities
-SCAN = ("gap_mm", "pixel_mm", "height_mm", "width_mm", "mean", "dark", "bright")
+# of a scan: mm, mean in [0, 1]
+SCAN = ("gap_mm", "pixel_mm", "height_mm", "width_mm", "mean")
 
 
 class Tally:
@@ -43,10 +43,7 @@ class Tally:
         _, row_mm, column_mm = self.spacing
         height, width = image.shape
         self._scan.append(
-            (
-                *(self.spacing[0], row_mm, height * row_mm, width * column_mm),
-                *(float(image.mean()), float((image <= 0).mean()), float((image >= 1).mean())),
-            )
+            (self.spacing[0], row_mm, height * row_mm, width * column_mm, float(image.mean()))
         )
         found = np.full((self.organs, len(MEASURES)), np.nan)
         present = [organ for organ in np.unique(labels) if 0 < organ <= self.organs]

@@ -1,13 +1,15 @@
 """What a training cost: wall time, devices, memory."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
-def cost(fabric: Fabric, seconds: float) -> dict[str, Any]:
+def cost(fabric: "Fabric", seconds: float) -> dict[str, Any]:
     """The content of cost.json.
 
     Args:

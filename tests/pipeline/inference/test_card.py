@@ -14,9 +14,7 @@ from pipeline.inference.card import card
 USUAL = {
     "cases": 4,
     "slices": 40,
-    "scan": dict.fromkeys(
-        ("gap_mm", "pixel_mm", "height_mm", "width_mm", "mean", "dark", "bright"), [2.5, 5.0]
-    ),
+    "scan": dict.fromkeys(("gap_mm", "pixel_mm", "height_mm", "width_mm", "mean"), [2.5, 5.0]),
     "organs": {
         "liver": dict.fromkeys(
             ("millilitres", "area_mm2", "row_mm", "column_mm", "brightness", "largest_piece"),
