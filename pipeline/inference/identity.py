@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.core import files
 from pipeline.core.run_folder import IMPORT, MODEL_FILES, read_provenance
+from pipeline.core.trainings import is_of
 from pipeline.inference.records import pretraining
 
 METRICS = "metrics.json"  # of an evaluation
@@ -70,9 +71,8 @@ def sentence(identity: Mapping[str, Any]) -> str:
 def _test_scores(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any] | None:
     """Scores of the newest evaluation of exactly these files that lies near the model."""
     for evaluation in _evaluations(folder):
-        inputs = read_provenance(evaluation).get("inputs", {})
         try:
-            if all(inputs.get(name) == value for name, value in hashes.items()):
+            if is_of(hashes, read_provenance(evaluation)):
                 return _scores(files.read_json(evaluation / METRICS))
         except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
             continue  # a half-written or foreign folder says nothing
