@@ -58,8 +58,9 @@ def _wait_for_silence(path: Path, silence: float) -> None:
     found = _read(path)
     if found is None or found.get("kernel") == _kernel():
         return  # one under this kernel would hold the lock
+    host = found.get("host", "an unknown host")
     say(
-        f"{path.parent}: a process on {found.get('host')} was at work here and hasn't said that it "
+        f"{path.parent}: a process on {host} was at work here and hasn't said that it "
         f"ended; waiting {silence:g} seconds for a sign of it"
     )
     since = time.monotonic()
@@ -77,7 +78,7 @@ def _keep(path: Path, me: dict[str, Any], beat: float, ended: threading.Event) -
     turn = 0
     while not ended.wait(beat):
         found = _read(path)
-        if found is not None and not _is_mine(found, me):
+        if found and not _is_mine(found, me):  # an unreadable one is nobody's: written anew below
             say(f"{path.parent}: taken over by a process on {found.get('host')}; this one ends")
             os._exit(TAKEN_OVER)
         turn += 1

@@ -1,6 +1,7 @@
 """Hosts that don't see each other's locks never work in one folder; the other is its record."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,9 @@ int flock(int descriptor, int operation) { errno = ENOLCK; return -1; }
 
 
 def write(folder: Path, beat: int) -> None:
-    (folder / RECORD).write_text(json.dumps(OTHER | {"beat": beat}))
+    new = folder / "another.new"
+    new.write_text(json.dumps(OTHER | {"beat": beat}))
+    os.replace(new, folder / RECORD)
 
 
 def test_the_record_is_there_while_the_work_is_done_and_changes(tmp_path):
@@ -86,6 +89,18 @@ def test_who_was_taken_over_ends_and_leaves_the_record(tmp_path):
     assert process.wait() == TAKEN_OVER
     assert "taken over by a process on another-host" in process.stderr.read()
     assert json.loads((tmp_path / RECORD).read_text()) == OTHER | {"beat": 0}
+
+
+def test_a_record_that_cannot_be_read_ends_nobodys_work(tmp_path):
+    with owning(tmp_path, beat=0.01):
+        (tmp_path / RECORD).write_text("")
+        for _ in range(1000):
+            if (tmp_path / RECORD).read_text():
+                break
+            threading.Event().wait(0.01)
+        else:
+            pytest.fail("the record stays empty")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(
