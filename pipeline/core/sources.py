@@ -68,13 +68,29 @@ def model(name: str, backbone: str | None, hugging_face: Mapping[str, Any] | Non
         UserError: the folder of an encoder in Hugging Face form isn't there or has none.
     """
     entry = MODELS[name]
+    alone = Chosen((entry.module,), (repr(entry),))
     if backbone is None or "backbone" not in entry.takes:
-        return Chosen((entry.module,), (repr(entry),))
+        return alone
+    below = _encoder(backbone, hugging_face)
+    return Chosen((*alone.modules, *below.modules), (*alone.entries, *below.entries))
+
+
+def encoder(backbone: str) -> Chosen:
+    """The code of an image encoder and of what loads its weights, for any model.
+
+    Raises:
+        UserError: the folder of an encoder in Hugging Face form isn't there or has none.
+    """
+    below = _encoder(backbone)
+    return Chosen(("hsam.adapted_encoder", *below.modules), below.entries)
+
+
+def _encoder(backbone: str, hugging_face: Mapping[str, Any] | None = None) -> Chosen:
     try:
         line = get_backbone(backbone, hugging_face)
     except ValueError as error:
         raise UserError(f"train.backbone: {error}.") from None
-    return Chosen((entry.module, line.module), (repr(entry), line.essence()))
+    return Chosen((line.module,), (line.essence(),))
 
 
 def chosen(stage: str, params: Params) -> Chosen:

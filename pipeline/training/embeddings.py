@@ -4,7 +4,8 @@ An epoch of a training then costs the decoders alone. Each slice has `train.cach
 each with an augmentation of its own; epoch e of a training takes view e modulo their number.
 
 They lie in a run folder of their own, `runs/<data set>-embeddings-<hash>/`, which every training
-and search with the same slices, encoder and augmentation shares; an interrupted one goes on.
+and search with the same slices, encoder and augmentation shares, whichever model's decoders it
+trains; an interrupted one goes on.
 """
 
 import math
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from hsam.inference import for_inference
 from hsam.model import EncodedModel
-from pipeline.core import files, run_folder, sources
+from pipeline.core import files, run_folder, sources, weight_files
 from pipeline.core.console import LINE_SECONDS, steps
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
@@ -42,7 +43,6 @@ SAVED_EVERY = 8  # chunks between two notes of how far it is
 # what they depend on of the block `train`
 DEPENDS = {
     "cache_embeddings",
-    "model",
     "backbone",
     "encoder_size",
     "normalise",
@@ -139,13 +139,18 @@ def embedded(
         return None
     values = settings.model_dump(mode="json", include=DEPENDS)
     inputs = {name: value for name, value in run.key["inputs"].items() if name != "search"}
+    if weight_files.chosen(settings) is None:  # each model draws random weights in its own order
+        values["model"] = settings.model
+        code = sources.model(settings.model, settings.backbone)
+    else:
+        code = sources.encoder(settings.backbone)
     with run_folder.open_run(
         run.path.parent,
         data.name,
         "embeddings",
         {"train": values | {"seed": seed}},
         inputs,
-        sources.model(settings.model, settings.backbone),
+        code,
         module=__name__,
         wait=True,
     ) as beside:

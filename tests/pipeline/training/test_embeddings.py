@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import hsam
 from hsam.inference import for_inference
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Train
@@ -109,6 +110,26 @@ def test_what_is_there_is_not_computed_again(tmp_path, data, settings):
     assert compute(tmp_path, data, other) == found
     assert (found.folder / EMBEDDINGS).stat().st_mtime_ns == before
     assert compute(tmp_path, data, settings.model_copy(update={"tf32": False})) != found
+
+
+def test_models_that_start_from_the_same_file_share_them(tmp_path, data, settings):
+    start = hsam.build("samed", backbone="litemedsam", image_size=256, lora_rank=0).state_dict()
+    sam = {
+        name.replace("coarse_decoder.", "mask_decoder."): tensor
+        for name, tensor in start.items()
+        if ".class_mlps." not in name
+    }
+    torch.save(sam, tmp_path / "start.pth")
+    pretrained = {"backbone": "litemedsam", "sam_checkpoint": str(tmp_path / "start.pth")}
+    frozen = settings.model_copy(update=pretrained)
+    found = {
+        name: compute(tmp_path / "runs", data, frozen.model_copy(update={"model": name}))
+        for name in ("hsam", "samed", "autosam")
+    }
+    assert found["samed"] == found["hsam"] == found["autosam"]
+    # random weights differ from model to model
+    scratch = [settings.model_copy(update={"model": name}) for name in ("hsam", "samed")]
+    assert len({compute(tmp_path / "runs", data, each).folder for each in scratch}) == 2
 
 
 def test_a_training_on_them_learns_the_decoders_alone(tmp_path, data, settings):
