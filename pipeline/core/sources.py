@@ -143,6 +143,7 @@ def _counts(name: str) -> bool:
     return not any(name == skipped or name.startswith(f"{skipped}.") for skipped in NOT_COUNTED)
 
 
+@cache
 def _essence(source: str) -> str:
     """A module's syntax tree without what can't change a result."""
     return ast.dump(_Essence().visit(ast.parse(source)))
@@ -235,8 +236,12 @@ def _imports(root: Path, name: str) -> tuple[str, ...]:
 
 def _has_code(path: Path) -> bool:
     """Whether a module holds more than the docstring of its folder."""
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    return any(not isinstance(node, ast.Expr) for node in body)
+    return _holds_code(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _holds_code(source: str) -> bool:
+    return any(not isinstance(node, ast.Expr) for node in ast.parse(source).body)
 
 
 def _path(root: Path, name: str) -> Path:
