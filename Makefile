@@ -79,6 +79,7 @@ bench: $(READY)
 	python benchmarks/score.py
 	python benchmarks/intervals.py
 	python benchmarks/load.py
+	python benchmarks/memory.py
 
 soak: $(READY)
 	python -m tests.soak --write

@@ -1,8 +1,9 @@
-"""The CPU cores of this process, and how OpenMP's threads use them.
+"""The CPU cores of this process, how OpenMP's threads use them, and the memory of CPU tensors.
 
 OpenMP reads its environment once, when PyTorch loads it; processes started later inherit it.
 """
 
+import ctypes
 import os
 
 # how waiting threads wait: libgomp (Linux) reads the first two, LLVM's (macOS) the first and last
@@ -10,6 +11,9 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 # turns of the loop in which a libgomp thread waits before it sleeps: tens of microseconds, enough
 # from one operator of a model to the next (benchmarks/load.py)
 TURNS = 10_000
+# mallopt's numbers, from malloc.h, and the largest value that both take on every glibc
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+KEPT = 2**30
 
 
 def usable() -> int:
@@ -30,3 +34,21 @@ def set_thread_defaults() -> None:
         os.environ["GOMP_SPINCOUNT"] = str(TURNS)
     # as many threads as Snakemake sets with --cores all, for the last bit depends on their number
     os.environ.setdefault("OMP_NUM_THREADS", str(usable()))
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory that a process frees, for what it allocates next.
+
+    On the CPU, PyTorch takes the memory of every tensor from the C library. glibc gives large blocks
+    back to the kernel when they are freed, which clears every page again for the next operator:
+    up to a third of an encoder's pass (benchmarks/memory.py). Only for processes that run a
+    network: they need as much memory again at once, and end soon. A user's own setting of glibc's
+    allocator wins; other C libraries are left as they are.
+    """
+    mine = any(name.startswith("MALLOC_") for name in os.environ)
+    if mine or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or os.name != "posix":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option in (TRIM_THRESHOLD, MMAP_THRESHOLD):
+            mallopt(option, KEPT)

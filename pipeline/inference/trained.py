@@ -12,7 +12,7 @@ from hsam.hugging_face import weights_file
 from hsam.inference import for_inference
 from hsam.model import SegmentationModel
 from hsam.weights import storage
-from pipeline.core import weight_files
+from pipeline.core import cpus, weight_files
 from pipeline.core.errors import UserError
 from pipeline.core.run_folder import MODEL_FILES
 from pipeline.inference.precision import Precision, inference_precision, set_tf32
@@ -48,6 +48,8 @@ def load_for_inference(
 
     Args, raises: as for `load_model`.
     """
+    if device == "cpu":
+        cpus.keep_freed_memory()
     # on the CPU first: only what predicts takes the GPU's memory
     model = load_model(folder, checkpoint, "cpu", option)
     record = read_record(folder)

@@ -60,6 +60,8 @@ def make_fabric(settings: Train, device: str) -> Fabric:
             f"train.devices: {settings.devices} are wanted, there is no GPU, and the CPU has "
             f"{cores} cores; lower it, or give the job GPUs (--gpus, --resources gpu=N)."
         )
+    if device == "cpu":
+        cpus.keep_freed_memory()
     strategy: Any = "auto"
     if settings.devices > 1:
         strategy = DDPStrategy(

@@ -1,4 +1,5 @@
 import os
+import platform
 import subprocess
 import sys
 
@@ -45,3 +46,25 @@ def test_only_cores_of_this_process_count():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is set")
+@pytest.mark.parametrize(
+    ("call", "own", "kept"),
+    [
+        ("cpus.keep_freed_memory()", {}, True),
+        ("cpus.keep_freed_memory()", {"MALLOC_MMAP_THRESHOLD_": "131072"}, False),
+        ("None", {}, False),
+    ],
+)
+def test_freed_memory_is_kept_where_a_user_sets_nothing_else(call, own, kept):
+    code = (
+        f"import psutil; from pipeline.core import cpus; {call}\n"
+        "now = lambda: psutil.Process().memory_info().rss / 2**20\n"
+        "before = now(); held = bytearray(200 * 2**20); del held; print(now() - before)"
+    )
+    given = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=given | own, capture_output=True, text=True, check=True
+    )
+    assert (float(done.stdout) > 150) == kept
