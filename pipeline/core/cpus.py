@@ -39,11 +39,11 @@ def set_thread_defaults() -> None:
 def keep_freed_memory() -> None:
     """Have the C library keep the memory that a process frees, for what it allocates next.
 
-    On the CPU, PyTorch takes the memory of every tensor from the C library. glibc gives large blocks
-    back to the kernel when they are freed, which clears every page again for the next operator:
-    up to a third of an encoder's pass (benchmarks/memory.py). Only for processes that run a
-    network: they need as much memory again at once, and end soon. A user's own setting of glibc's
-    allocator wins; other C libraries are left as they are.
+    On the CPU, PyTorch takes the memory of every tensor from the C library. glibc gives large
+    blocks back to the kernel when they are freed, which clears every page again for the next
+    operator: up to a third of an encoder's pass (benchmarks/memory.py). Only for processes that run
+    a network: they need as much memory again at once, and end soon. A user's own setting of
+    glibc's allocator wins; other C libraries are left as they are.
     """
     mine = any(name.startswith("MALLOC_") for name in os.environ)
     if mine or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or os.name != "posix":
