@@ -26,7 +26,10 @@ COPY . .
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
     && git config --system --add safe.directory '*'
 
-# jobs work in a folder of the host's; matplotlib and friends want a place to write to
-ENV MPLCONFIGDIR=/tmp/matplotlib NUMBA_CACHE_DIR=/tmp/numba
+# jobs work in a folder of the host's, under whatever user id `docker run --user` names: one without
+# a home and a name, which matplotlib, numba, DVC and PyTorch ask for
+ENV HOME=/tmp USER=hsam MPLCONFIGDIR=/tmp/matplotlib NUMBA_CACHE_DIR=/tmp/numba
+RUN useradd --uid 1000 --no-create-home hsam
+USER hsam
 WORKDIR /work
 CMD ["hsam", "--help"]
