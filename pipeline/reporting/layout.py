@@ -1,4 +1,4 @@
-"""The frame of every page: one HTML file with its style sheet, its plots and pictures inside."""
+"""The frame of every page: one HTML file, its style, scripts, plots and pictures inside it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from pipeline.core import files
 from pipeline.core.home import ROOT
 
 TEMPLATES = ROOT / "pipeline" / "reporting" / "templates"
-STYLE = "layout.css"
-SHARED = ("layout.html.j2", "layout.macros.j2", STYLE)
+STYLE, SCRIPT = "layout.css", "layout.js"
+SHARED = ("layout.html.j2", "layout.macros.j2", STYLE, SCRIPT)
 
 
 def render(template: str, content: Mapping[str, Any], scripts: Sequence[str] = ()) -> str:
@@ -20,7 +20,7 @@ def render(template: str, content: Mapping[str, Any], scripts: Sequence[str] = (
     Args:
         template: name of the page's template, which extends `layout.html.j2`.
         content: the template's values.
-        scripts: names of files beside the template that the page runs.
+        scripts: names of files beside the template that this page runs after the frame's own.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -32,7 +32,7 @@ def render(template: str, content: Mapping[str, Any], scripts: Sequence[str] = (
     )
     style = _as_it_is(STYLE)
     return environment.get_template(template).render(
-        style=style, scripts=[_as_it_is(name) for name in scripts], **content
+        style=style, scripts=[_as_it_is(name) for name in (SCRIPT, *scripts)], **content
     )
 
 

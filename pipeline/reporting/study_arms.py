@@ -102,7 +102,9 @@ def _cost(name: str, found: Sequence[Outcome]) -> dict[str, Any]:
         "trainings": len(found),
         "devices": ", ".join(sorted({_devices(cost) for cost in known})) or UNKNOWN,
         "wall": _range(walls),
+        "wall_seconds": mean(walls) if walls else None,
         "total": total,
+        "total_seconds": sum(cost.device_seconds for cost in known) if known else None,
         "memory": f"{max(peaks):,} MiB" if peaks else UNKNOWN,
     }
 

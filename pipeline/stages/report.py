@@ -25,7 +25,7 @@ from pipeline.scoring.metrics_file import METRICS, read_metrics
 from pipeline.scoring.tables import print_scores
 
 TEMPLATE, REPORT = "report.html.j2", "report.html"
-SCRIPTS = ("sorting.js", "browser.js")
+SCRIPTS = ("browser.js",)
 PARTS = (TEMPLATE, "browser.html.j2", *SCRIPTS)
 
 

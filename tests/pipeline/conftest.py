@@ -1,8 +1,10 @@
 """Tiny data that the tests of the pipeline share."""
 
 import io
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +16,7 @@ from pipeline.imaging.geometry import Geometry
 from pipeline.shards.case import Prepared, Source, write_shard
 from pipeline.stages import phantom, prepare, search, split
 
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")  # names of the command
 ROOT = Path(__file__).resolve().parents[2]
 # LAS, as BTCV stores its volumes, and anisotropic
 AFFINE = np.array([[-0.8, 0, 0, 90], [0, 0.7, 0, -110], [0, 0, 3, 40], [0, 0, 0, 1.0]])
@@ -109,3 +112,17 @@ def split_and_search(params: Params, prepared: Path, folder: Path) -> None:
     split.run(params, prepared, folder / "split", folder / "runs")
     inputs = prepared, folder / "split", folder / "search", folder / "runs"
     search.run(params, *inputs, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless browser for pages."""
+    reason = "needs playwright, which the extra dev installs"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    command = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if command is None:
+        pytest.skip("needs Chromium on the PATH")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=command, args=["--no-sandbox"])
+        yield launched
+        launched.close()

@@ -1,17 +1,10 @@
 """The report as people use it, in headless Chromium."""
 
-import shutil
-
 import pytest
 
 from pipeline.reporting.inputs import ReportFolders
 from pipeline.stages import report
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="needs playwright, which the extra dev installs"
-)
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 # texts smaller than 11 px, as they are drawn
 SMALL = """() => [...document.querySelectorAll("main *")].filter((element) => {
   const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
@@ -19,7 +12,6 @@ SMALL = """() => [...document.querySelectorAll("main *")].filter((element) => {
   const { a, b } = element.ownerSVGElement ? element.getScreenCTM() : { a: 1, b: 0 };
   return parseFloat(getComputedStyle(element).fontSize) * Math.hypot(a, b) < 11;
 }).map((element) => element.outerHTML.slice(0, 200))"""
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +19,6 @@ def address(run_params, run_results, tmp_path_factory) -> str:
     root = tmp_path_factory.mktemp("page")
     report.run(run_params, ReportFolders.find(run_results), root / "reports", root / "runs")
     return (root / "reports/report.html").as_uri()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@
     return made;
   }
 
-  // the number at a cell's beginning, null without one
-  function value(words) {
-    const found = words.match(NUMBER);
+  // a cell's own value, or the number at its beginning; null without one
+  function value(cell) {
+    if (cell.dataset.value) return parseFloat(cell.dataset.value);
+    const found = text(cell).match(NUMBER);
     return found ? Number(found[0].replace("−", "-").replaceAll(",", "")) : null;
   }
 
@@ -32,8 +33,8 @@
   function sort(table, column, falling) {
     const [rows, totals] = parts(table);
     const keyed = rows.map((row) => {
-      const words = text(row.cells[column]);
-      return { row, words, number: value(words) };
+      const cell = row.cells[column];
+      return { row, words: text(cell), number: value(cell) };
     });
     const numbers = keyed.some(({ number }) => number !== null);
     const sign = falling ? -1 : 1;
