@@ -112,6 +112,10 @@ def init(
             metavar="N", min=1, help="Of the training.", show_default="minutes on this machine"
         ),
     ] = None,
+    fold: Annotated[
+        int,
+        typer.Option(metavar="K", min=0, help="Tested on: a fold of nnU-Net's splits_final.json."),
+    ] = 0,
     gpus: GpusOption = 1,
     jobs: JobsOption = cpus.usable(),
     as_json: Annotated[
@@ -128,6 +132,7 @@ def init(
         gpus=min(gpus, gpu.visible()),
         encoder=encoder,
         steps=steps,
+        fold=fold,
         jobs=jobs,
         as_json=as_json,
     )

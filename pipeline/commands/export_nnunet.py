@@ -22,7 +22,7 @@ from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Params
 from pipeline.core.pool import over_cases
 from pipeline.core.writable import naming_unwritable
-from pipeline.datasets import check, nnunet_export
+from pipeline.datasets import check, nnunet_export, nnunet_folds
 from pipeline.datasets.base import RawCase
 from pipeline.shards.manifest import Manifest, ManifestRow, read_manifest
 from pipeline.shards.recipe import Recipe
@@ -86,7 +86,7 @@ def run(
     target = out / nnunet_export.RAW / nnunet_export.folder_name(number, manifest.name)
     learned = _labelled(roles, manifest)
     record = {"format": FORMAT, "split": roles.hash, "manifest": files.sha256(path)}
-    folds = nnunet_export.folds(roles.cases["train"], roles.cases["validation"])
+    folds = nnunet_folds.content(roles.cases["train"], roles.cases["validation"])
     if not _is_there(target, record, number):
         kept = {**learned, **dict.fromkeys(roles.cases["test"])}
         found = datasets.get(params.dataset).find(params.dataset)
@@ -103,9 +103,9 @@ def run(
             if problems:
                 raise UserError(problems)
             nnunet_export.write_description(new, content)
-            files.write_json(new / nnunet_export.SPLITS, folds)
+            files.write_json(new / nnunet_folds.FOLDS, folds)
     # nnU-Net looks for it here; newer versions take the raw folder's too
-    beside = out / nnunet_export.PREPROCESSED / target.name / nnunet_export.SPLITS
+    beside = out / nnunet_folds.PREPROCESSED / target.name / nnunet_folds.FOLDS
     files.write_json(beside, folds)
     _tell(target, roles, learned)
     _tell_next(target, number, arm)

@@ -39,6 +39,7 @@ def run(
     steps: int | None,
     jobs: int,
     as_json: bool,
+    fold: int = 0,
 ) -> None:
     """Look at the data, choose parameters, write them.
 
@@ -49,6 +50,7 @@ def run(
         encoder, steps: in place of the rules' (`pipeline.planning.choices.choose`).
         jobs: processes that read the data.
         as_json: print all of it as JSON instead of lines for people.
+        fold: of the data's own cross-validation, where it has one.
 
     Raises:
         UserError: a file at `out`, or data that can't be used.
@@ -61,7 +63,7 @@ def run(
     machine = Machine(cpus.usable(), gpus, _encoders())
     check_encoder(encoder, machine)
     found = survey(recognise.recognise(folder), jobs)
-    plan = choose(found, machine, encoder, steps)
+    plan = choose(found, machine, encoder, steps, fold)
     # what follows from rules is held to the same rules as what people write
     params = validate(parameter_file.nested(plan.choices), str(out))
     check_split(params)

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -194,6 +194,15 @@ class DataSet(ABC):
     def canonical(self, dataset: Dataset) -> CanonicalSplit:
         """The split used in the literature; empty where there is none."""
         return CanonicalSplit()
+
+    def folds(self, dataset: Dataset) -> Sequence[Sequence[str]]:
+        """Cases that each fold of a cross-validation is scored on, where files beside the volumes
+        tell; empty: none do.
+
+        Raises:
+            UserError: files that can't be used.
+        """
+        return ()
 
     def list_cases(self, dataset: Dataset) -> CaseList:
         """The cases to use and everything wrong with the folder; raises no UserError."""

@@ -7,7 +7,7 @@ and names images without a channel.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.core.errors import UserError, few
 from pipeline.core.files import read_json
 from pipeline.core.params.blocks import Dataset, Percentile, Window
+from pipeline.datasets import nnunet_folds
 from pipeline.datasets.base import (
     CT_WINDOW,
     MR_PERCENTILES,
@@ -88,6 +89,12 @@ class NnUNet(DataSet):
         """The name in dataset.json, or else the folder's."""
         root = Path(dataset.root)
         return _read_description(root).name or root.resolve().name
+
+    def folds(self, dataset: Dataset) -> Sequence[Sequence[str]]:
+        """nnU-Net's own, of splits_final.json."""
+        path = nnunet_folds.find(Path(dataset.root))
+        cases = list(self._find_cases(dataset).cases)
+        return () if path is None else nnunet_folds.read(path, cases)
 
     def intensity(self, dataset: Dataset) -> Window | Percentile:
         """The window for CT where dataset.json has a channel CT, else the percentiles for MR."""

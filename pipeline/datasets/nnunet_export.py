@@ -1,4 +1,4 @@
-"""Writes cases as nnU-Net reads them: its raw format, and the split in `splits_final.json`.
+"""Writes cases as nnU-Net reads them: its raw format.
 
 Files lie on the grid of their source. Slices without labels carry nnU-Net's ignore label, on which
 it computes no loss: it learns from the slices that the split gives, and from no other.
@@ -15,12 +15,13 @@ from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Percentile, Window
 from pipeline.datasets.nnunet import CHANNEL, JSON
+from pipeline.datasets.nnunet_folds import PREPROCESSED
 from pipeline.imaging.geometry import Geometry, slices_view
 from pipeline.imaging.volumes import Volume, write_label_nifti, write_nifti
 
 # the folders that nnU-Net's environment variables of these names tell it
-FOLDERS = RAW, PREPROCESSED, _ = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
-SPLITS = "splits_final.json"
+RAW = "nnUNet_raw"
+FOLDERS = (RAW, PREPROCESSED, "nnUNet_results")
 IGNORE = "ignore"
 ENDING = ".nii.gz"
 RECORD = "hsam"  # the key of dataset.json that nnU-Net passes on to its models and predictions
@@ -112,13 +113,6 @@ def write_image(folder: Path, case: str, image: Volume) -> None:
 def write_labels(folder: Path, case: str, labels: NDArray[np.uint8], geometry: Geometry) -> None:
     """Write the labels of a case on the grid of its image."""
     write_label_nifti(folder / f"{case}{ENDING}", labels, geometry)
-
-
-def folds(training: Sequence[str], validation: Sequence[str]) -> list[dict[str, list[str]]]:
-    """The content of splits_final.json: fold 0. nnU-Net has to validate on something, so that
-    without validation cases it is the training cases.
-    """
-    return [{"train": list(training), "val": list(validation or training)}]
 
 
 def write_description(folder: Path, content: Mapping[str, Any]) -> None:

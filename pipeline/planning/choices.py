@@ -141,7 +141,9 @@ def check_encoder(wanted: str | None, machine: Machine) -> None:
         raise UserError(f"--encoder {wanted}: takes days without a GPU; choose litemedsam or unet.")
 
 
-def choose(survey: Survey, machine: Machine, wanted: str | None, steps: int | None) -> Plan:
+def choose(
+    survey: Survey, machine: Machine, wanted: str | None, steps: int | None, fold: int = 0
+) -> Plan:
     """Parameters for these data on this machine.
 
     Args:
@@ -149,9 +151,10 @@ def choose(survey: Survey, machine: Machine, wanted: str | None, steps: int | No
         machine: what trains.
         wanted: a key of RECIPES, in place of the one that the rules take; None: theirs.
         steps: of the training, in place of the budget; None: the budget.
+        fold: of the data's own cross-validation, where it has one.
 
     Raises:
-        UserError: too few cases, or as `check_encoder`.
+        UserError: too few cases, a fold that isn't there, or as `check_encoder`.
     """
     check_encoder(wanted, machine)
     if len(survey.cases) < FEWEST_CASES:
@@ -161,7 +164,7 @@ def choose(survey: Survey, machine: Machine, wanted: str | None, steps: int | No
         )
     axes, prepared = _prepare(survey)
     learner, recipe, model = _model(survey, machine, wanted, axes)
-    test, split = _split(survey)
+    test, split = _split(survey, fold)
     slices, amount = _amount(survey, axes, test, recipe)
     choices = (
         *_data(survey),
@@ -246,13 +249,21 @@ def _has_range(found: Mapping[str, Any], rule: Window | Percentile) -> bool:
     return low is None or high is None or bool(low < high)
 
 
-def _split(survey: Survey) -> tuple[int, list[Choice]]:
+def _split(survey: Survey, fold: int) -> tuple[int, list[Choice]]:
     """How many cases are tested on, and the choices."""
+    own = () if survey.test else survey.folds
+    if fold and fold >= len(own):
+        said = f"0 to {len(own) - 1}" if own else "none: the data set names no folds"
+        raise UserError(f"--fold {fold}: expected one of {said}.")
     count = len(survey.cases)
     found = [re.match(GROUP, case["case"]) for case in survey.cases]
     patients = {match[1] for match in found if match is not None}
     grouped = all(found) and 1 < len(patients) < count
-    if survey.test and len(survey.test) < count:
+    value: Any
+    if own:
+        test, value = len(own[fold]), list(own[fold])
+        reason = f"fold {fold} of the {len(own)} in splits_final.json (--fold); never learned from"
+    elif survey.test and len(survey.test) < count:
         test, value = len(survey.test), None
         reason = f"the {test} test cases that the data set names"
     else:

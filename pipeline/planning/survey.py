@@ -42,6 +42,7 @@ class Survey:
         rule: how the data set maps intensities, where nothing else is said.
         benchmark: whether the literature has a form for these data: rule, axes.
         test: cases that the data set or the literature tests on, of those that are there.
+        folds: cases that each fold of the data's own cross-validation is scored on; empty: none.
         cases: fingerprints (`check.fingerprint`), each also with "labelled", percentiles of the
             intensities of its organs, and "organ_slices", along x, y and z the number of slices
             that show an organ.
@@ -53,6 +54,7 @@ class Survey:
     rule: Window | Percentile
     benchmark: bool
     test: tuple[str, ...]
+    folds: tuple[tuple[str, ...], ...]
     cases: tuple[dict[str, Any], ...]
 
     @property
@@ -142,6 +144,7 @@ def survey(dataset: Dataset, jobs: int) -> Survey:
         dataset = dataset.model_copy(update={"labels": _found_labels(dataset, listed, jobs)})
     labels, rule = entry.labels(dataset), entry.intensity(dataset)
     canonical = entry.canonical(dataset)
+    folds = tuple(map(tuple, entry.folds(dataset)))
     work = {case: (raw, labels, rule) for case, raw in listed.cases.items()}
     found, problems = over_cases(survey_case, work, jobs, "init")
     if problems:
@@ -153,6 +156,7 @@ def survey(dataset: Dataset, jobs: int) -> Survey:
         rule,
         entry.published_axes is not None,
         tuple(case for case in found if canonical.role(case) == "test"),
+        folds,
         tuple(found.values()),
     )
 

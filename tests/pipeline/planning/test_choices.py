@@ -112,6 +112,19 @@ def test_the_split_is_the_literatures_or_a_share(toy):
         choose(replace(toy, cases=toy.cases[:1]), LITE, None, None)
 
 
+def test_the_datas_own_folds_are_taken_where_nothing_else_is_for_tests(toy):
+    own = replace(toy, folds=(("c0", "c3"), ("c1", "c4"), ("c2",)))
+    plans = [choose(own, LITE, None, None, fold) for fold in range(3)]
+    found = [{c.key: c.value for c in plan.choices}["split.test"] for plan in plans]
+    assert found == [["c0", "c3"], ["c1", "c4"], ["c2"]]
+    assert "fold 2 of the 3" in {c.key: c.reason for c in plans[2].choices}["split.test"]
+    with pytest.raises(UserError, match="--fold 3: expected one of 0 to 2"):
+        choose(own, LITE, None, None, 3)
+    with pytest.raises(UserError, match="--fold 1: expected one of none"):
+        choose(replace(own, test=("c4",)), LITE, None, None, 1)
+    assert values(replace(own, test=("c4",)), LITE)["split.test"] is None
+
+
 def test_scans_of_a_patient_stay_together(toy):
     ids = ["patient1_frame01", "patient1_frame12", "patient2_frame01", "p3-visit1", "p3-visit2"]
     cases = tuple({**c, "case": name} for c, name in zip(toy.cases, ids, strict=True))
