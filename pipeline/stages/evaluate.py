@@ -2,9 +2,10 @@
 
 Inputs: shards and manifest (prepare), the split, model.json and model.safetensors (train).
 Outputs: metrics.json (means), headline.json (the few of them for `dvc metrics`), tables as CSV and
-parquet (cases, organs, stages, review, audit), predictions/<case>.nii.gz and
-stages/<stage>/<case>.nii.gz on the grid of the source, provenance.json. Finished cases are kept in
-the run folder: an interrupted evaluation goes on there.
+parquet (cases, organs, stages, review, audit, predicted_dice), calibration.json (from doubt to a
+predicted Dice), predictions/<case>.nii.gz and stages/<stage>/<case>.nii.gz on the grid of the
+source, provenance.json. Finished cases are kept in the run folder: an interrupted evaluation goes
+on there.
 Units and definitions: docs/evaluation.md.
 """
 
@@ -13,8 +14,9 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +31,13 @@ from pipeline.core.params.blocks import Evaluate, Params, Train, stage_params
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import recorded_preparation, restore_labels
 from pipeline.inference import records
-from pipeline.scoring import audit, dice, tables
-from pipeline.scoring.conventions import apply_convention
+from pipeline.scoring import audit, calibration, dice, tables
+from pipeline.scoring.conventions import STRICT, apply_convention
 from pipeline.scoring.disagreement import TWO_STAGES
+from pipeline.scoring.doubt import Doubt, Signs
 from pipeline.scoring.measures import Measures, measure_organs
 from pipeline.scoring.metrics_file import HEADLINE, METRICS, headline
+from pipeline.scoring.predicted_dice import FEWEST, Pair
 from pipeline.scoring.review import Pairs, in_order, quality, review_rows, uncertain_pixels
 from pipeline.scoring.tables import Measured
 from pipeline.shards.case import ShardReader
@@ -46,7 +50,7 @@ if TYPE_CHECKING:
 
 FINISHED = "cases"  # folders of finished cases, one a precision
 HISTORY = "history.csv"  # beside a trained model
-MEASURES, REVIEW_ROWS = "measures.json", "review.json"  # of a finished case
+MEASURES, REVIEW_ROWS, SIGNS = "measures.json", "review.json", "signs.json"  # of a finished case
 
 
 def run(
@@ -111,12 +115,18 @@ def run(
             # what a GPU and a CPU have predicted isn't mixed
             finished = work.path / f"{FINISHED}-{precision.encoder}"
             scoring = Scoring(params.evaluate, manifest, prepared / "shards", finished)
-            if pending := [case for case in cases if not scoring.is_done(case)]:
-                network = _load(model, params.train, config.get("backbone"), settled)
-                stages = _stages(network.model, params.evaluate.stage)
-                with steps("evaluate", len(cases), len(cases) - len(pending)) as bar:
-                    for case in pending:
-                        bar.advance(_note(case, scoring.score(case, network, stages, settled)))
+
+            @cache
+            def load() -> "Ready":
+                return _load(model, params.train, config.get("backbone"), settled)
+
+            _score_missing(scoring, "evaluate", cases, load, settled)
+            # fewer validation cases calibrate nothing
+            known = roles.cases["validation"]
+            known = known if len(known) >= FEWEST else []
+            others = replace(scoring, finished=finished.with_name(f"{finished.name}-validation"))
+            _score_missing(others, "calibrate", known, load, settled)
+            learned = [pair for case in known for pair in others.pairs(case)]
             about: dict[str, Any] = {"split": roles.hash}
             if (before := records.pretraining(record, manifest.name)) is not None:
                 about["pretraining"] = before
@@ -129,12 +139,30 @@ def run(
                 kept = audit.rows(test, _history(model))
                 about["audit"] = audit.choices(kept)
                 say(f"evaluate: {audit.sentence(about['audit'])}")
-            _write_outputs(work.out, scoring, cases, about)
+            _write_outputs(
+                work.out, scoring, cases, about, learned, inputs[run_folder.MODEL_FILES[1]]
+            )
             tables.write_table(work.out, "audit", kept, audit.SCHEMA)
             work.finish(inference=precision.record())
             for folder in work.path.glob(f"{FINISHED}-*"):
                 shutil.rmtree(folder)
         work.publish(out)
+
+
+def _score_missing(
+    scoring: "Scoring",
+    title: str,
+    cases: Sequence[str],
+    load: Callable[[], "Ready"],
+    device: str,
+) -> None:
+    """Predict and measure all stages of the cases that aren't finished; progress has the title."""
+    if pending := [case for case in cases if not scoring.is_done(case)]:
+        network = load()
+        stages = _stages(network.model, scoring.settings.stage)
+        with steps(title, len(cases), len(cases) - len(pending)) as bar:
+            for case in pending:
+                bar.advance(_note(case, scoring.score(case, network, stages, device)))
 
 
 def _snapshots(model: Path) -> dict[int, Path]:
@@ -215,7 +243,7 @@ class Scoring:
         row = self.manifest.case(case)
         images, truth = self._read(row)
         names = self.manifest.class_names
-        labels, uncertain = self._predict(network, images, stages, device)
+        labels, uncertain, signs = self._predict(network, images, stages, device)
         organs = {name: ((label,), (label,)) for label, name in enumerate(names, 1)}
         measured = {
             stage: measure_organs(truth, prediction, organs, row.spacing_mm)
@@ -228,6 +256,8 @@ class Scoring:
             volumes.write_label_nifti(folder / f"{stage}.nii.gz", source, row.geometry)
         stored = {stage: tables.to_json(by_organ) for stage, by_organ in measured.items()}
         files.write_json(folder / MEASURES, stored)
+        told = {n: asdict(of) for n, of in zip(names, signs, strict=True) if of is not None}
+        files.write_json(folder / SIGNS, told)
         pixel = row.spacing_mm[1] * row.spacing_mm[2]
         two = None
         if set(TWO_STAGES) <= set(stages):
@@ -249,6 +279,14 @@ class Scoring:
         stored = files.read_json(self.finished / case / MEASURES)
         return {stage: tables.from_json(organs) for stage, organs in stored.items()}
 
+    def pairs(self, case: str) -> list[Pair]:
+        """The organs that were predicted in a finished case, with their Dice."""
+        measured = self.measured(case)[self.settings.stage]
+        return [
+            Pair(case, organ, Signs(**of), apply_convention(measured[organ], STRICT)["dice"])
+            for organ, of in files.read_json(self.finished / case / SIGNS).items()
+        ]
+
     def review(self, case: str) -> dict[str, Any]:
         """Of a finished case: `rows` of the review list, and `expected_mm2` and `error_mm2` of
         every pair of organ and slice."""
@@ -257,15 +295,17 @@ class Scoring:
 
     def _predict(
         self, network: "Ready", images: Any, stages: Sequence[str], device: str
-    ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float64]]:
-        """Labels of each stage, and the pixels that a model of one stage leaves open.
+    ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float64], list[Signs | None]]:
+        """Labels of each stage, the pixels that a model of one stage leaves open, and the doubt.
 
         Returns:
-            Stage to labels (slices, rows, columns); (slices, organs), zeros for two stages.
+            Stage to labels (slices, rows, columns); (slices, organs), zeros for two stages; the
+            signs of each organ in the labels of the stage that is scored.
         """
         from pipeline.inference.volume import STEPS, predict_batches
 
-        one = None if set(TWO_STAGES) <= set(stages) else self.settings.stage
+        two, chosen = set(TWO_STAGES) <= set(stages), self.settings.stage
+        doubt = Doubt(len(self.manifest.class_names))
         labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
         uncertain = np.zeros((images.shape[0], len(self.manifest.class_names)))
         for batch in predict_batches(
@@ -275,14 +315,18 @@ class Scoring:
             batch_size=self.settings.batch_size,
             device=device,
             resizing=network.resizing,
-            probabilities=one,
+            probabilities=chosen,
         ):
             batch.put(labels)
-            if one is not None and batch.probabilities is not None:
+            shares = batch.probabilities
+            assert shares is not None, "predict_batches was asked for them"
+            both = (batch.labels["coarse"], batch.labels["fine"]) if two else None
+            doubt.add(batch.labels[chosen], shares, STEPS, both)
+            if not two:
                 uncertain[batch.first : batch.first + len(batch)] = uncertain_pixels(
-                    batch.labels[one], batch.probabilities, STEPS
+                    batch.labels[chosen], shares, STEPS
                 )
-        return labels, uncertain
+        return labels, uncertain, doubt.signs()
 
     def _read(self, row: ManifestRow) -> tuple[Any, Any]:
         path = self.shards / row.shard
@@ -365,7 +409,12 @@ def _note(case: str, measured: dict[str, Measures]) -> str:
 
 
 def _write_outputs(
-    out: Path, scoring: Scoring, cases: Sequence[str], about: Mapping[str, Any]
+    out: Path,
+    scoring: Scoring,
+    cases: Sequence[str],
+    about: Mapping[str, Any],
+    validation: Sequence[Pair],
+    weights: str,
 ) -> None:
     """Write tables, metrics and label maps of finished cases, replacing all that is in `out`.
 
@@ -374,6 +423,8 @@ def _write_outputs(
         scoring: has the cases.
         cases: their ids.
         about: what metrics.json says besides the scores.
+        validation: pairs to calibrate predicted Dice on, if there are enough.
+        weights: SHA-256 of the model's.
     """
     shutil.rmtree(out)
     settings, organs = scoring.settings, scoring.manifest.class_names
@@ -398,6 +449,10 @@ def _write_outputs(
         for key in ("expected_mm2", "error_mm2")
     ]
     metrics["review"] = quality(review, *areas)
+    tested = [pair for case in cases for pair in scoring.pairs(case)]
+    known, found, metrics["predicted_dice"] = calibration.of_evaluation(validation, tested)
+    tables.write_table(out, "predicted_dice", calibration.rows(found), calibration.PREDICTED)
+    calibration.write(out / calibration.CALIBRATION, known, settings.stage, weights)
     if stage_rows:
         metrics["stages"] = {
             stage: tables.overall(rows, settings.convention) for stage, rows in stage_rows.items()

@@ -28,7 +28,7 @@ from pipeline.stages import evaluate, split
 
 ORGANS = list(synapse.ORGANS)
 TEST_CASES = ["img0004", "img0005"]
-TABLES = ("audit", "cases", "organs", "review", "stages")
+TABLES = ("audit", "cases", "organs", "predicted_dice", "review", "stages")
 LABELS = ("predictions", "stages/coarse", "stages/fine")
 
 
@@ -110,7 +110,8 @@ def test_what_comes_out(finished):
     out = finished / "out"
     tables = [f"{name}.{form}" for name in TABLES for form in ("csv", "parquet")]
     labels = [f"{folder}/{case}.nii.gz" for folder in LABELS for case in TEST_CASES]
-    expected = [*tables, *labels, "metrics.json", "headline.json", "provenance.json"]
+    records = ("calibration", "metrics", "headline", "provenance")
+    expected = [*tables, *labels, *(f"{name}.json" for name in records)]
     assert sorted(contents(out)) == sorted(expected)
     table = pd.read_parquet(out / "cases.parquet")
     columns = ["case", "organ", *SCORES, "truth_voxels", "predicted_voxels", "voxel_mm"]
