@@ -70,7 +70,7 @@ def sentence(identity: Mapping[str, Any]) -> str:
 
 def _test_scores(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any] | None:
     """Scores of the newest evaluation of exactly these files that lies near the model."""
-    for evaluation in _evaluations(folder):
+    for evaluation in evaluations(folder):
         try:
             if is_of(hashes, read_provenance(evaluation)):
                 return _scores(files.read_json(evaluation / METRICS))
@@ -90,7 +90,7 @@ def _scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {"mean_dice": dice, "dice": organs, **told}
 
 
-def _evaluations(folder: Path) -> Iterator[Path]:
+def evaluations(folder: Path) -> Iterator[Path]:
     """Folders of evaluations beside a model's: of the same results, or among the run folders."""
     place = folder.absolute()
     yield place.parent / "evaluate"

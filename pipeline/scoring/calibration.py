@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from pipeline.core import files
 from pipeline.scoring.doubt import Signs
 from pipeline.scoring.predicted_dice import (
@@ -27,17 +25,6 @@ from pipeline.scoring.predicted_dice import (
 
 CALIBRATION = "calibration.json"
 NOT_FOUND = "not found"  # of an organ without a voxel
-# columns of the table `predicted_dice`
-PREDICTED = pa.schema(
-    [
-        pa.field("case", pa.string(), nullable=False),
-        pa.field("organ", pa.string(), nullable=False),
-        pa.field("predicted", pa.float64(), nullable=False),
-        pa.field("low", pa.float64(), nullable=False),
-        pa.field("high", pa.float64(), nullable=False),
-        pa.field("dice", pa.float64(), nullable=False),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -83,45 +70,27 @@ def of_evaluation(
     """A calibration for further cases, and how good its predictions are on the test cases.
 
     Args:
-        validation: pairs of the validation cases; those of no case where they are few.
+        validation: pairs of the validation cases, none where they are fewer than FEWEST.
         test: pairs of the test cases.
 
     Returns:
-        The calibration; test pairs with what was predicted of them; as metrics.json holds it:
-        `predicted_dice.judged` with level and calibrated_on, or cannot_say with the reason.
+        The calibration; test pairs with what was predicted of them; what metrics.json holds: level
+        and calibrated_on with `predicted_dice.judged`, or cannot_say with the reason.
     """
-    cases = {
-        name: len({p.case for p in pairs})
-        for name, pairs in (("validation", validation), ("test", test))
-    }
-    name = "validation" if cases["validation"] >= FEWEST else "test"
-    calibration = calibrate(validation if name == "validation" else test)
+    calibration, role = calibrate(validation), "validation"
+    found = applied(calibration, test)
+    if calibration is None:
+        calibration, role = calibrate(test), "test"
+        found = left_out(test)
     if calibration is None:
         why = (
-            f"{_cases(cases['validation'], 'validation')} and {_cases(cases['test'], 'test')} "
-            f"with an organ that was predicted, {FEWEST} of either are needed: "
-            "split.validation or split.test with more subjects gives them"
+            f"it takes {FEWEST} validation cases (split.validation) or {FEWEST} test cases in "
+            f"which an organ was predicted, the test cases are {len({p.case for p in test})}"
         )
         return Known(None, why), [], {"cannot_say": why}
-    source = _cases(cases[name], name)
-    found = applied(calibration, test) if name == "validation" else left_out(test)
+    source = f"{calibration.cases} {role} cases"
     about = {"level": LEVEL, "calibrated_on": source} | judged(found)
     return Known(calibration, source), found, about
-
-
-def rows(found: Iterable[tuple[Pair, Predicted]]) -> list[dict[str, Any]]:
-    """Rows of the table `predicted_dice`."""
-    return [
-        {
-            "case": pair.case,
-            "organ": pair.organ,
-            "predicted": said.dice,
-            "low": said.low,
-            "high": said.high,
-            "dice": pair.dice,
-        }
-        for pair, said in found
-    ]
 
 
 def sentence(about: Mapping[str, Any]) -> str:
@@ -176,7 +145,3 @@ def find(folders: Iterable[Path], weights: str, stage: str) -> Known:
     return Known(
         None, "no evaluation of this model was found that has calibrated it; hsam evaluate"
     )
-
-
-def _cases(number: int, role: str) -> str:
-    return f"{number} {role} case" + "s" * (number != 1)

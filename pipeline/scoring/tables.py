@@ -30,6 +30,7 @@ from pipeline.scoring.conventions import (
     apply_convention,
 )
 from pipeline.scoring.measures import Measures
+from pipeline.scoring.predicted_dice import Pair, Predicted
 from pipeline.scoring.scores import ROUNDING, SCORES, in_view
 
 OVERALL = "mean over organs"
@@ -64,6 +65,17 @@ REVIEW = pa.schema(
         pa.field("disagreement", pa.float64()),
         pa.field("error_mm2", pa.float64(), nullable=False),
         pa.field("dice", pa.float64()),
+    ]
+)
+# columns of the table `predicted_dice`
+PREDICTED_DICE = pa.schema(
+    [
+        pa.field("case", pa.string(), nullable=False),
+        pa.field("organ", pa.string(), nullable=False),
+        pa.field("predicted", pa.float64(), nullable=False),
+        pa.field("low", pa.float64(), nullable=False),
+        pa.field("high", pa.float64(), nullable=False),
+        pa.field("dice", pa.float64(), nullable=False),
     ]
 )
 # columns that tables of earlier versions may lack
@@ -303,6 +315,21 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     if missing := [name for name in schema.names if name not in {*table.columns, *ADDED}]:
         raise UserError(f"{path}: no column {', '.join(missing)}; evaluate the run again.")
     return table
+
+
+def predicted_rows(found: Iterable[tuple[Pair, Predicted]]) -> list[dict[str, Any]]:
+    """Rows of the table `predicted_dice`."""
+    return [
+        {
+            "case": pair.case,
+            "organ": pair.organ,
+            "predicted": said.dice,
+            "low": said.low,
+            "high": said.high,
+            "dice": pair.dice,
+        }
+        for pair, said in found
+    ]
 
 
 def to_json(measured: Measured) -> dict[str, dict[str, Any]]:

@@ -451,7 +451,8 @@ def _write_outputs(
     metrics["review"] = quality(review, *areas)
     tested = [pair for case in cases for pair in scoring.pairs(case)]
     known, found, metrics["predicted_dice"] = calibration.of_evaluation(validation, tested)
-    tables.write_table(out, "predicted_dice", calibration.rows(found), calibration.PREDICTED)
+    rows_said = tables.predicted_rows(found)
+    tables.write_table(out, "predicted_dice", rows_said, tables.PREDICTED_DICE)
     calibration.write(out / calibration.CALIBRATION, known, settings.stage, weights)
     if stage_rows:
         metrics["stages"] = {
