@@ -123,11 +123,7 @@ def load(
     except (KeyError, TypeError) as error:
         raise ValueError(f"{Path(folder) / JSON_NAME}: config: {error}") from None
     model.sam_sha256 = record["sam_sha256"]
-    path = Path(folder) / TENSORS_NAME
-    if (other := text_instead(path)) is not None:
-        raise ValueError(f"{path}: expected weights, found {other}")
-    tensors = safetensors.torch.load_file(path)
-    check_finite(tensors, path)
+    path, tensors = Path(folder) / TENSORS_NAME, read_tensors(folder)
     expected = stored_tensors(model)
     problems = [f"missing {name}" for name in expected if name not in tensors]
     problems += [f"unexpected {name}" for name in tensors if name not in expected]
@@ -140,6 +136,21 @@ def load(
         raise ValueError(f"{path} doesn't fit: {listed(problems, '; ')}")
     model.load_state_dict(tensors, strict=False)
     return model.to(device).eval()
+
+
+def read_tensors(folder: str | Path) -> dict[str, Tensor]:
+    """The tensors of a saved model by their names, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such folder or file.
+        ValueError: something else than weights, or NaN.
+    """
+    path = Path(folder) / TENSORS_NAME
+    if (other := text_instead(path)) is not None:
+        raise ValueError(f"{path}: expected weights, found {other}")
+    tensors = safetensors.torch.load_file(path)
+    check_finite(tensors, path)
+    return tensors
 
 
 def stored_tensors(model: SegmentationModel) -> dict[str, Tensor]:

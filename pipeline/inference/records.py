@@ -7,6 +7,7 @@ from typing import Any
 from hsam.weights import record as model_json
 from pipeline.core.errors import UserError
 from pipeline.core.run_folder import MODEL_FILES, read_provenance
+from pipeline.core.trainings import find_model
 from pipeline.imaging.geometry import recorded_preparation
 
 RESIZINGS = ("linear", "published")  # by `inference.resizing`; the first where none is named
@@ -29,6 +30,24 @@ def model_folder(run: Path) -> Path:
         "train/, found none; run the train stage, or name a run folder of training or an imported "
         "one."
     )
+
+
+def start_folder(start: str | None, runs: Path) -> Path | None:
+    """The folder of the model that `train.start` names, None where it names none.
+
+    Args:
+        start: a run's name, or a folder of a model or of its evaluation.
+        runs: folder of the run folders.
+
+    Raises:
+        UserError: no such run, or it isn't finished.
+    """
+    if start is None:
+        return None
+    try:
+        return model_folder(find_model(Path(start), runs))
+    except UserError as error:
+        raise UserError([f"train.start: {problem}" for problem in error.problems]) from None
 
 
 def read_record(folder: Path) -> dict[str, Any]:

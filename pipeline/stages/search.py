@@ -23,6 +23,7 @@ from pipeline.core.owners import owning
 from pipeline.core.params import search_space
 from pipeline.core.params.blocks import Params, stage_params, trial_params
 from pipeline.core.params.dotted import flat, nested
+from pipeline.inference.records import start_folder
 from pipeline.training.prepared import TrainingData
 from pipeline.training.trials import Outcome, Trial, best, write_tables
 
@@ -140,6 +141,8 @@ class _Work:
         params, inputs = self.params, dict(self.data.hashes)
         if (sam := weight_files.chosen(params.train)) is not None:
             inputs["sam_checkpoint"] = weight_files.checked_sha256(sam, params.train.backbone)
+        if (start := start_folder(params.train.start, runs)) is not None:
+            inputs["start"] = files.sha256(start / run_folder.MODEL_FILES[1])
         return run_folder.open_run(
             runs,
             self.data.name,

@@ -13,8 +13,10 @@ from typing import Any
 
 from pipeline.core import files, gpu, run_folder, run_names, sources, weight_files
 from pipeline.core.console import say
+from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.params.load import overlay, read_yaml, validate
+from pipeline.inference.records import start_folder
 from pipeline.training.prepared import TrainingData
 
 
@@ -40,8 +42,9 @@ def run(
         name: for the run; None: the one that it has, or data set, model and a number.
 
     Raises:
-        UserError: inputs that are missing or don't belong together, no training slices, or another
-            run's name.
+        UserError: inputs that are missing or don't belong together, no training slices, an earlier
+            run to start from that isn't there or that this one would replace, or another run's
+            name.
         Stopped: a signal asked for it; the same call goes on from there.
     """
     best = search / "best.yaml"
@@ -52,6 +55,13 @@ def run(
         inputs["search"] = files.sha256(best)
     if (sam := weight_files.chosen(settings)) is not None:
         inputs["sam_checkpoint"] = weight_files.checked_sha256(sam, settings.backbone)
+    if (start := start_folder(settings.start, runs)) is not None:
+        if start.resolve().is_relative_to(Path(out).resolve()):
+            raise UserError(
+                f"train.start: {settings.start} lies in {out}, where this training's own "
+                "model goes; name the run instead, as `hsam runs` does."
+            )
+        inputs["start"] = files.sha256(start / run_folder.MODEL_FILES[1])
     key, code = stage_params(params, "train"), sources.chosen("train", params)
     with run_folder.open_run(runs, data.name, "train", key, inputs, code) as run:
         called = run_names.settle(run.path, f"{data.name}-{settings.model}", name)

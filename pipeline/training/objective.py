@@ -14,7 +14,7 @@ from pipeline.core.params.blocks import Params, Train
 from pipeline.core.params.dotted import nested
 from pipeline.core.params.load import overlay, validate
 from pipeline.core.run_folder import RunFolder
-from pipeline.training.build import build_model
+from pipeline.inference.records import start_folder
 from pipeline.training.cost import device_name
 from pipeline.training.devices import make_fabric
 from pipeline.training.embeddings import embedded
@@ -22,6 +22,7 @@ from pipeline.training.fit import fit
 from pipeline.training.history import mean_dice
 from pipeline.training.prepared import TrainingData
 from pipeline.training.search_study import Asked, Study
+from pipeline.training.start import started
 from pipeline.training.trials import Outcome, Pruned
 from pipeline.training.validation import Scores, Validation
 
@@ -36,13 +37,14 @@ def objectives(run: RunFolder, params: Params, data: TrainingData, device: str) 
     slices = data.slices("train", params.train.cache_mib)
     validation = Validation.of(data)
     seed = params.seed_of("train")
+    start = start_folder(params.train.start, run.path.parent)
 
     def begin(number: int, values: Mapping[str, Any]) -> Objective:
         settings = trial_settings(params, values)
         # one of its own: a float16 trial's scaler must not begin where another's ended
         fabric = make_fabric(settings, device)
         fabric.launch()
-        model = build_model(settings, len(data.class_names), seed)
+        model = started(settings, len(data.class_names), seed, start).model
         embeddings = embedded(run, settings, data, seed, device)
 
         def objective(report: Callable[[int, float], None]) -> float:

@@ -14,7 +14,7 @@ from pipeline.core import files
 from pipeline.core.params.blocks import Train
 from pipeline.core.run_folder import COST, SNAPSHOTS, RunFolder
 from pipeline.core.writable import naming_unwritable
-from pipeline.training.build import build_model
+from pipeline.inference.records import start_folder
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.cost import cost
 from pipeline.training.devices import launch, make_fabric
@@ -22,6 +22,7 @@ from pipeline.training.embeddings import Embeddings, embedded
 from pipeline.training.fit import LOG, Progress, fit
 from pipeline.training.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
 from pipeline.training.prepared import TrainingData
+from pipeline.training.start import started
 from pipeline.training.validation import Validation
 
 
@@ -41,7 +42,9 @@ def train(run: RunFolder, settings: Train, data: TrainingData, seed: int, device
     """
     Checkpoints(run.path).mend()
     embeddings = embedded(run, settings, data, seed, device)
-    launch(make_fabric(settings, device), _train, seed, settings, data, run.path, embeddings)
+    start = start_folder(settings.start, run.path.parent)
+    fabric = make_fabric(settings, device)
+    launch(fabric, _train, seed, settings, data, run.path, embeddings, start)
     _collect(run.path, run.out, settings.keep)
 
 
@@ -57,9 +60,11 @@ def _train(
     data: TrainingData,
     folder: Path,
     embeddings: Embeddings | None,
+    start: Path | None,
 ) -> None:
     """Train on one of fabric's devices; the first one writes the models and tables."""
-    model = build_model(settings, len(data.class_names), seed)
+    begun = started(settings, len(data.class_names), seed, start, data.hashes.get("manifest"))
+    model = begun.model
     about = _about(data) if fabric.is_global_zero else {}
     with naming_unwritable(folder):
         progress = fit(
@@ -70,7 +75,7 @@ def _train(
             seed=seed,
             validate=Validation.of(data) if settings.validate_every else None,
             folder=folder,
-            facts=_facts(data),
+            facts=_facts(data) | dict(begun.facts),
             embeddings=embeddings,
             snapshot=partial(_keep, folder, about) if settings.snapshots else None,
         )

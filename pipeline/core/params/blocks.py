@@ -218,6 +218,9 @@ class Train(Block):
         description="weights of the backbone: a file | auto (the published one, `hsam weights`); "
         "null: random weights"
     )
+    start: str | None = Field(
+        description="run whose trained parts the training starts from: a name or folder; null: none"
+    )
     train_encoder: bool = Field(
         description="train the whole encoder (not only LoRA): for backbones without SAM weights"
     )

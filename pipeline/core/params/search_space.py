@@ -25,7 +25,8 @@ NO_KNOBS = {
     "seed": "the best of several seeds is luck, not a setting",
     "epochs": "search.epochs says how long a trial is",
     **dict.fromkeys(
-        ("model", "backbone", "sam_checkpoint"), "other models are other runs, the arms of a study"
+        ("model", "backbone", "sam_checkpoint", "start"),
+        "other models are other runs, the arms of a study",
     ),
 }
 # what a model that lacks the key is said not to have

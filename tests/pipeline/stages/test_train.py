@@ -9,6 +9,7 @@ import hsam
 from pipeline.core import trainings
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import overlay, validate
+from pipeline.core.run_folder import read_provenance
 from pipeline.shards.roles import SplitFile, read_split, write_split
 from pipeline.stages import evaluate, train
 from pipeline.training import session
@@ -117,6 +118,28 @@ def test_a_second_run_trains_nothing(work, trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(session, "fit", lambda *a, **k: pytest.fail("trained again"))
     run(work, tmp_path)
+
+
+def test_a_training_starts_from_an_earlier_run(work, trained, tmp_path, capsys):
+    params, prepared, folder = work
+    stages = [prepared, folder / "split", folder / "search"]
+    trained = shutil.copytree(trained, tmp_path / "trained")
+
+    def begin(start: str, out: Path) -> float:
+        settings = params.train.model_copy(update={"start": start, "epochs": 1})
+        wanted = params.model_copy(update={"train": settings})
+        train.run(wanted, *stages, out, trained / "runs", device="cpu")
+        return float(next(csv.DictReader((out / "history.csv").open()))["train_loss"])
+
+    first = float(next(csv.DictReader((trained / "train" / "history.csv").open()))["train_loss"])
+    assert begin(str(trained / "train"), tmp_path / "train") < first
+    said = capsys.readouterr().err
+    assert "start" in said and "trained tensors" in said
+    assert "start" in read_provenance(tmp_path / "train")["inputs"]
+    with pytest.raises(UserError, match="where this training's own model goes"):
+        begin(str(trained / "train"), trained / "train")
+    with pytest.raises(UserError, match="train.start: nobody: no folder, and no run of that name"):
+        begin("nobody", tmp_path / "train")
 
 
 def test_another_training_says_that_it_replaces_the_first(work, trained, tmp_path, capsys):
