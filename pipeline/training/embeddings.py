@@ -138,7 +138,8 @@ def embedded(
     if not settings.cache_embeddings:
         return None
     values = settings.model_dump(mode="json", include=DEPENDS)
-    inputs = {name: value for name, value in run.key["inputs"].items() if name != "search"}
+    mine = run.key["inputs"].items()
+    inputs = {name: value for name, value in mine if name not in ("search", "start")}
     if weight_files.chosen(settings) is None:  # each model draws random weights in its own order
         values["model"] = settings.model
         code = sources.model(settings.model, settings.backbone)
