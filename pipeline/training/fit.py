@@ -26,6 +26,7 @@ from pipeline.training.clock import Clock
 from pipeline.training.embeddings import Embeddings
 from pipeline.training.history import History, LiveLog, Pending
 from pipeline.training.loader import SliceLoader, explaining_killed_workers
+from pipeline.training.progress_picture import NAME, ProgressPicture
 from pipeline.training.sampling import rare_organ_weights
 from pipeline.training.slices import SliceDataset
 from pipeline.training.step import Read, Trainer, training_step
@@ -111,16 +112,16 @@ def fit(
     passes = _passes(fabric, model, slices, settings, saved, validate is not None)
     batches = _batches(fabric, slices, settings, seed, passes.slices)
     if folder is not None and fabric.is_global_zero:
-        rows = _known(facts, embeddings)
+        rows = _known(facts, embeddings) | {"picture": f"{folder / NAME}, drawn as it goes"}
         show_table(title, preflight.derived(fabric, model, settings, batches, rows))
     trainer = Trainer.make(fabric, model, settings, seed)
     progress = Progress() if saved is None else _resume(trainer, saved)
     before = progress.seconds
     del saved  # its weights and moments would live as long as the training
     source = _source(fabric, slices, settings, batches, passes.spare, embeddings)
-    log = None
+    log = picture = None
     if folder is not None and fabric.is_global_zero:
-        log = LiveLog(folder / LOG, settings.model_dump())
+        log, picture = LiveLog(folder / LOG, settings.model_dump()), ProgressPicture(folder)
     pending, clock = Pending(), Clock(settings.checkpoint_minutes)
     shown = steps(
         title, batches.total_steps, progress.step, LINE_SECONDS, shown=fabric.is_global_zero
@@ -159,8 +160,9 @@ def fit(
             clock.stop(done)
             if validate is not None and validates:
                 _validate(trainer, validate, progress, batches)
-            if log is not None:
+            if log is not None and picture is not None:
                 log.update(progress.history)
+                picture.update(progress.history)
             bar.advance(*clock.notes(progress.history, rate, done), count=len(done))
             number = _signal_of_any(fabric, stop)
             if store is not None and fabric.is_global_zero:
@@ -172,9 +174,10 @@ def fit(
             clock.start()
             if number:
                 raise Stopped(f"{title}: stopped after step {progress.step:,}", number)
-    if log is not None:
+    if log is not None and picture is not None:
         # a training that was killed after its last step has no step left
         log.update(progress.history)
+        picture.update(progress.history, last=True)
         log.end()
     if trainer.average is not None:
         trainer.average.keep()
