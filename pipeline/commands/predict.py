@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.core.console import console, say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.files import sha256_of, write_json, write_text
-from pipeline.core.run_folder import provenance
+from pipeline.core.run_folder import MODEL_FILES, provenance
 from pipeline.datasets.phantom import Phantom
 from pipeline.imaging import label_volumes, scans
 from pipeline.imaging.dicom.series import Series
@@ -39,14 +40,17 @@ from pipeline.imaging.label_tables import write_label_files
 from pipeline.imaging.scan_intensity import Bounds, find_bounds
 from pipeline.imaging.scans import Scan, Source
 from pipeline.inference import unlike
-from pipeline.inference.identity import sentence
+from pipeline.inference.identity import evaluations, sentence
 from pipeline.inference.predictor import Predictor
 from pipeline.inference.probabilities import open_probabilities
 from pipeline.inference.scan_slices import ScanSlices
 from pipeline.inference.tta import averaged
 from pipeline.inference.usual import Tally
 from pipeline.inference.volume import STEPS, forward, predict_batches
+from pipeline.scoring import calibration
+from pipeline.scoring.calibration import Known
 from pipeline.scoring.disagreement import TWO_STAGES
+from pipeline.scoring.doubt import Doubt
 from pipeline.scoring.review import Pairs, review_rows, uncertain_pixels
 
 SYNTHETIC = "the model has learned from made-up volumes; its labels of a real scan mean nothing."
@@ -113,11 +117,14 @@ def run(
         known = " or ".join(predictor.stages)
         raise UserError(f"--stage: this model has no {wanted.stage} stage; choose {known}.")
     say(f"predict: {sentence(predictor.identity)}")
+    believed = _known(predictor, wanted)
+    if believed.calibration is None:
+        say(f"predict: how good its labels will be can't be said: {believed.source}")
     failed: dict[str, str] = {}
     done = []
     for source in sources:
         try:
-            done.append(predict_scan(source, predictor, out, wanted, run))
+            done.append(predict_scan(source, predictor, out, wanted, run, believed))
             write_label_files(out, predictor.names)
         except UserError as error:
             if len(sources) == 1:
@@ -133,7 +140,7 @@ def run(
 
 
 def predict_scan(
-    source: Source, predictor: Predictor, out: Path, wanted: Wanted, run: Path
+    source: Source, predictor: Predictor, out: Path, wanted: Wanted, run: Path, known: Known
 ) -> dict[str, Any]:
     """Predict one scan and write everything that is asked for.
 
@@ -143,6 +150,7 @@ def predict_scan(
         out: folder to write to.
         wanted: what to write, and how to predict.
         run: the run's folder, for the record.
+        known: how its doubt becomes a predicted Dice.
 
     Returns:
         The record, as in NAME.json.
@@ -163,7 +171,8 @@ def predict_scan(
     for warning in warnings:
         say(f"warning: {source.name}: {warning}")
     out.mkdir(parents=True, exist_ok=True)
-    labels, uncertain = _label(source.name, images, predictor, out, wanted)
+    doubt = None if known.calibration is None else Doubt(len(predictor.names))
+    labels, uncertain = _label(source.name, images, predictor, out, wanted, doubt)
     geometry, chosen = scan.volume.geometry, labels[wanted.stage]
     restored = restore_labels(chosen, geometry, predictor.axes)
     for warning in (unlikely := _unlike_training(images, chosen, predictor)):
@@ -183,17 +192,27 @@ def predict_scan(
     _write_review(out / f"{source.name}_review.csv", labels, uncertain, images, predictor.names)
     record = _record(source, scan, bounds, restored, predictor, wanted, warnings)
     record |= {"run": str(run), "label_map": target.name}
+    record["predicted_dice"] = known.of_scan(
+        predictor.names, () if doubt is None else doubt.signs()
+    )
+    _show_predicted_dice(record, bool(unlikely))
     record["seconds"] = round(time.monotonic() - start, 2)
     write_json(out / f"{source.name}.json", record)
     return record
 
 
 def _label(
-    name: str, images: ScanSlices, predictor: Predictor, out: Path, wanted: Wanted
+    name: str,
+    images: ScanSlices,
+    predictor: Predictor,
+    out: Path,
+    wanted: Wanted,
+    doubt: Doubt | None,
 ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float64] | None]:
     """Predict the wanted stage, and both stages for the review list if the model has two.
 
-    Writes the wanted stage's probabilities meanwhile, if they are asked for.
+    Writes the wanted stage's probabilities meanwhile, if they are asked for, and adds every slice
+    to the doubt.
 
     Returns:
         Stage to labels (slices, rows, columns); of a model of one stage, the pixels that its
@@ -203,6 +222,7 @@ def _label(
     stages = tuple(dict.fromkeys((wanted.stage, *reviewed)))
     uncertain = None if reviewed else np.zeros((images.shape[0], len(predictor.names)))
     labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
+    asked = wanted.probabilities or uncertain is not None or doubt is not None
     predictions = predict_batches(
         predictor.ready.model,
         images,
@@ -211,7 +231,7 @@ def _label(
         device=predictor.device,
         forward=averaged if wanted.tta else forward,
         resizing=predictor.ready.resizing,
-        probabilities=wanted.stage if wanted.probabilities or uncertain is not None else None,
+        probabilities=wanted.stage if asked else None,
     )
     with ExitStack() as stack:
         bar = stack.enter_context(steps(name, -(-images.shape[0] // wanted.batch)))
@@ -227,14 +247,52 @@ def _label(
             )
         for batch in predictions:
             batch.put(labels)
-            if uncertain is not None and batch.probabilities is not None:
-                uncertain[batch.first : batch.first + len(batch)] = uncertain_pixels(
-                    batch.labels[wanted.stage], batch.probabilities, STEPS
-                )
+            shares, chosen = batch.probabilities, batch.labels[wanted.stage]
+            if doubt is not None and shares is not None:
+                both = (batch.labels["coarse"], batch.labels["fine"]) if reviewed else None
+                doubt.add(chosen, shares, STEPS, both)
+            if uncertain is not None and shares is not None:
+                part = slice(batch.first, batch.first + len(batch))
+                uncertain[part] = uncertain_pixels(chosen, shares, STEPS)
             if probabilities is not None:
                 probabilities.add(batch)
             bar.advance(f"{batch.first + len(batch)} slices")
     return labels, uncertain
+
+
+def _known(predictor: Predictor, wanted: Wanted) -> Known:
+    """The model's calibration, or why it says nothing of what is wanted."""
+    if wanted.tta:
+        return Known(None, "calibrated are predictions without --tta")
+    identity = predictor.identity
+    folder = Path(identity["folder"])
+    weights = identity["sha256"][MODEL_FILES[1]]
+    return calibration.find([folder, *evaluations(folder)], weights, wanted.stage)
+
+
+def _show_predicted_dice(record: dict[str, Any], unlike_training: bool) -> None:
+    """A table of a scan's organs with their predicted Dice; nothing where there is none."""
+    said = record["predicted_dice"]
+    if "organs" not in said:
+        return
+    share = f"{said['level']:.0%} interval"
+    table = Table(title=f"{record['scan']}: predicted Dice", title_justify="left", box=None)
+    table.add_column("organ")
+    for name in ("ml", "Dice", share):
+        table.add_column(name, justify="right")
+    for organ, found in said["organs"].items():
+        if "dice" in found:
+            shown = (f"{found['dice']:.2f}", f"{found['low']:.2f} to {found['high']:.2f}")
+        else:
+            shown = ("-", found["cannot_say"])
+        # Text, since an organ's name may look like markup
+        table.add_row(Text(organ), f"{record['millilitres'][organ]:.1f}", *shown)
+    console.print(table)
+    caution = "; it is unlike those of training (warnings above), so believe it less"
+    say(
+        f"{record['scan']}: predicted Dice is calibrated on {said['calibrated_on']}"
+        f"{caution if unlike_training else ''}"
+    )
 
 
 def _unlike_training(

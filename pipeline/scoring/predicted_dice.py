@@ -123,8 +123,7 @@ def calibrate(pairs: Sequence[Pair]) -> Calibration | None:
     widths = {}
     for organ in fit.organs:
         own = missed[of_organ == organ]
-        enough = len(own) >= OWN
-        widths[organ] = quantile(own, len(own)) if enough else quantile(missed, len(cases))
+        widths[organ] = quantile(own if len(own) >= OWN else missed)
     values = fit.solve(np.ones(len(pairs), bool)).tolist()
     slopes = values[1 : 1 + len(fit.signs)]
     return Calibration(
@@ -178,15 +177,14 @@ def judged(found: Sequence[tuple[Pair, Predicted]]) -> dict[str, Any]:
     return result if correlation is None else result | {"spearman": correlation}
 
 
-def quantile(distances: Array, cases: int) -> float:
-    """The least distance that a further case's exceeds with a chance of at most 1 - LEVEL.
+def quantile(distances: Array) -> float:
+    """The least distance that a further one exceeds with a chance of at most 1 - LEVEL.
 
-    That holds if all cases are exchangeable. Distances of one case aren't independent, so that the
-    number of cases counts. Endless where they are too few to say so.
+    That holds if all are exchangeable; organs of one case are so only roughly. Endless where there
+    are too few distances to say so.
     """
-    share = math.ceil(LEVEL * (cases + 1)) / cases
-    rank = math.ceil(share * len(distances))
-    return float(np.sort(distances)[rank - 1]) if share <= 1 else math.inf
+    rank = math.ceil(LEVEL * (len(distances) + 1))
+    return float(np.sort(distances)[rank - 1]) if rank <= len(distances) else math.inf
 
 
 class _Fit:

@@ -33,6 +33,10 @@ from pipeline.inference.predictor import Predictor
 from pipeline.inference.resizing import LINEAR
 from pipeline.inference.scan_slices import ScanSlices
 from pipeline.inference.trained import Ready
+from pipeline.scoring import calibration
+from pipeline.scoring.calibration import Known
+from pipeline.scoring.doubt import Signs
+from pipeline.scoring.predicted_dice import FEWEST, Pair, calibrate
 from pipeline.shards.manifest import read_manifest
 from pipeline.stages import evaluate, split
 from tests.pipeline.conftest import AFFINE, save_nifti, save_nifti_header, tiny_image
@@ -75,7 +79,8 @@ def predict(path: Path, out: Path, predictor: Predictor | None = None, **wanted)
     out.mkdir(parents=True, exist_ok=True)
     source = scans.find([path])[0]
     wanted = Wanted(**{"stage": "fine", "batch": 4} | wanted)
-    predict_scan(source, predictor or threshold(), out, wanted, Path("a run"))
+    known = Known(None, "not calibrated")
+    predict_scan(source, predictor or threshold(), out, wanted, Path("a run"), known)
     return json.loads((out / f"{source.name}.json").read_text())
 
 
@@ -182,6 +187,64 @@ def test_predicting_imports_nothing_that_only_other_commands_need():
     code = f"import sys, pipeline.commands.predict; print([m for m in {slow} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def calibrated(trained: Path, organs: list[str], folder: Path) -> Path:
+    """The model of `trained` without its evaluation, with a calibration for these organs beside."""
+    shutil.copytree(trained / "train", folder / "train")
+    pairs = [
+        Pair(f"case{k}", organ, Signs(0.3 + 0.05 * k, 0.4 + 0.05 * k), 0.2 + 0.05 * k)
+        for k in range(FEWEST)
+        for organ in organs
+    ]
+    weights = files.sha256(folder / "train" / "model.safetensors")
+    known = Known(calibrate(pairs), "10 test cases")
+    calibration.write(folder / "train" / calibration.CALIBRATION, known, "mean", weights)
+    return folder / "train"
+
+
+def test_every_organ_gets_a_predicted_dice_with_an_interval(
+    trained, phantom_params, tmp_path, capsys
+):
+    image = sorted((Path(phantom_params.dataset.root) / "Training" / "img").iterdir())[0]
+    name = image.name.removesuffix(".nii.gz")
+    assert predict_command.run([image], trained, tmp_path / "a", Wanted(), None, "cpu")
+    assert "can't be said: it takes 10 validation cases" in capsys.readouterr().err
+    plain = json.loads((tmp_path / "a" / f"{name}.json").read_text())
+    assert list(plain["predicted_dice"]) == ["cannot_say"]
+    known = [organ for organ, voxels in plain["voxels"].items() if voxels][:-1]
+    assert known and 0 in plain["voxels"].values()
+    run = calibrated(trained, known, tmp_path)
+    wanted = Wanted(report=tmp_path / "run.json")
+    assert predict_command.run([image], run, tmp_path / "b", wanted, None, "cpu")
+    said = " ".join(capsys.readouterr().err.split())
+    (scan,) = json.loads((tmp_path / "run.json").read_text())["scans"]
+    found = scan["predicted_dice"]
+    assert (found["level"], found["calibrated_on"]) == (0.9, "10 test cases")
+    assert list(found["organs"]) == list(plain["voxels"])
+    for organ, voxels in plain["voxels"].items():
+        one = found["organs"][organ]
+        assert ("dice" in one) == (organ in known)
+        if organ in known:
+            assert 0 <= one["low"] <= one["dice"] <= one["high"] <= 1
+            assert f"{one['dice']:.2f} {one['low']:.2f} to {one['high']:.2f}" in said
+        elif not voxels:
+            assert one == {"cannot_say": "not found"}
+    assert "predicted Dice is calibrated on 10 test cases" in said
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"), [(Wanted(tta=True), "without --tta"), (Wanted("coarse"), "not coarse")]
+)
+def test_a_calibration_says_nothing_of_other_predictions(
+    trained, phantom_params, tmp_path, capsys, wanted, reason
+):
+    image = sorted((Path(phantom_params.dataset.root) / "Training" / "img").iterdir())[0]
+    run = calibrated(trained, ["liver"], tmp_path)
+    assert predict_command.run([image], run, tmp_path / "out", wanted, None, "cpu")
+    assert reason in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / image.name.replace(".nii.gz", ".json")).read_text())
+    assert reason in record["predicted_dice"]["cannot_say"]
 
 
 def test_what_is_written_beside_the_label_map(trained, phantom_params, tmp_path):

@@ -57,7 +57,7 @@ def test_intervals_hold_the_stated_share_of_new_cases(cases):
         judged(applied(calibrate(made_up(cases, seed)), made_up(40, 1000 + seed)))["coverage"]
         for seed in range(40)
     ]
-    assert LEVEL - 0.02 <= np.mean(held) <= 0.99
+    assert LEVEL - 0.01 <= np.mean(held) <= 0.95
 
 
 def test_less_doubt_never_means_a_lower_dice_and_the_interval_holds_the_prediction():
@@ -105,12 +105,10 @@ def test_an_interval_reaches_to_the_end_where_a_dice_of_0_is_within():
     assert said.low == 0.0
 
 
-def test_the_quantile_counts_cases():
-    distances = np.arange(1.0, 21.0)
-    # by hand: the ceil(0.9 * 21) = 19th of 20, or of ten cases with two pairs each the last
-    assert quantile(distances, 20) == 19
-    assert quantile(distances, 10) == 20
-    assert math.isinf(quantile(distances[:8], 8))
+def test_the_quantile_by_hand():
+    distances = np.arange(20.0, 0.0, -1)
+    assert quantile(distances) == 19  # the ceil(0.9 * 21) = 19th of 20
+    assert quantile(distances[:9]) == 20 and math.isinf(quantile(distances[:8]))
 
 
 def test_judged_by_hand():
