@@ -15,7 +15,15 @@ from pipeline.core.params.load import read_yaml
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.metrics_file import read_metrics
 from pipeline.scoring.scores import SCORES
-from pipeline.scoring.tables import ORGANS, OVERALL, REVIEW, STAGES, case_schema, read_table
+from pipeline.scoring.tables import (
+    ORGANS,
+    OVERALL,
+    PREDICTED_DICE,
+    REVIEW,
+    STAGES,
+    case_schema,
+    read_table,
+)
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split
 
@@ -93,6 +101,8 @@ class ReportFolders:
                 named["importance"] = found
         if (found := self.train / run_folder.COST).is_file():  # nor one of a training's cost
             named["cost"] = found
+        if (found := self.evaluate / "predicted_dice.parquet").is_file():  # nor this table
+            named["predicted_dice"] = found
         for stage, folder in self.stages().items():
             named[f"{stage} provenance"] = folder / run_folder.PROVENANCE
         return named
@@ -152,6 +162,7 @@ class ReportInputs:
             first; empty where it isn't known.
         provenance: stage to its provenance.json.
         cost: cost.json of the training; empty where there is none.
+        predicted_dice: evaluate's table of this name; empty where there is none or it can't say.
     """
 
     manifest: Manifest
@@ -168,6 +179,7 @@ class ReportInputs:
     importances: dict[str, float]
     provenance: dict[str, dict[str, Any]]
     cost: dict[str, Any]
+    predicted_dice: pd.DataFrame
 
     @property
     def other_split(self) -> bool:
@@ -207,6 +219,9 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
             for stage, folder in folders.stages().items()
         },
         cost=_read(_cost, named["cost"]) if "cost" in named else {},
+        predicted_dice=read_table(named["predicted_dice"], PREDICTED_DICE)
+        if "predicted_dice" in named
+        else pd.DataFrame(columns=PREDICTED_DICE.names),
     )
     _check(folders, inputs)
     return inputs

@@ -20,6 +20,7 @@ from pipeline.reporting.browser import worst_first
 from pipeline.reporting.first_screen import first_screen
 from pipeline.reporting.inputs import ReportInputs
 from pipeline.reporting.recorded import searched_space
+from pipeline.scoring import calibration
 from pipeline.scoring.bootstrap import FEWEST
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.dice import none_if_nan
@@ -77,6 +78,7 @@ def page(inputs: ReportInputs, browser: Mapping[str, Any] | None = None) -> dict
         "conventions": _conventions(inputs),
         "stages": _stages(inputs),
         "review": _review(inputs),
+        "predicted_dice": _predicted_dice(inputs),
         "browser": browser,
         "by_case": _by_case(inputs),
         "strip": _strip(inputs, linked=browser is not None),
@@ -279,6 +281,26 @@ def _review_note(review: Mapping[str, Any], two_stages: bool) -> str:
             f"{review['spearman']:.2f}: the closer to 1, the better the list finds what is wrong."
         )
     return text
+
+
+def _predicted_dice(inputs: ReportInputs) -> dict[str, Any] | None:
+    """How far predicted Dice can be believed; None for an evaluation that didn't try."""
+    about = inputs.scores.get("predicted_dice")
+    if about is None:
+        return None
+    lowest = inputs.predicted_dice.sort_values("predicted", kind="stable").head(FIRST)
+    note = calibration.sentence(about)
+    return {
+        "note": f"{note[0].upper()}{note[1:]}.",
+        "rows": [
+            row
+            | {
+                "place": place(row["case"], organ=row["organ"]),
+                "held": row["low"] <= row["dice"] <= row["high"],
+            }
+            for row in _rows(lowest)
+        ],
+    }
 
 
 def _strip(inputs: ReportInputs, *, linked: bool) -> Markup:

@@ -53,6 +53,25 @@ class _Review(_Part):
         return self
 
 
+class _PredictedDice(_Part):
+    cannot_say: str = ""
+    level: float = 0.0
+    calibrated_on: str = ""
+    pairs: int = 0
+    mean_absolute_error: float = 0.0
+    coverage: float = 0.0
+    mean_width: float = 0.0
+    spearman: float = 0.0
+
+    @model_validator(mode="after")
+    def _whole(self) -> "_PredictedDice":
+        needed = {"level", "calibrated_on", "pairs"}
+        judged = {"mean_absolute_error", "coverage", "mean_width"} if self.pairs else set()
+        if "cannot_say" in self.model_fields_set or self.model_fields_set >= needed | judged:
+            return self
+        raise ValueError("predicted_dice: expected cannot_say, or how good it is")
+
+
 class _Scores(_Part):
     cases: int = Field(ge=1)
     convention: str
@@ -77,6 +96,7 @@ class _Evaluation(_Scores):
     split: str
     stage: Literal["mean", "coarse", "fine"]
     review: _Review
+    predicted_dice: _PredictedDice | None = None
     stages: dict[str, dict[str, float]] = {}
 
 

@@ -13,18 +13,21 @@ import hsam
 from pipeline.commands import score
 from pipeline.core import files
 from pipeline.core.errors import UserError
+from pipeline.core.params.blocks import Params
 from pipeline.datasets import synapse
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import CANONICAL, to_slices
 from pipeline.inference import volume
-from pipeline.scoring import dice
+from pipeline.scoring import calibration, dice
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.measures import measure
+from pipeline.scoring.predicted_dice import FEWEST
 from pipeline.scoring.review import MOST
 from pipeline.scoring.scores import SCORES
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split, write_split
-from pipeline.stages import evaluate, split
+from pipeline.stages import evaluate, phantom, prepare, split
+from tests.pipeline.conftest import make_params
 
 ORGANS = list(synapse.ORGANS)
 TEST_CASES = ["img0004", "img0005"]
@@ -404,3 +407,61 @@ def test_a_shard_that_is_not_the_manifests(evaluated, folders, tmp_path):
     shutil.copy(shards / "img0001.parquet", shards / "img0004.parquet")
     with pytest.raises(UserError, match="img0004.parquet"):
         evaluated(prepared=tmp_path / "prepared")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> tuple[Params, dict[str, Path]]:
+    """Parameters and folders of more small phantoms than a calibration needs, and a model."""
+    root = tmp_path_factory.mktemp("many")
+    about = {"cases": FEWEST + 4, "seed": 2, "size": 32}
+    phantom.run(root / "raw", **about)
+    data = {"name": "phantom", "root": str(root / "raw"), "phantom": about}
+    params = make_params(dataset=data)
+    prepare.run(params, root / "prepare", root / "runs")
+    manifest = read_manifest(root / "prepare" / "manifest.parquet")
+    torch.manual_seed(3)
+    about = {"class_names": manifest.class_names, "intensity": manifest.intensity}
+    model = hsam.build("unet", image_size=32, num_classes=len(ORGANS))
+    hsam.save(model, root / "model", **about, preparation=manifest.preparation)
+    return params, {"prepared": root / "prepare", "model": root / "model"}
+
+
+def with_roles(folders: dict[str, Path], folder: Path, validation: int) -> dict[str, Path]:
+    """The folders, with a split of one training case, some validation cases and else test cases."""
+    manifest = read_manifest(folders["prepared"] / "manifest.parquet")
+    roles = ["train", *["validation"] * validation]
+    named = {
+        row.case: roles[place] if place < len(roles) else "test"
+        for place, row in enumerate(manifest)
+    }
+    slices = {(row.case, i): named[row.case] for row in manifest for i in range(row.slices)}
+    write_split(folder / "split.parquet", SplitFile(manifest.name, slices))
+    return folders | {"split": folder}
+
+
+@pytest.mark.parametrize(("validation", "role"), [(FEWEST, "validation"), (1, "test")])
+def test_predicted_dice_is_calibrated_and_judged(many, tmp_path, validation, role):
+    params, folders = many
+    out = evaluate_into(tmp_path, params, **with_roles(folders, tmp_path / "split", validation))
+    about = files.read_json(out / "metrics.json")["predicted_dice"]
+    table, cases = (pd.read_csv(out / f"{n}.csv") for n in ("predicted_dice", "cases"))
+    number = FEWEST if role == "validation" else len(set(cases["case"]))
+    assert about["calibrated_on"] == f"{number} {role} cases"
+    assert about["pairs"] == len(table) == (cases["predicted_voxels"] > 0).sum() > 0
+    scored = cases.set_index(["case", "organ"])["dice"]
+    for row in table.itertuples():
+        assert row.dice == pytest.approx(scored[row.case, row.organ])
+        assert 0 <= row.low <= row.predicted <= row.high <= 1
+    held = (table["low"] <= table["dice"]) & (table["dice"] <= table["high"])
+    assert about["coverage"] == pytest.approx(held.mean())
+    known = calibration.find([out], files.sha256(folders["model"] / "model.safetensors"), "mean")
+    assert known.calibration is not None and known.source == about["calibrated_on"]
+
+
+def test_few_cases_calibrate_nothing_and_the_metrics_say_why(finished, folders):
+    about = files.read_json(finished / "out" / "metrics.json")["predicted_dice"]
+    assert list(about) == ["cannot_say"] and "the test cases are 2" in about["cannot_say"]
+    assert pd.read_csv(finished / "out" / "predicted_dice.csv").empty
+    weights = files.sha256(folders["model"] / "model.safetensors")
+    known = calibration.find([finished / "out"], weights, "mean")
+    assert known == calibration.Known(None, about["cannot_say"])

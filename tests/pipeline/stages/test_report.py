@@ -193,6 +193,34 @@ def test_stages_and_the_review_list(written, results, inputs):
     assert "the model's own probabilities leave open" in words(html)
 
 
+def test_how_far_to_believe_a_prediction(written, inputs):
+    assert "How far to believe a prediction" in (text := words(written()))
+    assert "Cannot say: it takes 10 validation cases" in text
+    judged = {"mean_absolute_error": 0.07, "coverage": 0.5, "mean_width": 0.2, "spearman": 0.9}
+    about = {"level": 0.9, "calibrated_on": "12 test cases", "pairs": 2, **judged}
+    columns = ("case", "organ", "predicted", "low", "high", "dice")
+    rows = [("a", "liver", 0.9, 0.8, 0.95, 0.91), ("b", "aorta", 0.4, 0.3, 0.5, 0.61)]
+    table = pd.DataFrame(rows, columns=columns)
+    believed = replace(
+        inputs, scores=inputs.scores | {"predicted_dice": about}, predicted_dice=table
+    )
+    text = words(report.render(page(believed) | {"pictures": []}))
+    assert "off by 0.070 on average, rank correlation with the true Dice 0.90, 50% of" in text
+    # the lowest first
+    first = "b aorta 0.400 0.300 to 0.500 0.610 no"
+    assert f"{first} a liver 0.900 0.800 to 0.950 0.910 yes" in text
+
+
+def test_an_evaluation_from_before_predicted_dice_is_reported(written, results, tmp_path):
+    shutil.copytree(results, tmp_path / "old")
+    evaluated = tmp_path / "old" / "evaluate"
+    (evaluated / "predicted_dice.parquet").unlink()
+    scores = files.read_json(evaluated / "metrics.json")
+    del scores["predicted_dice"]
+    files.write_json(evaluated / "metrics.json", scores)
+    assert "How far to believe" not in words(written(results=tmp_path / "old"))
+
+
 def test_a_new_row_in_the_table_of_scores_is_shown(params, results, written, tmp_path, monkeypatch):
     new = replace(SCORES["volume_difference_ml"], name="new_ml", title="new score")
     monkeypatch.setitem(SCORES, new.name, replace(new, views=("summary", "comparison", "cases")))
