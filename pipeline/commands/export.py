@@ -25,7 +25,9 @@ from pipeline.core.files import atomic_path, replace_folder, sha256, write_json,
 from pipeline.core.run_folder import MODEL_FILES
 from pipeline.inference import records, trained
 from pipeline.inference.card import card
+from pipeline.inference.identity import evaluations
 from pipeline.inference.volume import model_stages
+from pipeline.scoring import calibration
 
 Format = Literal["onnx", "torch-export", "huggingface"]
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -127,6 +129,9 @@ def _write_folder(folder: Path, record: dict[str, Any], out: Path) -> None:
         new.mkdir()
         for name in MODEL_FILES:
             shutil.copyfile(folder / name, new / name)
+        places = [folder, *evaluations(folder)]
+        if found := calibration.file_of(places, sha256(folder / MODEL_FILES[1])):
+            shutil.copyfile(found, new / calibration.CALIBRATION)
         write_text(new / CARD, card(folder, record, out.name))
         replace_folder(new, out)
     say(f"export: {out}, a model with its card; hsam predict SCAN --run {out}")

@@ -131,17 +131,30 @@ def find(folders: Iterable[Path], weights: str, stage: str) -> Known:
         weights: SHA-256 of the model's weights.
         stage: whose labels are predicted.
     """
+    path = file_of(folders, weights)
+    if path is None:
+        return Known(
+            None, "no evaluation of this model was found that calibrates it; hsam evaluate"
+        )
+    found = files.read_json(path)
+    if found["stage"] != stage:
+        return Known(None, f"calibrated is the {found['stage']} stage, not {stage}")
+    return _known(found)
+
+
+def file_of(folders: Iterable[Path], weights: str) -> Path | None:
+    """The first folder's whole file that is of exactly these weights; args as for `find`."""
     for folder in folders:
         try:
             found = files.read_json(folder / CALIBRATION)
-            if found["weights"] != weights:
-                continue
-            if found["stage"] != stage:
-                return Known(None, f"calibrated is the {found['stage']} stage, not {stage}")
-            made, source = found["calibration"], str(found["source"])
-            return Known(None if made is None else Calibration.from_json(made), source)
+            if found["weights"] == weights and isinstance(found["stage"], str):
+                _known(found)
+                return folder / CALIBRATION
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a half-written or foreign file says nothing
-    return Known(
-        None, "no evaluation of this model was found that has calibrated it; hsam evaluate"
-    )
+    return None
+
+
+def _known(content: Mapping[str, Any]) -> Known:
+    made = content["calibration"]
+    return Known(None if made is None else Calibration.from_json(made), str(content["source"]))

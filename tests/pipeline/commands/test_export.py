@@ -1,4 +1,5 @@
 import json
+import shutil
 from importlib import util
 
 import numpy as np
@@ -8,8 +9,10 @@ import torch
 
 import hsam
 from pipeline.commands import export
+from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.inference import records
+from pipeline.scoring import calibration
 
 SIDE = 32
 
@@ -108,3 +111,19 @@ def test_a_folder_that_holds_something_is_left_alone(run_folder, tmp_path):
     with pytest.raises(UserError, match="expected a new or an empty folder"):
         export.run(run_folder, tmp_path, "huggingface", "mean", 1, None)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_folder_takes_the_calibration_of_an_evaluation_along(run_folder, tmp_path):
+    train, evaluated = tmp_path / "results" / "train", tmp_path / "results" / "evaluate"
+    shutil.copytree(run_folder, train)
+    weights = files.sha256(train / "model.safetensors")
+    for about, folder in (("another model", evaluated), (weights, tmp_path / "own")):
+        calibration.write(
+            folder / calibration.CALIBRATION, calibration.Known(None, "too few"), "mean", about
+        )
+    export.run(train, tmp_path / "without", "huggingface", "mean", 1, None)
+    assert not (tmp_path / "without" / calibration.CALIBRATION).exists()
+    shutil.copy(tmp_path / "own" / calibration.CALIBRATION, evaluated)
+    export.run(train, tmp_path / "with", "huggingface", "mean", 1, None)
+    found = calibration.find([tmp_path / "with"], weights, "mean")
+    assert found == calibration.Known(None, "too few")
