@@ -63,6 +63,7 @@ class Calibration:
         intercept: at the mean of the signs, logit.
         slopes: sign to the slope of its logit, 0 or more.
         centres: sign to the mean of its logit.
+        lowest: sign to its least logit in the fit.
         offsets: organ to its offset, logit.
         widths: organ to the half width of its interval, logit.
         cases, pairs: how many it was fitted on.
@@ -71,24 +72,31 @@ class Calibration:
     intercept: float
     slopes: dict[str, float]
     centres: dict[str, float]
+    lowest: dict[str, float]
     offsets: dict[str, float]
     widths: dict[str, float]
     cases: int
     pairs: int
 
     def predict(self, organ: str, signs: Signs) -> Predicted | None:
-        """The predicted Dice of an organ; None for one that no case of the fit had."""
+        """The predicted Dice of an organ; None for one that no case of the fit had.
+
+        With more doubt than any case of the fit had, the interval begins at 0.
+        """
         if organ not in self.offsets:
             return None
         place = self.intercept + self.offsets[organ]
+        beyond = False
         for sign, slope in self.slopes.items():
-            place += slope * (_logit(getattr(signs, sign)) - self.centres[sign])
+            found = _logit(getattr(signs, sign))
+            place += slope * (found - self.centres[sign])
+            beyond |= found < self.lowest[sign]
         width = self.widths[organ]
         low, high = _expit(place - width), _expit(place + width)
         # a Dice beyond EDGE stood at EDGE in the fit
         return Predicted(
             _expit(place),
-            0.0 if low <= EDGE else min(low, 1 - EDGE),
+            0.0 if beyond or low <= EDGE else min(low, 1 - EDGE),
             1.0 if high >= 1 - EDGE else max(high, EDGE),
         )
 
@@ -99,7 +107,7 @@ class Calibration:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Calibration":
         """What `to_json` gave; TypeError or ValueError for anything else."""
-        numbers = ("slopes", "centres", "offsets", "widths")
+        numbers = ("slopes", "centres", "lowest", "offsets", "widths")
         parts = {name: {str(k): float(v) for k, v in value[name].items()} for name in numbers}
         cases, pairs = int(value["cases"]), int(value["pairs"])
         return cls(float(value["intercept"]), **parts, cases=cases, pairs=pairs)
@@ -130,6 +138,7 @@ def calibrate(pairs: Sequence[Pair]) -> Calibration | None:
         values[0],
         dict(zip(fit.signs, slopes, strict=True)),
         dict(zip(fit.signs, fit.centres.tolist(), strict=True)),
+        dict(zip(fit.signs, fit.lowest.tolist(), strict=True)),
         dict(zip(fit.organs, values[1 + len(fit.signs) :], strict=True)),
         widths,
         len(cases),
@@ -193,7 +202,7 @@ class _Fit:
     Attributes:
         signs: those that the pairs have.
         organs: in the order of the columns.
-        centres: mean of each sign's logit.
+        centres, lowest: mean and least of each sign's logit.
         rows: (pairs, columns): 1, the centred signs, and 1 in the organ's column.
         truth: logit of the true Dice, (pairs,).
     """
@@ -205,7 +214,7 @@ class _Fit:
         self.signs = ("expected", "agreement") if staged == {True} else ("expected",)
         self.organs = list(dict.fromkeys(pair.organ for pair in pairs))
         logits = np.array([[_logit(getattr(p.signs, sign)) for sign in self.signs] for p in pairs])
-        self.centres = logits.mean(axis=0)
+        self.centres, self.lowest = logits.mean(axis=0), logits.min(axis=0)
         organs = np.array([[pair.organ == organ for organ in self.organs] for pair in pairs])
         ones = np.ones((len(pairs), 1))
         self.rows = np.concatenate([ones, logits - self.centres, organs], axis=1)

@@ -73,6 +73,20 @@ def test_less_doubt_never_means_a_lower_dice_and_the_interval_holds_the_predicti
     assert all(0 <= one.low <= one.dice <= one.high <= 1 for one in said)
 
 
+def test_with_more_doubt_than_any_case_had_the_interval_begins_at_0():
+    pairs = [
+        Pair(f"case{k}", "liver", Signs(0.6 + 0.02 * k, 0.7), 0.7 + 0.02 * k + 0.01 * (k % 2))
+        for k in range(12)
+    ]
+    calibration = calibrate(pairs)
+    within, less, other = (
+        calibration.predict("liver", Signs(*signs))
+        for signs in ((0.6, 0.7), (0.59, 0.7), (0.8, 0.69))
+    )
+    assert within.low > 0.5 and less.low == other.low == 0.0
+    assert less.dice < within.dice < other.dice < other.high
+
+
 def test_few_cases_say_nothing():
     pairs = made_up(FEWEST, 2)
     assert calibrate(pairs) is not None
