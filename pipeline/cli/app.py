@@ -22,6 +22,8 @@ from pipeline.cli.options import (
     Convention,
     Device,
     ExportFormat,
+    FigureMarks,
+    FigureStyle,
     FoundRunsOption,
     GpusOption,
     JobsOption,
@@ -664,13 +666,33 @@ def figures(
         int, typer.Option(metavar="N", min=1, max=50, help="Slices in each figure.")
     ] = 4,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Chooses the slices.")] = 0,
-    out: Annotated[Path, output_folder("For the figures.")] = REPORTS / "figures",
+    width: Annotated[
+        str,
+        typer.Option(metavar="MM", help="Of each figure: single (85), double (180) or in mm."),
+    ] = "double",
+    font_size: Annotated[
+        float,
+        typer.Option(metavar="PT", min=4, max=24, help="Of all text, at that width."),
+    ] = 7,
+    style: Annotated[
+        FigureStyle, typer.Option(metavar="NAME", help="Organs: fill, contour or both.")
+    ] = "both",
+    marks: Annotated[
+        FigureMarks,
+        typer.Option(
+            metavar="NAME",
+            help="Scale bar and the patient's sides: on the first panel of a row, all or none.",
+        ),
+    ] = "first",
+    out: Annotated[Path, output_folder("For figures and tables.")] = REPORTS / "figures",
 ) -> None:
-    """Draw the paper's figures of evaluated runs: PNG, SVG."""
+    """Draw the paper's figures of evaluated runs: PNG, SVG, PDF; tables: LaTeX, Markdown."""
     folders, names = _scored(runs, name)
     from pipeline.commands import figures as paper_figures
+    from pipeline.reporting.look import Look, parse_width
 
-    paper_figures.run(folders, prepared, out, names=names, slices=slices, seed=seed)
+    look = Look(parse_width(width), font_size, style, marks)
+    paper_figures.run(folders, prepared, out, names=names, slices=slices, seed=seed, look=look)
 
 
 @_command(SCORES, "summary", "hsam summary --results results")

@@ -140,4 +140,6 @@ ScoreOption = Annotated[
 Device = Literal["auto", "cpu", "cuda"]
 Stage = Literal["mean", "coarse", "fine"]
 ExportFormat = Literal["onnx", "torch-export", "huggingface"]
+FigureStyle = Literal["fill", "contour", "both"]
+FigureMarks = Literal["first", "all", "none"]
 LabelFormat = Literal["nii.gz", "nii", "mha", "nrrd"]

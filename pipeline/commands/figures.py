@@ -1,32 +1,40 @@
-"""`hsam figures`: the paper's figures from one run or several, as PNG and SVG.
+"""`hsam figures`: the paper's figures from one run or several, as PNG, SVG and PDF, and tables.
 
 `slices` (Figure 7): image, truth and what each run predicts. `stages-<run>` and
 `disagreement-<run>` (Figure 8): both stages, their mean and where they differ, on chosen slices and
 on those of the worst disagreement. `zoom` (Figure 6): the smallest organs enlarged, run beside run.
-`boxes-<score>`: scores of every case, by organ and run. The same seed chooses the same slices for
-every run.
+`boxes-<score>`: scores of every case, by organ and run. `table-<score>`: their means, as LaTeX and
+Markdown. The same seed chooses the same slices for every run.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline.core.console import say
+from pipeline.core import files
+from pipeline.core.console import say, steps
 from pipeline.reporting import plots
-from pipeline.reporting.panels import draw
+from pipeline.reporting.box_plots import box_plot
+from pipeline.reporting.look import Look
+from pipeline.reporting.panel_figure import draw
 from pipeline.reporting.pictures import FigureData, choose_slices, read_figure_data
 from pipeline.reporting.slice_rows import (
+    Grid,
     prediction_rows,
     stage_rows,
     worst_slices,
     zoom_rows,
     zoom_slices,
 )
+from pipeline.scoring.comparison import comparison
+from pipeline.scoring.run_sheet import run_sheet
 from pipeline.scoring.runs import ScoredRun, longest_voxel_mm, read_runs, run_cautions
 from pipeline.scoring.scores import in_view
+from pipeline.scoring.sheet import latex, markdown
 
 
 def run(
@@ -37,8 +45,9 @@ def run(
     names: Sequence[str] = (),
     slices: int = 4,
     seed: int = 0,
+    look: Look | None = None,
 ) -> None:
-    """Draw every figure and write it.
+    """Draw every figure and write it, and the tables.
 
     Args:
         folders, names: see `runs.read_runs`.
@@ -46,46 +55,76 @@ def run(
         out: folder to write to; other files in it stay.
         slices: how many rows each figure of slices has.
         seed: of the random choice of slices.
+        look: width, font size, style and marks; None: those of `Look`.
 
     Raises:
         UserError: runs that can't be compared, have no predictions or saw other data.
     """
     data = read_figure_data(prepared, read_runs(folders, names))
-    figures = draw_all(data, slices, np.random.default_rng(seed))
-    for name, figure in figures.items():
-        plots.save(figure, out / name)
+    figures = plan(data, slices, np.random.default_rng(seed), look or Look())
+    with steps("figures", len(figures)) as progress:
+        for name, drawn in figures.items():
+            plots.save(drawn(), out / name)
+            progress.advance(name)
+    tables = _write_tables(data.runs, out)
     for sentence in run_cautions(data.runs):
         say(f"warning: {sentence}")
-    say(f"figures: {', '.join(figures)} as .png and .svg in {out}")
+    forms = ", ".join(f".{form}" for form in plots.FORMS)
+    say(f"figures: {', '.join(figures)} as {forms} in {out}")
+    say(f"figures: {', '.join(tables)} as .tex, .md in {out}")
 
 
-def draw_all(data: FigureData, slices: int, random: np.random.Generator) -> dict[str, Figure]:
-    """Every figure by its file name without the ending.
+def plan(
+    data: FigureData, slices: int, random: np.random.Generator, look: Look
+) -> dict[str, Callable[[], Figure]]:
+    """What draws each figure, by its file name without the ending.
 
     Args:
         data: the runs and their data.
         slices: how many rows each figure of slices has.
         random: chooses the slices.
+        look: width, font size, style and marks.
     """
     cases = data.runs[0].case_ids
     shown = {case: (data.counts(case) > 0).sum(axis=1) for case in cases}
     chosen = sorted(choose_slices(shown, slices, random))
-    grids = {"slices": prediction_rows(data, chosen)}
+    grids: dict[str, Callable[[], Grid]] = {"slices": partial(prediction_rows, data, chosen)}
     shuffled = [str(case) for case in random.permutation(cases)]
     # cases without any organ have nothing to enlarge
     if small := zoom_slices(data, slices, shuffled):
-        grids["zoom"] = zoom_rows(data, small)
+        grids["zoom"] = partial(zoom_rows, data, small)
     for run, name in zip(data.runs, _file_names(data.runs), strict=True):
         if data.has_stages(run):
-            grids[f"stages-{name}"] = stage_rows(data, run, chosen)
+            grids[f"stages-{name}"] = partial(stage_rows, data, run, chosen)
             if worst := worst_slices(run, slices):
                 notes = [f"{organ}, disagreement {value:.2f}" for *_, organ, value in worst]
                 shown_worst = [(case, index) for case, index, *_ in worst]
-                grids[f"disagreement-{name}"] = stage_rows(data, run, shown_worst, notes)
-    figures = {name: draw(grid.rows, grid.titles, data.organs) for name, grid in grids.items()}
-    for score in in_view("boxes", longest_voxel_mm(data.runs)):
-        figures[f"boxes-{score.name}"] = plots.box_plot(data.runs, score)
+                grids[f"disagreement-{name}"] = partial(stage_rows, data, run, shown_worst, notes)
+    figures: dict[str, Callable[[], Figure]] = {
+        name: partial(_slices_figure, grid, look, data.sides) for name, grid in grids.items()
+    }
+    drawn = in_view("boxes", longest_voxel_mm(data.runs))
+    compared = comparison(data.runs, [score.name for score in drawn])
+    for score in drawn:
+        rows = [row for row in compared if row["score"] == score.name]
+        figures[f"boxes-{score.name}"] = partial(box_plot, data.runs, score, look, rows)
     return figures
+
+
+def _slices_figure(grid: Callable[[], Grid], look: Look, sides: tuple[str, str]) -> Figure:
+    read = grid()
+    return draw(read.rows, read.titles, look, sides, read.subtitles)
+
+
+def _write_tables(runs: Sequence[ScoredRun], out: Path) -> list[str]:
+    """Write a table of each score that has a box plot; their names."""
+    names = []
+    for score in in_view("boxes", longest_voxel_mm(runs)):
+        sheet = run_sheet(runs, score)
+        files.write_text(out / f"{sheet.name}.tex", latex(sheet))
+        files.write_text(out / f"{sheet.name}.md", markdown(sheet))
+        names.append(sheet.name)
+    return names
 
 
 def _file_names(runs: Sequence[ScoredRun]) -> list[str]:

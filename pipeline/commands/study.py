@@ -15,7 +15,7 @@ from pipeline.studies import files, plan, progress
 from pipeline.studies.plan import Study
 
 if TYPE_CHECKING:
-    from pipeline.studies.sheets import Sheet
+    from pipeline.scoring.sheet import Sheet
 
 NONE = "–"  # of an arm that is never trained
 

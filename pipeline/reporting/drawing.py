@@ -170,6 +170,8 @@ def slice_pixels(
     image: NDArray[np.float32],
     labels: NDArray[np.uint8] | None = None,
     colours: Sequence[str] = (),
+    *,
+    outlined: bool = True,
 ) -> NDArray[np.uint8]:
     """A slice in grey, with its organs tinted and outlined, enlarged by a whole factor.
 
@@ -177,6 +179,7 @@ def slice_pixels(
         image: (rows, columns) in [0, 1].
         labels: (rows, columns); label k has colour k - 1; None: the image alone.
         colours: "#rrggbb" of each label.
+        outlined: whether organs have an outline beside their tint.
 
     Returns:
         RGB (rows * factor, columns * factor, 3).
@@ -189,7 +192,8 @@ def slice_pixels(
         palette = np.array([to_rgb(colour) for colour in colours])
         inside = enlarged > 0
         tint = palette[enlarged[inside].astype(int) - 1]
-        share = np.where(_outline(enlarged)[inside], 1.0, FILL)[:, None]
+        line = _outline(enlarged)[inside] if outlined else np.zeros(len(tint), bool)
+        share = np.where(line, 1.0, FILL)[:, None]
         picture[inside] = (1 - share) * picture[inside] + share * tint
     return np.round(picture * 255).astype(np.uint8)
 

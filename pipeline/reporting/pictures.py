@@ -12,7 +12,7 @@ from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
 from pipeline.imaging.colours import organ_colours
-from pipeline.imaging.display import shown, shown_spacing
+from pipeline.imaging.display import shown, shown_spacing, sides
 from pipeline.imaging.geometry import resample_labels, to_slices
 from pipeline.reporting import drawing
 from pipeline.reporting.inputs import ReportFolders, ReportInputs
@@ -177,6 +177,11 @@ class FigureData:
     def organs(self) -> list[str]:
         """Organs of the labels 1, 2, ..."""
         return list(self.manifest.class_names)
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """Letters for the left and the right edge of a slice, as "R" and "L"."""
+        return sides(self.manifest.axes)
 
     def counts(self, case: str) -> NDArray[np.int64]:
         """True pixels of each organ in each slice, (slices, organs)."""

@@ -1,4 +1,4 @@
-"""Figures for papers and slides: each as PNG and as SVG, the same bytes for the same numbers."""
+"""Figures for papers and slides: each as PNG, SVG and PDF, the same bytes for the same numbers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pipeline.core.files import atomic_path
-from pipeline.scoring.runs import ScoredRun
+from pipeline.reporting.look import FONT, Look
 from pipeline.scoring.scores import Score
 from pipeline.scoring.tables import OVERALL
 
@@ -19,25 +19,40 @@ LINE, SOFT = "#d9dde3", "#5c6470"
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": SOFT,
+    "axes.linewidth": 0.6,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
     "font.size": 9,
     "grid.color": LINE,
+    "grid.linewidth": 0.6,
     "legend.frameon": False,
+    "pdf.fonttype": 42,  # TrueType, embedded: journals refuse Type 3
     "savefig.facecolor": "white",
     "svg.fonttype": "none",
     "svg.hashsalt": "hsam",
     "text.parse_math": False,
 }
-DPI = 200
+# what each form would say of its writer and time, left out so that bytes repeat
+METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+FORMS = tuple(METADATA)
+DPI = 300
+
+
+def style(look: Look) -> dict[Any, Any]:
+    """STYLE with all text in one size."""
+    parts = ("axes.title", "axes.label", "xtick.label", "ytick.label", "figure.title")
+    return STYLE | {"font.size": look.font_pt} | {f"{part}size": look.font_pt for part in parts}
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write `<path>.png` and `<path>.svg`, each atomically and without a date."""
-    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-    for ending, about in metadata.items():
-        with matplotlib.rc_context(STYLE), atomic_path(Path(f"{path}.{ending}")) as temporary:
+    """Write `<path>.png`, `.svg` and `.pdf`, each atomically and without a date."""
+    for form, about in METADATA.items():
+        with matplotlib.rc_context(STYLE), atomic_path(Path(f"{path}.{form}")) as temporary:
             figure.savefig(temporary, dpi=DPI, metadata=about)
 
 
@@ -91,54 +106,3 @@ def _error_bars(row: Mapping[str, Any]) -> tuple[float, float]:
     if row["low"] is None:
         return 0.0, 0.0
     return abs(row["low"] - row["difference"]), abs(row["high"] - row["difference"])
-
-
-def box_plot(runs: Sequence[ScoredRun], score: Score) -> Figure:
-    """Boxes of each organ and run over the cases, with every case as a dot.
-
-    A box spans the quartiles, its line is the median; whiskers reach the furthest case within 1.5
-    times the box.
-
-    Args:
-        runs: comparable ones.
-        score: which one to draw.
-    """
-    organs = runs[0].organs
-    width = 0.75 / len(runs)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(
-            (max(4.5, 1 + 0.28 * len(organs) * (len(runs) + 1)), 3.4), layout="constrained"
-        )
-        axes = figure.subplots()
-        for index, run in enumerate(runs):
-            groups = [
-                run.cases.loc[run.cases["organ"] == organ, score.name].dropna().to_numpy()
-                for organ in organs
-            ]
-            places = np.arange(len(organs)) + (index - (len(runs) - 1) / 2) * width
-            colour = run_colour(index)
-            drawn = axes.boxplot(
-                groups,
-                positions=places,
-                widths=0.8 * width,
-                patch_artist=True,
-                showfliers=False,
-                manage_ticks=False,
-                boxprops={"facecolor": colour, "alpha": 0.35, "edgecolor": colour},
-                whiskerprops={"color": colour},
-                capprops={"color": colour},
-                medianprops={"color": "#000000", "linewidth": 1.3},
-            )
-            drawn["boxes"][0].set_label(run.name)
-            for place, values in zip(places, groups, strict=True):
-                # a fixed zigzag keeps equal values apart
-                jitter = np.resize([-0.15, 0.0, 0.15], len(values)) * width
-                axes.plot(place + jitter, values, "o", color=colour, markersize=2.6)
-        axes.set_xticks(range(len(organs)), organs, rotation=30, ha="right")
-        axes.set_xlim(-0.6, len(organs) - 0.4)
-        axes.tick_params(axis="x", length=0)
-        axes.grid(axis="y")
-        axes.set_ylabel(score.label)
-        if len(runs) > 1:
-            figure.legend(loc="outside upper left", ncols=min(len(runs), 4))
-    return figure

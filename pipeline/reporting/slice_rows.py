@@ -1,7 +1,7 @@
 """Rows of the paper's figures of slices: predictions side by side, both stages, small organs.
 
-Here are their panels and the slices to choose; `panels.draw` makes a figure of them, the page of a
-study a table of pictures.
+Here are their panels and the slices to choose; `panel_figure.draw` makes a figure of them, the page
+of a study a table of pictures.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.reporting.panels import (
+    DIFFER,
     Box,
     Panel,
     Row,
@@ -22,7 +23,10 @@ from pipeline.reporting.panels import (
 from pipeline.reporting.pictures import FigureData, organ_dice
 from pipeline.scoring import dice
 from pipeline.scoring.disagreement import TWO_STAGES
+from pipeline.scoring.run_sheet import means
 from pipeline.scoring.runs import ScoredRun
+from pipeline.scoring.scores import SCORES
+from pipeline.scoring.sheet import number
 from pipeline.scoring.tables import REVIEW, read_table
 from pipeline.shards.case import Slice
 
@@ -31,10 +35,11 @@ Chosen = Sequence[tuple[str, int]]
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows of panels, and the title of each column."""
+    """Rows of panels, the title of each column, and what stands below each title."""
 
     titles: Sequence[str]
     rows: Sequence[Row]
+    subtitles: Sequence[str]
 
 
 def prediction_rows(data: FigureData, chosen: Chosen) -> Grid:
@@ -51,7 +56,7 @@ def prediction_rows(data: FigureData, chosen: Chosen) -> Grid:
         panels = [_panel(data, item, None), _panel(data, item, item.label)]
         panels += [_panel(data, item, labels, _dice(item.label, labels)) for labels in shown]
         rows.append(Row(_row_name(case, index), panels))
-    return Grid(["image", "truth", *_titles(data.runs)], rows)
+    return Grid(["image", "truth", *_titles(data.runs)], rows, ["", "", *map(_mean, data.runs)])
 
 
 def stage_rows(data: FigureData, run: ScoredRun, chosen: Chosen, notes: Sequence[str] = ()) -> Grid:
@@ -74,7 +79,8 @@ def stage_rows(data: FigureData, run: ScoredRun, chosen: Chosen, notes: Sequence
         panels.append(difference_panel(item.image, first, second, item.spacing_mm, note))
         rows.append(Row(_row_name(case, index), panels))
     scored = {"mean": "ensemble"}.get(run.metrics["stage"], f"scored ({run.metrics['stage']})")
-    return Grid(["image", "truth", "stage 1", "stage 2", scored, "stages differ"], rows)
+    titles = ["image", "truth", "stage 1", "stage 2", scored, DIFFER]
+    return Grid(titles, rows, ["", "", "", "", _mean(run), ""])
 
 
 def zoom_rows(data: FigureData, places: Sequence[tuple[str, int, int]]) -> Grid:
@@ -88,7 +94,7 @@ def zoom_rows(data: FigureData, places: Sequence[tuple[str, int, int]]) -> Grid:
     for case, index, organ in places:
         item = data.slice(case, index)
         box = zoom_box(item.label == organ + 1, item.spacing_mm)
-        whole = framed(_panel(data, item, item.label), box, item.image.shape)
+        whole = framed(_panel(data, item, item.label), box)
         panels = [whole, _panel(data, item, None, box=box), _panel(data, item, item.label, box=box)]
         for run in data.runs:
             labels = data.prediction(run, case, index)
@@ -97,7 +103,8 @@ def zoom_rows(data: FigureData, places: Sequence[tuple[str, int, int]]) -> Grid:
                 _panel(data, item, labels, f"{data.organs[organ]}: Dice {value:.2f}", box=box)
             )
         rows.append(Row(_row_name(case, index), panels))
-    return Grid(["truth", "image", "truth", *_titles(data.runs)], rows)
+    titles = ["truth", "image", "truth", *_titles(data.runs)]
+    return Grid(titles, rows, ["", "", "", *map(_mean, data.runs)])
 
 
 def fullest_slices(data: FigureData, number: int) -> list[tuple[str, int]]:
@@ -184,6 +191,16 @@ def _dice(truth: NDArray[np.uint8], labels: NDArray[np.uint8]) -> str:
     """Mean Dice over the organs in truth or prediction, for a panel's note; "" without organ."""
     values = organ_dice(truth, labels)
     return f"Dice {dice.mean(values):.2f}" if values else ""
+
+
+def _mean(run: ScoredRun) -> str:
+    """A run's mean Dice over all its cases and organs, for below its title."""
+    mean, cases = means(run, SCORES["dice"])[-1], len(run.case_ids)
+    if np.isnan(mean):
+        return ""
+    # no-break spaces, so that lines end between the two
+    over = f"({cases}\u00a0case{'' if cases == 1 else 's'})"
+    return f"mean\u00a0Dice\u00a0{number(mean, SCORES['dice'].digits)} {over}"
 
 
 def _titles(runs: Sequence[ScoredRun]) -> list[str]:

@@ -117,11 +117,11 @@ def _row(row: Row) -> dict[str, Any]:
 
 def _panel(panel: Panel) -> dict[str, Any]:
     """A panel as the page shows it: `frame` is left, top, width and height in percent."""
-    rows, columns = panel.pixels.shape[:2]
+    height, width = panel.size_mm
     frame = None if panel.frame is None else [f"{100 * share:.2f}" for share in panel.frame]
     return {
-        "uri": data_uri(panel.pixels),
-        "aspect": f"{columns} / {rows * panel.aspect:.6g}",
+        "uri": data_uri(panel.pixels()),
+        "aspect": f"{width:.6g} / {height:.6g}",
         "note": panel.note,
         "frame": frame,
     }

@@ -9,8 +9,9 @@ from typing import Any
 
 from pipeline.reporting import study_arms
 from pipeline.scoring.conventions import STRICT
+from pipeline.scoring.sheet import NONE, number
 from pipeline.scoring.tables import OVERALL
-from pipeline.studies.sheets import NONE, interval, number
+from pipeline.studies.sheets import interval
 from pipeline.studies.tables import Row, Tables
 
 DICE, HD95, HD95_MM = "dice", "hd95_voxels", "hd95_mm"

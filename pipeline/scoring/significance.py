@@ -7,6 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+SIGNIFICANT = 0.05  # p at which papers of the field call a difference shown
+STARS = (0.001, 0.01, SIGNIFICANT)  # p below each of them has three, two and one
+
 
 def signed_rank(differences: NDArray[np.float64]) -> float:
     """p of Wilcoxon's two-sided signed-rank test.
@@ -23,6 +26,11 @@ def signed_rank(differences: NDArray[np.float64]) -> float:
     if not defined.size:
         return math.nan
     return float(stats.wilcoxon(defined).pvalue) if defined.any() else 1.0
+
+
+def stars(p: float | None) -> str:
+    """One star for p < 0.05, two for p < 0.01, three for p < 0.001; "" otherwise."""
+    return "" if p is None else "*" * sum(p < bound for bound in STARS)
 
 
 def smallest_p(cases: int) -> float:

@@ -3,47 +3,15 @@
 Columns that are empty throughout are left out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.scoring.bootstrap import FEWEST
 from pipeline.scoring.scores import SCORES
+from pipeline.scoring.sheet import NONE, Sheet, number
 from pipeline.scoring.tables import OVERALL
 from pipeline.studies.tables import SHOWN, Row, Tables
 from pipeline.studies.verdict import CANNOT_SAY, FEWEST_SEEDS
-
-NONE = "–"
-# columns of words, which stand at the left
-LEFT = {
-    *("arm", "run", "state", "verdict"),
-    *("model", "backbone", "tuned", "stage", "convention", "split", "device"),
-}
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table of text.
-
-    Attributes:
-        name: of its files.
-        title: above it.
-        header: of the columns.
-        rows: cells, as many as the header has.
-        sections: places of the rows that have a rule above them.
-        notes: below it, one sentence each.
-    """
-
-    name: str
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    sections: frozenset[int] = frozenset()
-    notes: tuple[str, ...] = ()
-
-    def is_left(self, column: int) -> bool:
-        """Whether a column holds words, which stand at the left."""
-        return self.header[column] in LEFT
 
 
 def sheets(tables: Tables) -> list[Sheet]:
@@ -56,15 +24,7 @@ def sheets(tables: Tables) -> list[Sheet]:
         _settings(tables),
         _runs(tables),
     ]
-    return [_without_empty(sheet) for sheet in found if sheet is not None and sheet.rows]
-
-
-def number(value: float | None, digits: int, sign: bool = False) -> str:
-    """A number with so many digits after the point; a dash for None."""
-    if value is None:
-        return NONE
-    shown = f"{value:{'+' if sign else ''}.{digits}f}"
-    return shown.replace("-", "+") if float(shown) == 0 and sign else shown
+    return [sheet.without_empty() for sheet in found if sheet is not None and sheet.rows]
 
 
 def interval(row: Mapping[str, Any], prefix: str, digits: int, sign: bool = False) -> str:
@@ -292,24 +252,3 @@ def _runs(tables: Tables) -> Sheet:
     )
     header = ("run", "state", "Dice, %", "HD95, voxels", "HD95, mm", "Dice strict, %")
     return Sheet("runs", "Every run", header, rows)
-
-
-def _without_empty(sheet: Sheet) -> Sheet:
-    """The sheet without columns that hold nothing."""
-    kept = [
-        column
-        for column in range(len(sheet.header))
-        if column == 0 or any(row[column] not in ("", NONE) for row in sheet.rows)
-    ]
-    return Sheet(
-        sheet.name,
-        sheet.title,
-        _chosen(sheet.header, kept),
-        tuple(_chosen(row, kept) for row in sheet.rows),
-        sheet.sections,
-        sheet.notes,
-    )
-
-
-def _chosen(cells: Sequence[str], columns: Sequence[int]) -> tuple[str, ...]:
-    return tuple(cells[column] for column in columns)

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 from pipeline.core import files
 from pipeline.core.writable import naming_unwritable
+from pipeline.scoring.sheet import latex, markdown
 from pipeline.studies.curve import Curve, Point
 from pipeline.studies.plan import Study
-from pipeline.studies.sheets import Sheet, sheets
+from pipeline.studies.sheets import sheets
 from pipeline.studies.tables import FACTS, PUBLISHED, SHOWN, Tables
 
 FOLDER = "tables"  # in the study's folder of results
@@ -27,16 +28,6 @@ WHOLE = {"runs", "planned", "seeds", "draws", "draw", "seed", "pairs", "cases"}
 WORDS = {
     *("arm", "row", "run", "kind", "state", "convention", "organ", "score", "unit", "over"),
     *("reference", "verdict", "reason", "note", "source", "split", "device", *FACTS),
-}
-SPECIAL = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "<": "$<$",
-    ">": "$>$",
 }
 
 
@@ -79,39 +70,6 @@ def data(tables: Tables) -> list[tuple[str, list[str], list[dict[str, Any]]]]:
     if tables.curve is not None:
         found.append(("curve", *_curve_rows(tables.curve)))
     return found
-
-
-def markdown(sheet: Sheet) -> str:
-    """A heading, the table, its notes."""
-    lines = [f"### {sheet.title}", "", _pipes(sheet.header)]
-    lines.append(_pipes("---" if sheet.is_left(n) else "---:" for n in range(len(sheet.header))))
-    lines += [_pipes(cell.replace("|", r"\|") for cell in row) for row in sheet.rows]
-    for note in sheet.notes:
-        lines += ["", note]
-    return "\n".join(lines) + "\n"
-
-
-def latex(sheet: Sheet) -> str:
-    """A tabular in booktabs' style; title and notes are comments."""
-    columns = "".join("l" if sheet.is_left(n) else "r" for n in range(len(sheet.header)))
-    lines = [f"% {sheet.title}; needs \\usepackage{{booktabs}}"]
-    lines += [f"% {note}" for note in sheet.notes]
-    lines += [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", _ampersands(sheet.header)]
-    lines.append(r"\midrule")
-    for place, row in enumerate(sheet.rows):
-        if place in sheet.sections:
-            lines.append(r"\midrule")
-        lines.append(_ampersands(row))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _pipes(cells: Any) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _ampersands(cells: Sequence[str]) -> str:
-    escaped = ("".join(SPECIAL.get(character, character) for character in c) for c in cells)
-    return " & ".join(escaped) + r" \\"
 
 
 def _write_rows(stem: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

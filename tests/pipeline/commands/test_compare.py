@@ -8,6 +8,7 @@ from PIL import Image
 from pipeline.commands import compare
 from pipeline.core import files
 from pipeline.core.errors import UserError
+from pipeline.scoring.comparison import comparison
 from pipeline.scoring.runs import read_runs
 from pipeline.scoring.tables import OVERALL
 from tests.pipeline.runs import CASES, ORGANS, measured, write_run
@@ -22,7 +23,7 @@ def folders(tmp_path):
 
 
 def by_organ(folders, run: str, score: str) -> dict[str, dict]:
-    rows = compare.comparison(read_runs(folders))
+    rows = comparison(read_runs(folders))
     return {r["organ"]: r for r in rows if (r["run"], r["score"]) == (run, score)}
 
 
@@ -56,12 +57,12 @@ def test_a_run_does_not_differ_from_its_like(folders):
 
 def test_what_is_written_and_printed(folders, tmp_path, capsys):
     compare.run(folders, tmp_path / "out", score="assd_mm")
-    names = ["comparison-assd_mm.png", "comparison-assd_mm.svg", "comparison.csv"]
+    names = [f"comparison-assd_mm.{form}" for form in ("pdf", "png", "svg")] + ["comparison.csv"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     table = pd.read_csv(tmp_path / "out" / "comparison.csv")
     assert len(table) == 2 * 11 * 3
-    assert Image.open(tmp_path / "out" / names[0]).width > 600
-    assert ">liver</text>" in (tmp_path / "out" / names[1]).read_text()
+    assert Image.open(tmp_path / "out" / names[1]).width > 600
+    assert ">liver</text>" in (tmp_path / "out" / names[2]).read_text()
     printed = capsys.readouterr().out
     row = table.query("run == 'near' and score == 'dice' and organ == 'liver'").iloc[0]
     assert f"{row['difference']:+.3f}" in printed and "Dice: near minus far" in printed

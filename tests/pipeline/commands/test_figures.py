@@ -1,3 +1,4 @@
+import re
 import shutil
 from xml.etree import ElementTree
 
@@ -6,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 
 from pipeline.commands import figures as figures_command
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.datasets.synapse import label_path
+from pipeline.reporting.look import Look, parse_width
 from pipeline.reporting.pictures import read_figure_data
 from pipeline.reporting.slice_rows import worst_slices, zoom_slices
 from pipeline.scoring.runs import read_runs
@@ -38,18 +41,62 @@ def drawn(runs, prepared_phantoms, tmp_path_factory):
     return out
 
 
-def test_every_figure_is_there_in_both_forms(drawn):
-    names = ["boxes-dice", "boxes-hd95_mm", "boxes-nsd_2mm", "disagreement-two-stages"]
-    names += ["slices", "stages-two-stages", "zoom"]
-    expected = sorted(f"{name}.{form}" for name in names for form in ("png", "svg"))
-    assert sorted(path.name for path in drawn.iterdir()) == expected
+def test_every_figure_and_table_is_there_in_each_form(drawn):
+    figures = ["boxes-dice", "boxes-hd95_mm", "boxes-nsd_2mm", "disagreement-two-stages"]
+    figures += ["slices", "stages-two-stages", "zoom"]
+    tables = ["table-dice", "table-hd95_mm", "table-nsd_2mm"]
+    expected = [f"{name}.{form}" for name in figures for form in ("pdf", "png", "svg")]
+    expected += [f"{name}.{form}" for name in tables for form in ("md", "tex")]
+    assert sorted(path.name for path in drawn.iterdir()) == sorted(expected)
     for path in drawn.glob("*.png"):
         assert np.ptp(imread(path)) > 0.5
     for path in drawn.glob("*.svg"):
         text = path.read_text()
         ElementTree.fromstring(text)
         assert "<dc:date>" not in text and "liver" in text
-    assert "NSD at 2 mm (below voxel size)" in (drawn / "boxes-nsd_2mm.svg").read_text()
+    label = "NSD at 2 mm (below voxel size)"
+    assert label in (drawn / "boxes-nsd_2mm.svg").read_text()
+    assert label in (drawn / "table-nsd_2mm.tex").read_text()
+    assert "| organ | two stages | one stage |" in (drawn / "table-dice.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def narrow(runs, prepared_phantoms, tmp_path_factory):
+    """Figures of one run in a column's width."""
+    out = tmp_path_factory.mktemp("narrow")
+    look = Look(parse_width("single"))
+    figures_command.run(runs[1:], prepared_phantoms, out, slices=1, look=look)
+    return out
+
+
+@pytest.mark.parametrize(("folder", "mm"), [("drawn", 180), ("narrow", 85)])
+def test_figures_are_as_wide_as_asked_at_300_dots_per_inch(request, folder, mm):
+    out = request.getfixturevalue(folder)
+    for path in out.glob("*.png"):
+        with Image.open(path) as picture:
+            assert picture.width == pytest.approx(mm / 25.4 * 300, abs=1)
+            assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+    for path in out.glob("*.pdf"):
+        (box,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) [\d.]+ \]", path.read_bytes())
+        assert float(box) == pytest.approx(mm / 25.4 * 72, abs=0.01)
+    for path in out.glob("*.svg"):
+        found = ElementTree.parse(path).getroot().get("width")
+        assert float(found.removesuffix("pt")) == pytest.approx(mm / 25.4 * 72, abs=0.01)
+
+
+def test_pdfs_embed_their_fonts_as_truetype_and_have_no_date(drawn):
+    for path in drawn.glob("*.pdf"):
+        content = path.read_bytes()
+        assert b"/FontFile2" in content and b"/Type3" not in content
+        assert b"Date" not in content and b"Matplotlib" not in content
+
+
+def test_each_run_has_its_own_mean_over_all_cases_below_its_name(runs, drawn):
+    means = [files.read_json(folder / "metrics.json")["mean_dice"] for folder in runs]
+    for name in ("slices", "zoom"):
+        text = (drawn / f"{name}.svg").read_text()
+        assert all(f"Dice\u00a0{mean:.3f}" in text for mean in means)
+    assert f"Dice\u00a0{means[0]:.3f}" in (drawn / "stages-two-stages.svg").read_text()
 
 
 def test_test_cases_without_any_organ(phantom_params, tmp_path):
@@ -71,21 +118,32 @@ def test_test_cases_without_any_organ(phantom_params, tmp_path):
     assert "slices" in drawn and "boxes-dice" in drawn and "zoom" not in drawn
 
 
-def test_the_seed_chooses_the_slices(runs, prepared_phantoms, drawn, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_and_progress_a_line_a_figure(
+    runs, prepared_phantoms, drawn, tmp_path, capsys
+):
     names = ["two stages", "one stage"]
-    for seed in (0, 1):
-        out = tmp_path / str(seed)
-        figures_command.run(runs, prepared_phantoms, out, names=names, slices=2, seed=seed)
+    figures_command.run(runs, prepared_phantoms, tmp_path, names=names, slices=2)
     for path in drawn.iterdir():
-        assert path.read_bytes() == (tmp_path / "0" / path.name).read_bytes()
-    assert (drawn / "slices.svg").read_bytes() != (tmp_path / "1" / "slices.svg").read_bytes()
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+    said = capsys.readouterr().err.splitlines()
+    named = [line.split()[2] for line in said if line.startswith("figures ")]
+    assert sorted(named) == sorted(path.stem for path in drawn.glob("*.png"))
+
+
+def test_the_seed_chooses_the_slices(runs, prepared_phantoms):
+    def names(seed):
+        data = read_figure_data(prepared_phantoms, read_runs(runs, ["a", "b"]))
+        figure = figures_command.plan(data, 2, np.random.default_rng(seed), Look())["slices"]()
+        return [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+
+    assert names(0) != names(1)
 
 
 def test_one_run_and_several_show_the_same_slices(runs, prepared_phantoms):
     def names(folders):
         data = read_figure_data(prepared_phantoms, read_runs(folders, list("ab")[: len(folders)]))
-        figures = figures_command.draw_all(data, 2, np.random.default_rng(0))
-        return {key: [a.get_ylabel() for a in figures[key].axes] for key in ("slices", "zoom")}
+        figures = figures_command.plan(data, 2, np.random.default_rng(0), Look())
+        return {key: [a.get_ylabel() for a in figures[key]().axes] for key in ("slices", "zoom")}
 
     alone, both = names(runs[:1]), names(runs)
     for key in alone:
@@ -128,4 +186,7 @@ def test_runs_without_predictions_or_on_other_data(runs, prepared_phantoms, tmp_
 
 
 def test_the_command(runs, tmp_path):
+    for width in ("triple", "20", "nan"):
+        said = refused(command("figures", str(runs[0]), "--width", width, cwd=tmp_path))
+        assert "single (85 mm), double (180 mm) or 40 to 500" in said and width in said
     assert "manifest.parquet" in refused(command("figures", str(runs[0]), cwd=tmp_path))

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.commands import compare
 from pipeline.core import files
-from pipeline.reporting import plots
+from pipeline.reporting.box_plots import box_plot
+from pipeline.reporting.look import Look
 from pipeline.scoring import tables
 from pipeline.scoring.conventions import CONVENTIONS, apply_convention
 from pipeline.scoring.measures import measure
@@ -96,4 +97,5 @@ app(["compare", "--help"])
 
 def test_it_has_a_box_plot(folders):
     assert NEW in in_view("boxes")
-    assert plots.box_plot(read_runs(folders), NEW).axes[0].get_ylabel() == NEW.label
+    label = box_plot(read_runs(folders), NEW, Look()).axes[0].get_ylabel()
+    assert label.replace("\n", " ") == NEW.label

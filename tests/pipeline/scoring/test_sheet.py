@@ -1,7 +1,6 @@
 """Sheets as Markdown and LaTeX."""
 
-from pipeline.studies.sheets import Sheet
-from pipeline.studies.writers import latex, markdown
+from pipeline.scoring.sheet import Sheet, latex, markdown
 
 SHEET = Sheet(
     name="arms",
@@ -40,3 +39,20 @@ def test_latex():
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def test_bold_cells_stay_bold_beside_empty_columns():
+    sheet = Sheet(
+        name="dice",
+        title="Dice",
+        header=("organ", "none", "a|b"),
+        rows=(("liver", "–", "0.9 ± 0.1"), ("aorta", "", "0.8")),
+        bold=frozenset({(0, 2)}),
+    ).without_empty()
+    assert markdown(sheet).splitlines()[2:] == [
+        r"| organ | a\|b |",
+        "| --- | ---: |",
+        "| liver | **0.9 ± 0.1** |",
+        "| aorta | 0.8 |",
+    ]
+    assert r"liver & \textbf{0.9 $\pm$ 0.1} \\" in latex(sheet).splitlines()
