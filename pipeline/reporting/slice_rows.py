@@ -198,9 +198,9 @@ def _mean(run: ScoredRun) -> str:
     mean, cases = means(run, SCORES["dice"])[-1], len(run.case_ids)
     if np.isnan(mean):
         return ""
-    # no-break spaces, so that lines end between the two
+    # no-break spaces, so that no line ends inside a number and its name
     over = f"({cases}\u00a0case{'' if cases == 1 else 's'})"
-    return f"mean\u00a0Dice\u00a0{number(mean, SCORES['dice'].digits)} {over}"
+    return f"mean Dice\u00a0{number(mean, SCORES['dice'].digits)} {over}"
 
 
 def _titles(runs: Sequence[ScoredRun]) -> list[str]:
