@@ -2,7 +2,7 @@
 
 `slices` (Figure 7): image, truth and what each run predicts. `stages-<run>` and
 `disagreement-<run>` (Figure 8): both stages, their mean and where they differ, on chosen slices and
-on those of the worst disagreement. `zoom` (Figure 6): the smallest organs enlarged, run beside run.
+on the first of the review list. `zoom` (Figure 6): the smallest organs enlarged, run beside run.
 `boxes-<score>`: scores of every case, by organ and run. `table-<score>`: their means, as LaTeX and
 Markdown. The same seed chooses the same slices for every run.
 """

@@ -35,6 +35,7 @@ from pipeline.imaging.geometry import (
     Geometry,
     restore_labels,
     source_slice,
+    source_voxel,
 )
 from pipeline.imaging.label_tables import write_label_files
 from pipeline.imaging.scan_intensity import Bounds, find_bounds
@@ -51,12 +52,13 @@ from pipeline.scoring import calibration
 from pipeline.scoring.calibration import Known
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.doubt import Doubt
-from pipeline.scoring.review import Pairs, review_rows, uncertain_pixels
+from pipeline.scoring.expected_error import ExpectedError
+from pipeline.scoring.review import Pairs, review_rows
 
 SYNTHETIC = "the model has learned from made-up volumes; its labels of a real scan mean nothing."
 PROBABILITIES = "probabilities"  # folder below the output folder
 # columns of the review list after the slice's
-REVIEW = ("source_slice", "first", "last", "organ", "expected_mm2", "disagreement")
+REVIEW = ("source_slice", "first", "last", "organ", "voxel", "expected_mm2", "disagreement")
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def predict_scan(
         say(f"warning: {source.name}: {warning}")
     out.mkdir(parents=True, exist_ok=True)
     doubt = None if known.calibration is None else Doubt(len(predictor.names))
-    labels, uncertain = _label(source.name, images, predictor, out, wanted, doubt)
+    labels, expected = _label(source.name, images, predictor, out, wanted, doubt)
     geometry, chosen = scan.volume.geometry, labels[wanted.stage]
     restored = restore_labels(chosen, geometry, predictor.axes)
     for warning in (unlikely := _unlike_training(images, chosen, predictor)):
@@ -189,7 +191,7 @@ def predict_scan(
         warnings += _write_dicom(
             out / source.name, scan.series, geometry, restored, predictor, wanted
         )
-    _write_review(out / f"{source.name}_review.csv", labels, uncertain, images, predictor.names)
+    _write_review(out / f"{source.name}_review.csv", labels, expected, images, predictor.names)
     record = _record(source, scan, bounds, restored, predictor, wanted, warnings)
     record |= {"run": str(run), "label_map": target.name}
     record["predicted_dice"] = known.of_scan(
@@ -208,21 +210,21 @@ def _label(
     out: Path,
     wanted: Wanted,
     doubt: Doubt | None,
-) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float64] | None]:
+) -> tuple[dict[str, NDArray[np.uint8]], ExpectedError]:
     """Predict the wanted stage, and both stages for the review list if the model has two.
 
     Writes the wanted stage's probabilities meanwhile, if they are asked for, and adds every slice
     to the doubt.
 
     Returns:
-        Stage to labels (slices, rows, columns); of a model of one stage, the pixels that its
-        probabilities leave open, (slices, organs).
+        Stage to labels (slices, rows, columns); where those of the wanted stage are expected to be
+        wrong.
     """
     reviewed = TWO_STAGES if set(TWO_STAGES) <= set(predictor.stages) else ()
     stages = tuple(dict.fromkeys((wanted.stage, *reviewed)))
-    uncertain = None if reviewed else np.zeros((images.shape[0], len(predictor.names)))
+    _, *pixel = images.pixel_spacing
+    expected = ExpectedError.of(images.shape[0], len(predictor.names), (pixel[0], pixel[1]))
     labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
-    asked = wanted.probabilities or uncertain is not None or doubt is not None
     predictions = predict_batches(
         predictor.ready.model,
         images,
@@ -231,7 +233,7 @@ def _label(
         device=predictor.device,
         forward=averaged if wanted.tta else forward,
         resizing=predictor.ready.resizing,
-        probabilities=wanted.stage if asked else None,
+        probabilities=wanted.stage,
     )
     with ExitStack() as stack:
         bar = stack.enter_context(steps(name, -(-images.shape[0] // wanted.batch)))
@@ -248,16 +250,15 @@ def _label(
         for batch in predictions:
             batch.put(labels)
             shares, chosen = batch.probabilities, batch.labels[wanted.stage]
-            if doubt is not None and shares is not None:
+            assert shares is not None, "predict_batches was asked for them"
+            expected.add(batch.first, chosen, shares, STEPS)
+            if doubt is not None:
                 both = (batch.labels["coarse"], batch.labels["fine"]) if reviewed else None
                 doubt.add(chosen, shares, STEPS, both)
-            if uncertain is not None and shares is not None:
-                part = slice(batch.first, batch.first + len(batch))
-                uncertain[part] = uncertain_pixels(chosen, shares, STEPS)
             if probabilities is not None:
                 probabilities.add(batch)
             bar.advance(f"{batch.first + len(batch)} slices")
-    return labels, uncertain
+    return labels, expected
 
 
 def _known(predictor: Predictor, wanted: Wanted) -> Known:
@@ -380,17 +381,14 @@ def _write_dicom(
 def _write_review(
     path: Path,
     labels: dict[str, NDArray[np.uint8]],
-    uncertain: NDArray[np.float64] | None,
+    expected: ExpectedError,
     images: ScanSlices,
     names: Sequence[str],
 ) -> None:
-    """The review list as CSV; `uncertain` as `_label` returns it."""
-    _, row_mm, column_mm = images.pixel_spacing
-    if uncertain is None:
+    """The review list as CSV; `labels` and `expected` as `_label` returns them."""
+    two = None
+    if set(TWO_STAGES) <= set(labels):
         two = Pairs.of(labels["coarse"], labels["fine"], len(names))
-        expected = row_mm * column_mm * two.differing
-    else:
-        two, expected = None, row_mm * column_mm * uncertain
     geometry = images.scan.volume.geometry
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -400,9 +398,13 @@ def _write_review(
     for row in review_rows(path.name, expected, names, two):
         place = source_slice(geometry, images.axes, row["slice"])
         area, share = row["expected_mm2"], row["disagreement"]
+        middle = (row["slice"], row["row"], row["column"])
+        voxel = source_voxel(geometry, images.axes, middle, images.shape[1:])
         writer.writerow(
             (
-                *(row["slice"], place, row["first"], row["last"], row["organ"], f"{area:.1f}"),
+                *(row["slice"], place, row["first"], row["last"], row["organ"]),
+                " ".join(str(index) for index in voxel),
+                f"{area:.1f}",
                 "" if share is None else f"{share:.4f}",
             )
         )

@@ -8,7 +8,7 @@ nearest such order; nothing here interpolates: `resample_labels` takes the neare
 slices, and images are resampled by `pipeline.imaging.resize`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,29 @@ def source_slice(geometry: Geometry, axes: str, index: int) -> int:
     axis = _source_axes(geometry.affine, axes)[0]
     forwards = _to_slices(geometry.affine, axes)[axis, 1] > 0
     return index if forwards else geometry.shape[axis] - 1 - index
+
+
+def source_voxel(
+    geometry: Geometry, axes: str, place: Sequence[int], plane: Sequence[int]
+) -> tuple[int, int, int]:
+    """The voxel (x, y, z) of the source that holds the middle of a slice's pixel.
+
+    Args:
+        geometry: of the source.
+        axes: along which it was sliced.
+        place: slice, row and column.
+        plane: rows and columns of the slices, resampled in plane or not.
+    """
+    shape = geometry.sliced_shape(axes)
+    sizes = (shape[0], *plane)
+    voxel = [0, 0, 0]
+    for index, new, old, axis in zip(
+        place, sizes, shape, _source_axes(geometry.affine, axes), strict=True
+    ):
+        on_grid = int((index + 0.5) * old / new)
+        forwards = _to_slices(geometry.affine, axes)[axis, 1] > 0
+        voxel[axis] = on_grid if forwards else old - 1 - on_grid
+    return voxel[0], voxel[1], voxel[2]
 
 
 def preparation(axes: str, spacing_mm: float | None) -> dict[str, Any]:

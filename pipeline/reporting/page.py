@@ -24,7 +24,7 @@ from pipeline.scoring import calibration
 from pipeline.scoring.bootstrap import FEWEST
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.dice import none_if_nan
-from pipeline.scoring.review import FIRST
+from pipeline.scoring.review import FIRST, sentence
 from pipeline.scoring.scores import SCORES, Score, in_view
 from pipeline.scoring.tables import OVERALL, voxel_mm
 
@@ -257,23 +257,18 @@ def _review(inputs: ReportInputs) -> dict[str, Any]:
             for row in _rows(inputs.review.head(FIRST))
         ],
         "begins": BEGINS[inputs.manifest.axes[0]],
-        "note": _review_note(inputs.scores["review"], "stages" in inputs.scores),
+        "note": _review_note(inputs.scores["review"]),
     }
 
 
-def _review_note(review: Mapping[str, Any], two_stages: bool) -> str:
+def _review_note(review: Mapping[str, Any]) -> str:
     """What the list is ordered by and how much of the true error it finds, in words."""
-    expected = (
-        "the area on which the two stages differ"
-        if two_stages
-        else "the area that the model's own probabilities leave open"
-    )
-    text = f"Ordered by the area that is expected to be wrong: {expected}."
+    text = "Ordered by the area that is expected to be wrong by the model's own probabilities."
     if "found_in_first" in review:
+        found = sentence(review)
         text += (
-            f" The first {min(FIRST, review['rows'])} rows hold {review['found_in_first']:.1%} of "
-            f"the true error in {review['looked_at']:.1%} of the {review['pairs']:,} pairs of "
-            "organ and slice."
+            f" {found[0].upper()}{found[1:]}. They are {review['looked_at']:.1%} of the "
+            f"{review['pairs']:,} pairs of organ and slice."
         )
     if "spearman" in review:
         text += (

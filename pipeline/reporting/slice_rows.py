@@ -143,12 +143,11 @@ def worst_slice(data: FigureData, run: ScoredRun) -> tuple[str, int] | None:
 
 
 def worst_slices(run: ScoredRun, number: int) -> list[tuple[str, int, str, float]]:
-    """Case, slice, organ and disagreement of the slices on which the stages disagree most.
+    """Case, slice, organ and disagreement of the review list's first rows whose stages differ.
 
-    A slice is there once, with its worst organ.
+    A slice is there once, with its first organ.
     """
     review = read_table(run.folder / "review.parquet", REVIEW)
-    # in the order of the list: the largest differing area first
     review = review[review["disagreement"] > 0].drop_duplicates(["case", "slice"]).head(number)
     columns = ["case", "slice", "organ", "disagreement"]
     return list(review[columns].itertuples(index=False, name=None))

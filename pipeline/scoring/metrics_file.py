@@ -44,12 +44,16 @@ class _Review(_Part):
     pairs: int
     found_in_first: float = 0.0
     looked_at: float = 0.0
+    random: float = 0.0
+    ideal: float = 0.0
     spearman: float = 0.0
 
     @model_validator(mode="after")
     def _whole(self) -> "_Review":
         if len(self.model_fields_set & {"found_in_first", "looked_at"}) == 1:
             raise ValueError("found_in_first and looked_at belong together")
+        if len(self.model_fields_set & {"random", "ideal"}) == 1:
+            raise ValueError("random and ideal belong together")
         return self
 
 

@@ -1,9 +1,10 @@
 """Where to look first in a prediction: neighbouring slices of one organ, found without a truth.
 
-Rows come in the order of the area that is expected to be wrong. Of a model of two stages that is
-the area on which the stages differ; of one stage, the area that its probabilities leave open.
+Rows come in the order of the area that is expected to be wrong (`pipeline.scoring.expected_error`).
+No two rows have an organ on a slice in common.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.scoring.disagreement import overlaps, rank_correlation
+from pipeline.scoring.expected_error import ExpectedError
 
-MOST = 10  # rows a case
 FIRST = 20  # rows that are judged: about what a person looks through
+MOST = FIRST  # rows a case: the first ones of all cases may be those of one
 LONGEST = 7  # slices of a row: looked at in one go
 NEIGHBOUR = 0.5  # least expected area of a neighbouring slice in a row, share of the row's largest
 
@@ -46,35 +48,12 @@ class Pairs:
         return self.sizes - 2 * self.shared
 
 
-def uncertain_pixels(
-    labels: NDArray[np.integer], probabilities: NDArray[np.integer], steps: int
-) -> Areas:
-    """How many pixels of each organ's mask are expected to be wrong, by the probabilities.
-
-    Args:
-        labels: chosen classes (slices, rows, columns).
-        probabilities: of each class, background first, (classes, slices, rows, columns), in
-            steps of 1 / `steps`.
-        steps: see there.
-
-    Returns:
-        (slices, organs): the sum of 1 - p inside the mask and of p outside.
-    """
-    result = []
-    for label, shares in enumerate(probabilities[1:], 1):
-        inside = labels == label
-        wrong = np.where(inside, steps - shares.astype(np.int64), shares)
-        result.append(wrong.sum(axis=(1, 2)) / steps)
-    return np.stack(result, axis=1)
-
-
 def review_rows(
     case: str,
-    expected_mm2: Areas,
+    expected: ExpectedError,
     organs: Sequence[str],
     stages: Pairs | None = None,
     truth: Pairs | None = None,
-    pixel_mm2: float = 1.0,
 ) -> list[dict[str, Any]]:
     """The rows of one case, the largest expected area first, at most MOST.
 
@@ -83,20 +62,22 @@ def review_rows(
 
     Args:
         case: its id.
-        expected_mm2: area that is expected to be wrong, (slices, organs).
+        expected: what is expected to be wrong in it.
         organs: names.
         stages: the two stages' masks; None: a model of one.
         truth: the masks of truth and prediction; None: no truth is known.
-        pixel_mm2: area of a pixel.
 
     Returns:
-        case, organ; slice (that of the largest area), first, last; expected_mm2 of the row;
+        case, organ; slice (that of the largest area), first, last; row and column of the middle of
+        that slice's doubt; expected_mm2 of the row;
         disagreement (1 - Dice of the stages' masks over the row, None for one stage); with a
         truth, error_mm2 (true area) and dice (None where neither mask has a pixel).
     """
     rows = []
+    pixel_mm2 = math.prod(expected.pixel_mm)
     for column, organ in enumerate(organs):
-        for peak, first, last in _spans(expected_mm2[:, column]):
+        for peak, first, last in _spans(expected.mm2[:, column]):
+            place = expected.places[peak, column].tolist()
             part = (slice(first, last + 1), column)
             row = {
                 "case": case,
@@ -104,7 +85,9 @@ def review_rows(
                 "slice": peak,
                 "first": first,
                 "last": last,
-                "expected_mm2": float(expected_mm2[part].sum()),
+                "row": place[0],
+                "column": place[1],
+                "expected_mm2": float(expected.mm2[part].sum()),
                 "disagreement": None if stages is None else _disagreement(stages, part),
             }
             if truth is not None:
@@ -122,8 +105,30 @@ def in_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     )
 
 
+def row_errors(expected_mm2: Areas, error_mm2: Areas) -> list[float]:
+    """True area of every row of a case, of any rank, the largest expected area first.
+
+    With the true area as the expected one, these are the rows of an ideal list.
+
+    Args:
+        expected_mm2: what makes and orders the rows, (slices, organs).
+        error_mm2: the true area, likewise.
+    """
+    found = [
+        (float(expected_mm2[first : last + 1, organ].sum()), first, organ, last)
+        for organ in range(expected_mm2.shape[1])
+        for _, first, last in _spans(expected_mm2[:, organ])
+    ]
+    found.sort(key=lambda row: (-row[0], *row[1:]))
+    return [float(error_mm2[first : last + 1, organ].sum()) for _, first, organ, last in found]
+
+
 def quality(
-    rows: Sequence[Mapping[str, Any]], expected_mm2: Areas, error_mm2: Areas
+    rows: Sequence[Mapping[str, Any]],
+    expected_mm2: Areas,
+    error_mm2: Areas,
+    every_mm2: Sequence[float],
+    ideal_mm2: Sequence[float],
 ) -> dict[str, Any]:
     """How much of the true error the list finds.
 
@@ -131,21 +136,48 @@ def quality(
         rows: the list, with `error_mm2`.
         expected_mm2, error_mm2: of every pair of organ and slice that truth or prediction shows or
             that is expected to be wrong, of all cases, (pairs,).
+        every_mm2: true area of every row of all cases, also of those that the list leaves out.
+        ideal_mm2: the same of ideal lists, in any order.
 
     Returns:
-        rows, pairs: how many; found_in_first: share of the true error in the FIRST rows;
-        looked_at: share of the pairs in these rows, which a random choice of as many pairs would
-        find on average; spearman: rank correlation of expected and true area. A number that isn't
-        defined has no entry.
+        rows, pairs: how many; found_in_first: share of the true error in the FIRST rows; random:
+        that of as many of all rows in random order, on average; ideal: that of the ideal list;
+        of_ideal: found_in_first as a share of it; looked_at: share of the pairs in these rows;
+        spearman: rank correlation of expected and true area. A number that isn't defined has no
+        entry.
     """
     result: dict[str, Any] = {"rows": len(rows), "pairs": len(expected_mm2)}
-    first = rows[:FIRST]
-    if error_mm2.sum() > 0:
-        result["found_in_first"] = sum(row["error_mm2"] for row in first) / float(error_mm2.sum())
+    first, whole = rows[:FIRST], float(error_mm2.sum())
+    if whole > 0:
+        found = sum(row["error_mm2"] for row in first)
+        ideal = sum(sorted(ideal_mm2, reverse=True)[:FIRST])
+        drawn = min(FIRST, len(every_mm2)) / max(1, len(every_mm2))
+        result |= {
+            "found_in_first": found / whole,
+            "random": drawn * sum(every_mm2) / whole,
+            "ideal": ideal / whole,
+            "of_ideal": found / ideal,
+        }
         pairs = sum(row["last"] - row["first"] + 1 for row in first)
         result["looked_at"] = pairs / len(expected_mm2)
     correlation = rank_correlation(expected_mm2.tolist(), error_mm2.tolist())
     return result if correlation is None else result | {"spearman": correlation}
+
+
+def sentence(review: Mapping[str, Any]) -> str:
+    """How much of the true error the first rows hold, for people; of `quality`'s numbers."""
+    if "found_in_first" not in review:
+        return "the prediction has no error to be found"
+    text = (
+        f"the first {min(FIRST, review['rows'])} rows hold {review['found_in_first']:.1%} of the "
+        "true error area"
+    )
+    if "ideal" in review:  # metrics of earlier versions have none
+        text += (
+            f"; rows in random order would hold {review['random']:.1%}, those of an ideal list "
+            f"{review['ideal']:.1%}"
+        )
+    return text
 
 
 def _spans(areas: Areas) -> Iterable[tuple[int, int, int]]:

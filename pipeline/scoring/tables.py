@@ -61,6 +61,7 @@ REVIEW = pa.schema(
         pa.field("slice", pa.int64(), nullable=False),
         pa.field("first", pa.int64(), nullable=False),
         pa.field("last", pa.int64(), nullable=False),
+        pa.field("voxel", pa.string()),
         pa.field("expected_mm2", pa.float64(), nullable=False),
         pa.field("disagreement", pa.float64()),
         pa.field("error_mm2", pa.float64(), nullable=False),
@@ -79,7 +80,7 @@ PREDICTED_DICE = pa.schema(
     ]
 )
 # columns that tables of earlier versions may lack
-ADDED = {"voxel_mm", "below_voxel"}
+ADDED = {"voxel_mm", "below_voxel", "voxel"}
 
 
 def case_schema() -> pa.Schema:

@@ -11,6 +11,7 @@ Units and definitions: docs/evaluation.md.
 
 import csv
 import io
+import math
 import os
 import shutil
 import tempfile
@@ -29,16 +30,25 @@ from pipeline.core.console import say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Evaluate, Params, Train, stage_params
 from pipeline.imaging import volumes
-from pipeline.imaging.geometry import recorded_preparation, restore_labels
+from pipeline.imaging.geometry import recorded_preparation, restore_labels, source_voxel
 from pipeline.inference import records
 from pipeline.scoring import audit, calibration, dice, tables
 from pipeline.scoring.conventions import STRICT, apply_convention
 from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.doubt import Doubt, Signs
+from pipeline.scoring.expected_error import ExpectedError
 from pipeline.scoring.measures import Measures, measure_organs
 from pipeline.scoring.metrics_file import HEADLINE, METRICS, headline
 from pipeline.scoring.predicted_dice import FEWEST, Pair
-from pipeline.scoring.review import Pairs, in_order, quality, review_rows, uncertain_pixels
+from pipeline.scoring.review import (
+    MOST,
+    Pairs,
+    in_order,
+    quality,
+    review_rows,
+    row_errors,
+    sentence,
+)
 from pipeline.scoring.tables import Measured
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, ManifestRow, read_manifest
@@ -243,7 +253,7 @@ class Scoring:
         row = self.manifest.case(case)
         images, truth = self._read(row)
         names = self.manifest.class_names
-        labels, uncertain, signs = self._predict(network, images, stages, device)
+        labels, expected, signs = self._predict(network, row, images, stages, device)
         organs = {name: ((label,), (label,)) for label, name in enumerate(names, 1)}
         measured = {
             stage: measure_organs(truth, prediction, organs, row.spacing_mm)
@@ -258,18 +268,11 @@ class Scoring:
         files.write_json(folder / MEASURES, stored)
         told = {n: asdict(of) for n, of in zip(names, signs, strict=True) if of is not None}
         files.write_json(folder / SIGNS, told)
-        pixel = row.spacing_mm[1] * row.spacing_mm[2]
         two = None
         if set(TWO_STAGES) <= set(stages):
             two = Pairs.of(labels["coarse"], labels["fine"], len(names))
-        expected = pixel * (uncertain if two is None else two.differing)
         scored = Pairs.of(truth, labels[self.settings.stage], len(names))
-        seen = (scored.sizes > 0) | (expected > 0)
-        stored_review = {
-            "rows": review_rows(case, expected, names, two, scored, pixel),
-            "expected_mm2": expected[seen].tolist(),
-            "error_mm2": (pixel * scored.differing)[seen].tolist(),
-        }
+        stored_review = self._review(row, expected, two, scored)
         files.write_json(folder / REVIEW_ROWS, stored_review)
         os.rename(folder, self.finished / case)
         return measured[self.settings.stage]
@@ -288,26 +291,58 @@ class Scoring:
         ]
 
     def review(self, case: str) -> dict[str, Any]:
-        """Of a finished case: `rows` of the review list, and `expected_mm2` and `error_mm2` of
-        every pair of organ and slice."""
+        """Of a finished case: `rows` of the review list, and what its quality is told from
+        (`pipeline.scoring.review.quality`), each a list."""
         found: dict[str, Any] = files.read_json(self.finished / case / REVIEW_ROWS)
         return found
 
+    def _review(
+        self, row: ManifestRow, expected: ExpectedError, two: Pairs | None, scored: Pairs
+    ) -> dict[str, Any]:
+        """What `review` returns, of one case.
+
+        Args:
+            row: of the case.
+            expected: what is expected to be wrong in the labels.
+            two: the two stages' masks; None: a model of one.
+            scored: the masks of truth and labels.
+        """
+        rows = review_rows(row.case, expected, self.manifest.class_names, two, scored)
+        for found in rows:
+            place = (found["slice"], found["row"], found["column"])
+            voxel = source_voxel(row.geometry, self.manifest.axes, place, row.shape[1:])
+            found["voxel"] = " ".join(str(index) for index in voxel)
+        error = scored.differing.astype(np.float64) * math.prod(expected.pixel_mm)
+        seen = (scored.sizes > 0) | (expected.mm2 > 0)
+        return {
+            "rows": rows,
+            "expected_mm2": expected.mm2[seen].tolist(),
+            "error_mm2": error[seen].tolist(),
+            "every_mm2": row_errors(expected.mm2, error),
+            "ideal_mm2": row_errors(error, error)[:MOST],
+        }
+
     def _predict(
-        self, network: "Ready", images: Any, stages: Sequence[str], device: str
-    ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float64], list[Signs | None]]:
-        """Labels of each stage, the pixels that a model of one stage leaves open, and the doubt.
+        self,
+        network: "Ready",
+        row: ManifestRow,
+        images: Any,
+        stages: Sequence[str],
+        device: str,
+    ) -> tuple[dict[str, NDArray[np.uint8]], ExpectedError, list[Signs | None]]:
+        """Labels of each stage, where the scored ones are expected to be wrong, and the doubt.
 
         Returns:
-            Stage to labels (slices, rows, columns); (slices, organs), zeros for two stages; the
-            signs of each organ in the labels of the stage that is scored.
+            Stage to labels (slices, rows, columns); the expected error and the signs of each organ
+            in the labels of the stage that is scored.
         """
         from pipeline.inference.volume import STEPS, predict_batches
 
         two, chosen = set(TWO_STAGES) <= set(stages), self.settings.stage
         doubt = Doubt(len(self.manifest.class_names))
         labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
-        uncertain = np.zeros((images.shape[0], len(self.manifest.class_names)))
+        pixel = (row.spacing_mm[1], row.spacing_mm[2])
+        expected = ExpectedError.of(images.shape[0], len(self.manifest.class_names), pixel)
         for batch in predict_batches(
             network.model,
             images,
@@ -322,11 +357,8 @@ class Scoring:
             assert shares is not None, "predict_batches was asked for them"
             both = (batch.labels["coarse"], batch.labels["fine"]) if two else None
             doubt.add(batch.labels[chosen], shares, STEPS, both)
-            if not two:
-                uncertain[batch.first : batch.first + len(batch)] = uncertain_pixels(
-                    batch.labels[chosen], shares, STEPS
-                )
-        return labels, uncertain, doubt.signs()
+            expected.add(batch.first, batch.labels[chosen], shares, STEPS)
+        return labels, expected, doubt.signs()
 
     def _read(self, row: ManifestRow) -> tuple[Any, Any]:
         path = self.shards / row.shard
@@ -444,11 +476,18 @@ def _write_outputs(
     reviews = [scoring.review(case) for case in cases]
     review = in_order(row for found in reviews for row in found["rows"])
     tables.write_table(out, "review", review, tables.REVIEW)
-    areas = [
-        np.array([area for found in reviews for area in found[key]])
-        for key in ("expected_mm2", "error_mm2")
-    ]
-    metrics["review"] = quality(review, *areas)
+    whole = {
+        key: [area for found in reviews for area in found[key]]
+        for key in ("expected_mm2", "error_mm2", "every_mm2", "ideal_mm2")
+    }
+    metrics["review"] = quality(
+        review,
+        np.array(whole["expected_mm2"]),
+        np.array(whole["error_mm2"]),
+        whole["every_mm2"],
+        whole["ideal_mm2"],
+    )
+    say(f"evaluate: review list: {sentence(metrics['review'])}")
     tested = [pair for case in cases for pair in scoring.pairs(case)]
     known, found, metrics["predicted_dice"] = calibration.of_evaluation(validation, tested)
     say(f"evaluate: predicted Dice: {calibration.sentence(metrics['predicted_dice'])}")

@@ -80,6 +80,11 @@ def test_the_review_list_names_the_end_that_slices_count_from(results, phantom_p
     for row in rows:
         place = source_slice(geometry, axes, int(row[column]))
         assert place == int(row["source_slice"])
+        marked = np.zeros(geometry.shape, np.uint8)
+        marked[tuple(int(index) for index in row["voxel"].split())] = 1
+        assert np.flatnonzero(to_slices(marked, geometry, axes).any(axis=(1, 2))) == int(
+            row[column]
+        )
 
 
 def test_pictures_are_the_radiological_display(results, phantom_params):

@@ -14,6 +14,7 @@ from pipeline.imaging.geometry import (
     resample_labels,
     restore_labels,
     source_slice,
+    source_voxel,
     to_slices,
 )
 
@@ -72,6 +73,20 @@ def test_the_round_trip_is_exact(codes, axes, shape):
         place = source_slice(grid, axes, index)
         plane = np.take(array, [place], codes.index(stored_along(codes, axes)))
         assert set(plane.ravel()) == set(slices[index].ravel())
+
+
+@given(st.sampled_from(ORIENTATIONS), st.sampled_from(ORIENTATIONS))
+def test_a_pixel_of_a_slice_is_found_in_the_file(codes, axes):
+    grid = geometry(codes)
+    array = np.arange(4 * 5 * 6).reshape(grid.shape)
+    slices = to_slices(array, grid, axes)
+    plane = slices.shape[1:]
+    for place in [(0, 0, 0), (1, 2, 0), (slices.shape[0] - 1, 0, plane[1] - 1)]:
+        assert array[source_voxel(grid, axes, place, plane)] == slices[place]
+        # the second of three pixels in the place of one has the same middle
+        finer = (place[0], 3 * place[1] + 1, 3 * place[2] + 1)
+        wide = (3 * plane[0], 3 * plane[1])
+        assert array[source_voxel(grid, axes, finer, wide)] == slices[place]
 
 
 def stored_along(codes: str, axes: str) -> str:

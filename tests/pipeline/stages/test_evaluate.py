@@ -22,8 +22,9 @@ from pipeline.scoring import calibration, dice
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.measures import measure
 from pipeline.scoring.predicted_dice import FEWEST
-from pipeline.scoring.review import MOST
+from pipeline.scoring.review import FIRST, MOST
 from pipeline.scoring.scores import SCORES
+from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split, write_split
 from pipeline.stages import evaluate, phantom, prepare, split
@@ -299,18 +300,35 @@ def test_the_review_list_is_what_the_label_maps_say(finished, folders):
     assert review["expected_mm2"].is_monotonic_decreasing and (review["expected_mm2"] > 0).all()
     assert review["case"].value_counts().max() <= MOST
     manifest = read_manifest(folders["prepared"] / "manifest.parquet")
+    held = set()
     for row in review.itertuples():
         label = ORGANS.index(row.organ) + 1
+        of_row = {(row.case, label, index) for index in range(row.first, row.last + 1)}
+        assert not of_row & held
+        held |= of_row
         coarse, fine, mean = (
             canonical(out / place / f"{row.case}.nii.gz")[row.first : row.last + 1] == label
             for place in ("stages/coarse", "stages/fine", "predictions")
         )
+        shard = folders["prepared"] / "shards" / manifest.case(row.case).shard
+        _, truth = ShardReader(shard).read_volume()
+        wrong = (truth[row.first : row.last + 1] == label) != mean
         _, height, width = manifest.case(row.case).spacing_mm
-        assert row.expected_mm2 == pytest.approx((coarse != fine).sum() * height * width)
-        assert row.disagreement == pytest.approx(1 - dice.dice(coarse, fine))
+        assert row.error_mm2 == pytest.approx(wrong.sum() * height * width)
+        assert np.isnan(row.disagreement) or row.disagreement == pytest.approx(
+            1 - dice.dice(coarse, fine)
+        )
+        geometry = volumes.read(out / "predictions" / f"{row.case}.nii.gz").geometry
+        marked = np.zeros(geometry.shape, np.uint8)
+        marked[tuple(int(index) for index in row.voxel.split())] = 1
+        assert np.flatnonzero(to_slices(marked, geometry, CANONICAL).any(axis=(1, 2))) == row.slice
     found = files.read_json(out / "metrics.json")["review"]
     assert found["rows"] == len(review)
     assert 0 < found["found_in_first"] <= 1 and 0 < found["looked_at"] <= 1
+    assert found["of_ideal"] * found["ideal"] == pytest.approx(found["found_in_first"])
+    assert 0 < found["random"] < found["ideal"] <= 1
+    whole = review["error_mm2"][:FIRST].sum() / found["found_in_first"]
+    assert whole >= review["error_mm2"].sum() * (1 - 1e-9)  # the list may leave rows out
 
 
 def canonical(path: Path) -> np.ndarray:

@@ -184,13 +184,29 @@ def test_stages_and_the_review_list(written, results, inputs):
     slices = f"{worst['first']}"
     if worst["last"] != worst["first"]:
         slices += f"–{worst['last']}"
-    place = f"{worst['case']} {slices} {worst['slice']} {worst['organ']}"
+    place = f"{worst['case']} {slices} {worst['slice']} {worst['organ']} {worst['voxel']}"
     assert f"{place} {worst['expected_mm2']:.0f} {worst['error_mm2']:.0f}" in text
-    assert f"hold {scores['review']['found_in_first']:.1%} of the true error" in text
+    review = scores["review"]
+    assert f"hold {review['found_in_first']:.1%} of the true error area" in text
+    assert f"{review['random']:.1%}, those of an ideal list {review['ideal']:.1%}." in text
+    assert "the model's own probabilities" in text
     one = {key: value for key, value in inputs.scores.items() if key != "stages"}
     html = report.render(page(replace(inputs, scores=one)) | {"pictures": []})
-    assert "<h2>Stages" not in html and "its own probabilities" not in html
-    assert "the model's own probabilities leave open" in words(html)
+    assert "<h2>Stages" not in html
+
+
+def test_a_review_list_of_an_earlier_version_is_shown_without_what_it_lacks(inputs):
+    lacking = {"random", "ideal", "of_ideal"}
+    review = {key: v for key, v in inputs.scores["review"].items() if key not in lacking}
+    old = replace(
+        inputs,
+        scores=inputs.scores | {"review": review},
+        review=inputs.review.drop(columns="voxel"),
+    )
+    text = words(report.render(page(old) | {"pictures": []}))
+    assert f"hold {review['found_in_first']:.1%} of the true error area. They" in text
+    worst = inputs.review.iloc[0]
+    assert f"{worst['slice']} {worst['organ']} {worst['expected_mm2']:.0f}" in text
 
 
 def test_how_far_to_believe_a_prediction(written, inputs):
