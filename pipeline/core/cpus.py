@@ -11,9 +11,8 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 # turns of the loop in which a libgomp thread waits before it sleeps: tens of microseconds, enough
 # from one operator of a model to the next (benchmarks/load.py)
 TURNS = 10_000
-# mallopt's numbers, from malloc.h, and the largest value that both take on every glibc
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-KEPT = 2**30
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt's numbers, from malloc.h
+KEPT = 2**30  # bytes: of a block that is kept, and of free memory at the heap's end
 
 
 def usable() -> int:
@@ -49,6 +48,6 @@ def keep_freed_memory() -> None:
     if mine or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or os.name != "posix":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for option in (TRIM_THRESHOLD, MMAP_THRESHOLD):
-            mallopt(option, KEPT)
+    # some refuse so large a block on the heap; the other option alone would cost time
+    if mallopt is not None and mallopt(MMAP_THRESHOLD, KEPT):
+        mallopt(TRIM_THRESHOLD, KEPT)

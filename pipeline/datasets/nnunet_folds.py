@@ -21,7 +21,7 @@ def content(training: Sequence[str], validation: Sequence[str]) -> list[dict[str
 def find(root: Path) -> Path | None:
     """The file of a raw data set: in its folder, or where nnU-Net keeps it; None: there is none."""
     root = root.resolve()
-    places = (root, root.parents[1] / PREPROCESSED / root.name)
+    places = (root, root.parent.parent / PREPROCESSED / root.name)
     return next((path for place in places if (path := place / FOLDS).is_file()), None)
 
 

@@ -5,7 +5,7 @@ The rules stand in docs/first-model.md, the measurements behind them in docs/tra
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -256,9 +256,7 @@ def _split(survey: Survey, fold: int) -> tuple[int, list[Choice]]:
         said = f"0 to {len(own) - 1}" if own else "none: the data set names no folds"
         raise UserError(f"--fold {fold}: expected one of {said}.")
     count = len(survey.cases)
-    found = [re.match(GROUP, case["case"]) for case in survey.cases]
-    patients = {match[1] for match in found if match is not None}
-    grouped = all(found) and 1 < len(patients) < count
+    patients = _patients(survey)
     value: Any
     if own:
         test, value = len(own[fold]), list(own[fold])
@@ -268,15 +266,34 @@ def _split(survey: Survey, fold: int) -> tuple[int, list[Choice]]:
         reason = f"the {test} test cases that the data set names"
     else:
         test, value = max(1, math.floor(TEST_SHARE * count + 0.5)), TEST_SHARE
-        about = f"about {test}" if grouped else test
+        about = f"about {test}" if patients else test
         reason = f"{about} of {count} cases, drawn by base.seed; never learned from"
-    by_case = "each case is a patient, as far as the names tell"
-    by_patient = f"{len(patients)} patients, each on one side of the split"
     return test, [
         Choice("split.test", value, reason),
-        Choice("split.group", GROUP if grouped else None, by_patient if grouped else by_case),
+        _group(patients, own[fold] if own else ()),
         Choice("split.validation", 0.0, "nothing is tuned, so every other case is learned from"),
     ]
+
+
+def _patients(survey: Survey) -> dict[str, str]:
+    """Case to patient by the cases' ids; empty where these don't tell of several scans of one."""
+    found = {case["case"]: re.match(GROUP, case["case"]) for case in survey.cases}
+    patients = {case: match[1] for case, match in found.items() if match is not None}
+    several = len(patients) == len(found) and 1 < len(set(patients.values())) < len(patients)
+    return patients if several else {}
+
+
+def _group(patients: Mapping[str, str], tested: Collection[str]) -> Choice:
+    """How cases of a patient stay together, unless the cases to test on part them already."""
+    key = "split.group"
+    if not patients:
+        return Choice(key, None, "each case is a patient, as far as the names tell")
+    sides = ({patients[case] for case in patients if (case in tested) == side} for side in (0, 1))
+    if tested and (parted := set.intersection(*sides)):
+        reason = f"scans of {few(sorted(parted))} are on both sides of this fold"
+        return Choice(key, None, reason)
+    count = len(set(patients.values()))
+    return Choice(key, GROUP, f"{count} patients, each on one side of the split")
 
 
 def _amount(survey: Survey, axes: str, test: int, recipe: Recipe) -> tuple[int, list[Choice]]:

@@ -21,6 +21,7 @@ def test_it_lies_in_the_folder_or_where_nnunet_keeps_it(tmp_path):
     root = tmp_path / "nnUNet_raw" / "Dataset007_Toy"
     root.mkdir(parents=True)
     assert nnunet_folds.find(root) is None
+    assert nnunet_folds.find(Path(tmp_path.anchor)) is None
     beside = saved(tmp_path / PREPROCESSED / root.name, TWO)
     assert nnunet_folds.find(root) == beside.resolve()
     mine = saved(root, TWO)

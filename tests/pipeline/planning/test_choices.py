@@ -134,6 +134,16 @@ def test_scans_of_a_patient_stay_together(toy):
     assert values(toy, LITE)["split.group"] is None
 
 
+def test_folds_that_part_a_patients_scans_are_taken_and_say_so(toy):
+    names = ("p1_frame01", "p1_frame02", "p2_frame01", "p2_frame02")
+    cases = tuple({**toy.cases[0], "case": name} for name in names)
+    for fold, group in ((names[:2], True), (names[:3], False)):
+        plan = choose(replace(toy, cases=cases, folds=(fold,)), LITE, None, None)
+        found = next(choice for choice in plan.choices if choice.key == "split.group")
+        assert (found.value is not None) is group
+        assert group or "scans of p2 are on both sides" in found.reason
+
+
 def test_a_cpu_embeds_a_few_hundred_slices_and_a_unet_takes_all(toy):
     large = grown(toy, (200, 180, 100), cases=10)  # 800 slices to learn from
     plan = choose(large, LITE, None, None)
