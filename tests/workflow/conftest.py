@@ -11,6 +11,8 @@ from pipeline.core.params.render import render
 from pipeline.stages import phantom, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
+# a run's outputs that are to be committed lie in the user's clone until they are
+LEFT_OUT = ("tests/", "results/", "dvc.lock")
 
 
 def run(folder: Path, *command: str, path: str | None = None) -> str:
@@ -42,13 +44,13 @@ def prepare_phantoms(folder: Path, text: str) -> Params:
 
 
 def copy_repository(folder: Path, changes: dict) -> Path:
-    """The files of the repository without its tests, as a first commit.
+    """The files of the repository without its tests and what a run leaves, as a first commit.
 
     Its params.yaml has `changes` over the packaged defaults, whatever the user's says.
     """
     listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
     for name in filter(None, listed.split("\0")):
-        if not name.startswith("tests/") and (ROOT / name).is_file():
+        if not name.startswith(LEFT_OUT) and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(render(validate(changes, "")))
