@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pipeline.core import children
-from pipeline.core.console import steps
+from pipeline.core.console import LINE_SECONDS, steps
 from pipeline.core.errors import UserError
 
 
@@ -30,7 +30,7 @@ def over_cases(
     """
     done: dict[str, tuple[Any, list[str]]] = {}
     jobs = min(jobs, len(cases))
-    with steps(title, len(cases)) as progress:
+    with steps(title, len(cases), pause=LINE_SECONDS) as progress:
         if jobs <= 1:
             for case, argument in cases.items():
                 done[case] = _guarded(function, argument)
