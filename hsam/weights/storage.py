@@ -33,6 +33,7 @@ def save(
     preparation: dict[str, Any] | None = None,
     resizing: str | None = None,
     data_set: str | None = None,
+    data_title: str | None = None,
     usual: dict[str, Any] | None = None,
 ) -> Path:
     """Save a model.
@@ -45,6 +46,7 @@ def save(
         preparation: how slices were prepared otherwise, as JSON values; stored as given.
         resizing: how slices come to the model's side and back; stored as given.
         data_set: name of the data that it was trained on; stored as given.
+        data_title: what people call these data; stored as given.
         usual: what its training slices look like, as JSON values; stored as given.
 
     Returns:
@@ -71,6 +73,7 @@ def save(
         "preparation": preparation,
         "resizing": resizing,
         "data_set": data_set,
+        "data_title": data_title,
         "usual": usual,
         "sam_sha256": model.sam_sha256,
         "pretraining": pretraining({"sam_sha256": model.sam_sha256}),

@@ -263,6 +263,7 @@ def train(
         from pipeline.core import run_names
 
         run_names.check(name)
+    from pipeline import datasets
     from pipeline.stages import train as stage
 
     used, place = _work(params, study, on, results, trains=True)
@@ -275,6 +276,7 @@ def train(
         runs,
         device=partial(_device, gpus),
         name=name,
+        title=datasets.title(used.dataset),
     )
 
 

@@ -127,7 +127,7 @@ def _facts(
         "imported": model.stage != "train",
         "model": name,
         "encoder": config.get("backbone") if encoder else None,
-        "data": model.data_set,
+        "data": model.record.get("data_title") or model.data_set,
         "split": splits.get(model.key.get("inputs", {}).get("split", "")),
         "dice": _dice(scored[0].out) if scored else None,
         "scores": str(scored[0].out) if scored else None,

@@ -1,7 +1,7 @@
 """Names of trainings: a file `name` in the run folder, given once and kept until it is changed.
 
-A name is `--name`'s, or data set, model and the first number that no other training has. Runs of
-versions without names, and imported ones, go by their folder's name.
+A name is `--name`'s, or what people call the data, the model and the first number that no other
+training has. Runs of versions without names, and imported ones, go by their folder's name.
 """
 
 import re
@@ -16,6 +16,7 @@ from pipeline.core.errors import UserError
 FILE = "name"
 LOCK = ".names.lock"  # in the folder of all run folders, while a name is chosen
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+STEM = 60  # signs of the data's name in a training's
 SECONDS = 0.05  # between two looks at the lock
 
 
@@ -73,6 +74,12 @@ def check(name: str) -> None:
             f"--name {name!r}: expected up to 100 letters, digits, '.', '-' and '_', the first a "
             "letter or digit."
         )
+
+
+def stem(data: str, model: str) -> str:
+    """What the name of a training begins with that nobody chose, of any words for its data."""
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", data).strip("-._")
+    return f"{words[:STEM] or 'data'}-{model}"
 
 
 def _numbered(stem: str) -> Iterator[str]:

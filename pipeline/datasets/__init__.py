@@ -41,6 +41,15 @@ def get(dataset: Dataset) -> DataSet:
     return named(dataset.name)
 
 
+def title(dataset: Dataset) -> str:
+    """What people call the data; the data set's name where its files aren't there to say it."""
+    found = get(dataset)
+    try:
+        return found.title(dataset)
+    except UserError:
+        return found.name
+
+
 def expected_files(dataset: Dataset) -> dict[str, RawCase]:
     """Case id to raw files, as the workflow engines need them before any stage runs.
 

@@ -21,7 +21,8 @@ def identify(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         record: the content of its model.json.
 
     Returns:
-        folder; model, backbone and image_size; data_set, None where it isn't recorded; imported:
+        folder; model, backbone and image_size; data_set and what people call it, data_title, None
+        where they aren't recorded; imported:
         whether it is a published checkpoint; written: when its file was written here, local time;
         pretraining: of the encoder, from `records.pretraining`; sha256: file to SHA-256; test:
         mean_dice, dice (organ to Dice), cases, stage and convention of its evaluation, None where
@@ -36,6 +37,7 @@ def identify(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "backbone": config.get("backbone"),
         "image_size": config["image_size"],
         "data_set": record.get("data_set"),
+        "data_title": record.get("data_title") or record.get("data_set"),
         "pretraining": pretraining(record, record.get("data_set")),
         "imported": read_provenance(folder).get("stage") == IMPORT,
         "written": time.strftime("%Y-%m-%d %H:%M", written),
@@ -48,7 +50,7 @@ def sentence(identity: Mapping[str, Any]) -> str:
     """The identity in one line for people."""
     name = " ".join(filter(None, (identity["model"], identity["backbone"])))
     verb = "imported, of" if identity["imported"] else "trained on"
-    data = identity["data_set"] or "data that its record doesn't name"
+    data = identity["data_title"] or "data that its record doesn't name"
     before = identity["pretraining"]
     if before is not None:
         data += f", encoder pretrained on {before['trained_on']}"

@@ -47,12 +47,17 @@ CURVES = {
 }
 
 
-def page(inputs: ReportInputs, browser: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def page(
+    inputs: ReportInputs,
+    browser: Mapping[str, Any] | None = None,
+    data: str | None = None,
+) -> dict[str, Any]:
     """The template's values, except the pictures and the style sheet.
 
     Args:
         inputs: what was read.
         browser: of `browser.browser`; places lead to it. None: the page has none.
+        data: what people call the data set; None: its name.
     """
     scores = inputs.scores
     voxel = voxel_mm(scores)
@@ -61,7 +66,7 @@ def page(inputs: ReportInputs, browser: Mapping[str, Any] | None = None) -> dict
     return {
         "model": title,
         "first": first_screen(inputs, title),
-        "data_set": inputs.manifest.name,
+        "data_set": data or inputs.manifest.name,
         "setting": _setting(inputs),
         "test_cases": scores["cases"],
         "overall": _means(scores),

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from pipeline import datasets
 from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
 from pipeline.core.params.blocks import Params, stage_params
@@ -49,7 +50,8 @@ def run(
         UserError: inputs that are missing or don't belong together, or that were made with other
             parameters.
     """
-    hashes = folders.hashes() | layout.hashes(*PARTS)
+    title = datasets.title(params.dataset)
+    hashes = folders.hashes() | layout.hashes(*PARTS) | {"title": title}
     inputs = read_inputs(folders)
     check_given(params, inputs.provenance, ["evaluate"] if other_run else ["train", "evaluate"])
     key = stage_params(params, "report")
@@ -58,7 +60,7 @@ def run(
         if work.is_done():
             say(f"report: already done in {work.path}")
         else:
-            content = page(inputs, browser(folders, inputs, params.report.budget_mib))
+            content = page(inputs, browser(folders, inputs, params.report.budget_mib), title)
             content["pictures"] = test_pictures(folders, inputs, params.report.slices)
             files.write_text(work.out / REPORT, render(content))
             work.finish()

@@ -30,6 +30,7 @@ def run(
     *,
     device: gpu.Device,
     name: str | None = None,
+    title: str | None = None,
 ) -> None:
     """Train, or find it done; then publish to `out`.
 
@@ -39,7 +40,8 @@ def run(
         out: folder to publish to.
         runs: folder of the run folders.
         device: where to train; leased only if something is left to do.
-        name: for the run; None: the one that it has, or data set, model and a number.
+        name: for the run; None: the one that it has, or data, model and a number.
+        title: what people call the data; None: the data set's name.
 
     Raises:
         UserError: inputs that are missing or don't belong together, no training slices, an earlier
@@ -49,7 +51,7 @@ def run(
     """
     best = search / "best.yaml"
     settings = with_overlay(params, best).train
-    data = TrainingData.open(prepared, split)
+    data = TrainingData.open(prepared, split, title)
     inputs = dict(data.hashes)
     if read_overlay(best):
         inputs["search"] = files.sha256(best)
@@ -64,7 +66,7 @@ def run(
         inputs["start"] = files.sha256(start / run_folder.MODEL_FILES[1])
     key, code = stage_params(params, "train"), sources.chosen("train", params)
     with run_folder.open_run(runs, data.name, "train", key, inputs, code) as run:
-        called = run_names.settle(run.path, f"{data.name}-{settings.model}", name)
+        called = run_names.settle(run.path, run_names.stem(data.title, settings.model), name)
         if (other := run.other_at(out)) is not None:
             say(
                 f"train: {out} holds another run, with other {other}; this one takes its place "

@@ -25,6 +25,7 @@ class TrainingData:
 
     Attributes:
         name: name of the data set.
+        title: what people call it.
         class_names: organs; `class_names[k - 1]` is class k.
         intensity: the rule that maps images to [0, 1].
         preparation: axes and in-plane spacing of the prepared slices.
@@ -36,6 +37,7 @@ class TrainingData:
     """
 
     name: str
+    title: str
     class_names: list[str]
     intensity: dict[str, Any]
     preparation: dict[str, Any]
@@ -46,11 +48,12 @@ class TrainingData:
     voxels: dict[str, tuple[int, ...]]
 
     @classmethod
-    def open(cls, prepared: Path, split: Path) -> "TrainingData":
+    def open(cls, prepared: Path, split: Path, title: str | None = None) -> "TrainingData":
         """Read manifest and split.
 
         Args:
             prepared, split: published folders of these stages.
+            title: what people call the data set; None: its name.
 
         Raises:
             UserError: one is missing or damaged, or they don't belong together.
@@ -60,6 +63,7 @@ class TrainingData:
         check_slices(roles, manifest.name, {row.case: row.slices for row in manifest}, split)
         return cls(
             manifest.name,
+            title or manifest.name,
             manifest.class_names,
             manifest.intensity,
             manifest.preparation,

@@ -99,6 +99,7 @@ def _about(data: TrainingData) -> dict[str, Any]:
         "intensity": data.intensity,
         "preparation": data.preparation,
         "data_set": data.name,
+        "data_title": data.title,
         "usual": data.usual(),
     }
 

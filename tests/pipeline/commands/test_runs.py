@@ -69,6 +69,12 @@ def test_trainings_are_numbered_and_keep_their_names(place):
     assert run_names.of(place.training(3).path) == "phantom-hsam-1"  # free again
 
 
+@pytest.mark.parametrize("data", ["Left atrium", "../../../etc", "", "x" * 300, "é", "-"])
+def test_names_begin_with_any_words_for_the_data(data):
+    run_names.check(run_names.stem(data, "hsam"))
+    assert run_names.stem("Left atrium (MR)", "unet") == "Left-atrium-MR-unet"
+
+
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden", "two words", "x" * 101])
 def test_what_is_no_name_is_refused(place, name):
     with pytest.raises(UserError, match="--name .*: expected up to 100 letters"):

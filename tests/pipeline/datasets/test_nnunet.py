@@ -185,3 +185,14 @@ def test_a_folder_that_lacks_its_description_is_known(tmp_path):
     dataset = recognise(tmp_path)
     with pytest.raises(UserError, match=r"dataset\.json: there is no such file"):
         datasets.get(dataset).find(dataset)
+
+
+def test_people_call_it_by_its_description_else_by_its_folder(tmp_path):
+    root = tmp_path / "Dataset101_LA"
+    described = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "atrium": 1}}
+    dataset = make_params(dataset={"name": "nnunet", "root": str(root)}).dataset
+    assert datasets.title(dataset) == "nnunet"  # volumes that are elsewhere
+    write(root, described)
+    assert datasets.title(dataset) == "Dataset101_LA"
+    write(root, described | {"name": "Left atrium"})
+    assert datasets.title(dataset) == "Left atrium"
