@@ -57,11 +57,12 @@ def what(inputs: ReportInputs, model: str) -> str:
 
 
 def _cost(cost: dict[str, Any]) -> str:
-    """Device and time of the training, in words."""
+    """Time, device and date of the training, in words."""
     if not cost:
         return ""
     devices = f"{cost['devices']} x " if cost.get("devices", 1) > 1 else ""
-    return f"trained in {duration(cost['seconds'])} on {devices}{cost['device']}"
+    date = f", {cost['date']}" if "date" in cost else ""  # earlier versions kept none
+    return f"trained in {duration(cost['seconds'])} on {devices}{cost['device']}{date}"
 
 
 def _overall(inputs: ReportInputs) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a training cost: wall time, devices, memory."""
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,11 +18,12 @@ def cost(fabric: "Fabric", seconds: float) -> dict[str, Any]:
         seconds: wall time, over all calls.
 
     Returns:
-        `seconds`; `device`, a GPU's name or "CPU"; `devices`, how many; `peak_memory_mib` of the
+        `date` of the training's end, UTC; `seconds`; `device`, a GPU's name or "CPU"; `devices`, how many; `peak_memory_mib` of the
         first one: GPU memory that PyTorch allocated, or the process's resident memory, in this
         call. Null where the system doesn't tell.
     """
     return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "seconds": round(seconds, 3),
         "device": device_name(fabric.device),
         "devices": fabric.world_size,

@@ -293,7 +293,8 @@ def test_the_first_screen_says_what_was_run_how_sure_and_what_next(written, resu
     assert "H-SAM (vit_tiny encoder), trained on 23 slices of 2 cases, tested on 2 cases" in text
     assert "; synthetic data." in text and "say nothing about patients" in text
     cost = files.read_json(results / "train" / "cost.json")
-    assert f"trained in {duration(cost['seconds'])} on {cost['device']}" in text
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", cost["date"])
+    assert f"trained in {duration(cost['seconds'])} on {cost['device']}, {cost['date']}" in text
     assert "2 cases can't say how far the mean would move with others: from 6 on" in text
     means = inputs.cases.groupby("organ", sort=False)["dice"].mean()
     assert f"The weakest organ is {means.idxmin()}, Dice {means.min():.3f}." in text
