@@ -18,9 +18,9 @@ def cost(fabric: "Fabric", seconds: float) -> dict[str, Any]:
         seconds: wall time, over all calls.
 
     Returns:
-        `date` of the training's end, UTC; `seconds`; `device`, a GPU's name or "CPU"; `devices`, how many; `peak_memory_mib` of the
-        first one: GPU memory that PyTorch allocated, or the process's resident memory, in this
-        call. Null where the system doesn't tell.
+        `date` of the training's end, UTC; `seconds`; `device`, a GPU's name or "CPU"; `devices`,
+        how many; `peak_memory_mib` of the first one: GPU memory that PyTorch allocated, or the
+        process's resident memory, in this call. Null where the system doesn't tell.
     """
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
