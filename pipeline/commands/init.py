@@ -22,6 +22,7 @@ MIB = 2**20
 # of the choices, for the terminal; the file has all of them
 SHOWN = (
     "split.test",
+    "split.group",
     "split.slices",
     "train.model",
     "train.backbone",

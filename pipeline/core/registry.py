@@ -12,6 +12,7 @@ DATASETS = {
     "promise12": "pipeline.datasets.promise12:Promise12",
     "nnunet": "pipeline.datasets.nnunet:NnUNet",
     "nnunet_ts": "pipeline.datasets.nnunet:NnUNetTested",
+    "dicom": "pipeline.datasets.dicom:Dicom",
     "pairs": "pipeline.datasets.pairs:Pairs",
 }
 # how organs that are empty on one side count (`pipeline/scoring/conventions.py`)

@@ -1,11 +1,12 @@
 """The interface of a data set: where its files are, what its labels mean, how it is split."""
 
+import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,19 @@ from pipeline.core import files
 from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Dataset, Percentile, Window
 
+if TYPE_CHECKING:
+    from pipeline.imaging.volumes import Volume
+
 # the window for abdominal soft tissue, HU, in the literature on Synapse
 CT_WINDOW = Window(kind="window", low=-125.0, high=275.0)
 # MR has no units: the darkest and the brightest half percent of a volume's voxels are clipped, as
 # in MedSAM
 MR_PERCENTILES = Percentile(kind="percentile", low=0.5, high=99.5)
+DEEPEST = 6  # folders below the root that are searched
 MOST_ORGANS = 255  # class indices are stored as uint8
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+# of `dataset.labels`: the raw label or labels of an organ, numbers or names
+Raw = int | str | list[int | str]
 # characters of a case id: file systems take names of 255 bytes, and files are named after cases
 # with endings, hashes and the suffixes of temporary names
 LONGEST_ID = 200
@@ -60,6 +67,26 @@ class RawCase:
     def files(self) -> tuple[Path, ...]:
         """All files of the case, each once."""
         return tuple(dict.fromkeys(self.image_files + self.label_files))
+
+    def read_image(self) -> "Volume":
+        """The image; raises as `pipeline.imaging.volumes.read`."""
+        # imports every library that reads images, which listing cases doesn't need
+        from pipeline.imaging import volumes
+
+        return volumes.read(self.image, self.image_key)
+
+    def read_label(self, image: "Volume | None") -> "Volume | None":
+        """The raw labels; raises as `pipeline.imaging.volumes.read`.
+
+        Args:
+            image: the case's, None where it can't be read.
+
+        Returns:
+            None where there is no label volume, or none without the image's grid.
+        """
+        from pipeline.imaging import volumes
+
+        return None if self.label is None else volumes.read(self.label, self.label_key)
 
 
 @dataclass(frozen=True)
@@ -187,6 +214,10 @@ class DataSet(ABC):
         """Raw label to name where files beside the volumes tell, for `names_labels` false."""
         return {}
 
+    def patients(self, dataset: Dataset) -> Mapping[str, str]:
+        """Case to what the cases of one patient share, where files tell; empty: none do."""
+        return {}
+
     def title(self, dataset: Dataset) -> str:
         """What people call these data; here the data set's name."""
         return self.name
@@ -245,12 +276,16 @@ class DataSet(ABC):
         if dataset.labels is None:
             labels = self._labels(dataset)
         else:
-            labels = LabelMap(_parse_labels(dataset.labels), self._known(dataset))
+            labels = self._chosen_labels(dataset, dataset.labels)
         if len(labels.organs) > MOST_ORGANS:
             raise UserError(
                 f"dataset: expected at most {MOST_ORGANS} organs, found {len(labels.organs)}."
             )
         return replace(labels, others=dataset.other_labels or labels.others)
+
+    def _chosen_labels(self, dataset: Dataset, labels: Mapping[str, Raw]) -> LabelMap:
+        """The map that `dataset.labels` gives, here by numbers of raw labels."""
+        return LabelMap(_parse_labels(labels), self._known(dataset))
 
     def _known(self, dataset: Dataset) -> frozenset[int]:
         """Raw labels that may occur in the files, besides 0."""
@@ -288,6 +323,16 @@ def file_cases(folder: Path, pattern: str) -> dict[str, list[Path]]:
         if match and not path.name.startswith("."):
             found.setdefault(match["case"], []).append(path)
     return found
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """All files below a folder, sorted; hidden ones and their folders are left out."""
+    for folder, folders, names in os.walk(root):
+        depth = len(Path(folder).relative_to(root).parts)
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and depth < DEEPEST
+        )
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
 def pair(
@@ -332,19 +377,29 @@ def _present(*paths: Path | None) -> tuple[Path, ...]:
     return tuple(path for path in paths if path is not None)
 
 
-def _parse_labels(labels: Mapping[str, int | list[int]]) -> dict[str, tuple[int, ...]]:
+def raw_labels(labels: Mapping[str, Raw]) -> dict[str, list[int | str]]:
+    """Organ to raw labels from `dataset.labels`, lists all of them."""
+    return {organ: raw if isinstance(raw, list) else [raw] for organ, raw in labels.items()}
+
+
+def _parse_labels(labels: Mapping[str, Raw]) -> dict[str, tuple[int, ...]]:
     """Organ to raw labels from `dataset.labels`; UserError with everything wrong in it."""
-    organs = {
-        organ: (raw,) if isinstance(raw, int) else tuple(raw) for organ, raw in labels.items()
-    }
+    organs: dict[str, tuple[int, ...]] = {}
     problems: list[str] = []
     owner: dict[int, str] = {}
-    if not organs:
+    if not labels:
         problems.append("dataset.labels: names no organ; null takes the data set's own map.")
-    for organ, raws in organs.items():
+    for organ, raws in raw_labels(labels).items():
         if not raws:
             problems.append(f"dataset.labels.{organ}: names no raw label.")
+        organs[organ] = tuple(raw for raw in raws if isinstance(raw, int))
         for raw in raws:
+            if isinstance(raw, str):
+                problems.append(
+                    f"dataset.labels.{organ}: expected numbers, the raw labels of these files, "
+                    f"found {raw!r}; names are for DICOM alone."
+                )
+                continue
             if raw <= 0:
                 problems.append(f"dataset.labels.{organ}: {raw} is not a label above 0.")
             if raw in owner:

@@ -24,7 +24,6 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Percentile, Window
 from pipeline.core.pool import over_cases
 from pipeline.datasets.base import LabelMap, RawCase, together
-from pipeline.imaging import volumes
 from pipeline.imaging.grids import grid_difference
 from pipeline.imaging.label_values import distinct, fractional, shown
 from pipeline.imaging.volumes import Volume
@@ -151,10 +150,10 @@ def inspect(raw: RawCase, labels: LabelMap, rule: Window | Percentile) -> Inspec
     found = Inspection(problems=missing_files(raw))
     if all(path.is_file() for path in raw.image_files):
         with _collecting(found, raw):
-            found.image = volumes.read(raw.image, raw.image_key)
+            found.image = raw.read_image()
     if raw.label is not None and all(path.is_file() for path in raw.label_files):
         with _collecting(found, raw):
-            found.label = volumes.read(raw.label, raw.label_key)
+            found.label = raw.read_label(found.image)
     if found.image is not None:
         found.problems += _image_problems(raw, found.image.array)
     values = None if found.label is None else distinct(found.label.array)

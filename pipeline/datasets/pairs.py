@@ -7,7 +7,6 @@ without such words is the case: `images/a` and `labels/a`, `a` and `a_seg`, `a/i
 
 import csv
 import io
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +14,10 @@ from pathlib import Path
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Dataset, Percentile
-from pipeline.datasets.base import MR_PERCENTILES, CaseList, DataSet, LabelMap, pair
+from pipeline.datasets.base import MR_PERCENTILES, CaseList, DataSet, LabelMap, pair, walk
 
 # formats that keep header and voxels in one file
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-DEEPEST = 6  # folders below the root
 LABEL_WORDS = r"d?seg|segs|segmentations?|labels?|masks?|gts?|ground_?truths?|annotations?"
 IMAGE_WORDS = r"images?|imgs?|volumes?|vols?|scans?|anat|rawdata"
 LABEL = re.compile(rf"(?<![A-Za-z])(?:{LABEL_WORDS})(?![A-Za-z])", re.IGNORECASE)
@@ -72,7 +70,7 @@ class Pairs(DataSet):
     def label_names(self, dataset: Dataset) -> dict[int, str]:
         """Raw label to name, of BIDS' tables of indices and names (`*dseg.tsv`)."""
         names: dict[int, str] = {}
-        for path in _walk(Path(dataset.root)):
+        for path in walk(Path(dataset.root)):
             if path.name.endswith("dseg.tsv"):
                 for row in csv.DictReader(io.StringIO(files.read_text(path)), delimiter="\t"):
                     index, name = row.get("index") or "", row.get("name") or ""
@@ -81,18 +79,8 @@ class Pairs(DataSet):
         return names
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """All files below a folder, sorted; hidden ones and their folders are left out."""
-    for folder, folders, names in os.walk(root):
-        depth = len(Path(folder).relative_to(root).parts)
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and depth < DEEPEST
-        )
-        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
-
-
 def _volumes(root: Path) -> Iterator[Path]:
-    return (path for path in _walk(root) if path.name.lower().endswith(ENDINGS))
+    return (path for path in walk(root) if path.name.lower().endswith(ENDINGS))
 
 
 def _parts(path: Path) -> list[str]:

@@ -113,7 +113,7 @@ def find(paths: Iterable[Path]) -> list[Source]:
                 f"series, found {_kind(path)}."
             )
         else:
-            found.append(Source(_name(_stem(path)), path))
+            found.append(Source(plain_name(_stem(path)), path))
     owners: dict[str, Path] = {}  # name to the scan that has it
     for source in found:
         other = owners.setdefault(source.name.lower(), source.path)
@@ -164,13 +164,13 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
         if has_images(place):
             # a link's own name, not that of what it leads to
             name = "_".join(inner) or Path(os.path.abspath(folder)).name
-            found.append(Source(_name(name), place))
+            found.append(Source(plain_name(name), place))
         else:
             others += [f"{path.relative_to(folder)}: {kind}" for path, kind in other_objects(place)]
         for path in files.entries(place):
             named = volumes.suffix(path) is not None and not path.name.startswith(".")
             if named and (path.is_file() or leads_nowhere(path)):
-                found.append(Source(_name("_".join([*inner, _stem(path)])), path))
+                found.append(Source(plain_name("_".join([*inner, _stem(path)])), path))
     return found, others
 
 
@@ -206,7 +206,7 @@ def _stem(path: Path) -> str:
     return path.name[: len(path.name) - len(volumes.suffix(path) or "")]
 
 
-def _name(text: str) -> str:
+def plain_name(text: str) -> str:
     """The text as a plain file name: letters, digits, '_', '.', '-', the first no punctuation.
 
     Of a long text, of folders within folders, a digest takes the place of what is too much.

@@ -28,6 +28,8 @@ MOST_CACHE_MIB = 1024
 WINDOW_STEP = 5  # HU
 # ids of several scans of a patient: patient001_frame01, sub-01_ses-2, A12-visit1
 GROUP = r"^(.+?)[_-](?:frame|ses|session|visit|time|tp|scan|run)[_-]?[0-9]+"
+# the first folder, or the first two, on the way to a scan, by which its id begins
+FOLDERS = (r"^([^_]+)", r"^([^_]+_[^_]+)")
 UNET = "unet"
 
 
@@ -256,7 +258,7 @@ def _split(survey: Survey, fold: int) -> tuple[int, list[Choice]]:
         said = f"0 to {len(own) - 1}" if own else "none: the data set names no folds"
         raise UserError(f"--fold {fold}: expected one of {said}.")
     count = len(survey.cases)
-    patients = _patients(survey)
+    pattern, patients = _patients(survey)
     value: Any
     if own:
         test, value = len(own[fold]), list(own[fold])
@@ -270,30 +272,58 @@ def _split(survey: Survey, fold: int) -> tuple[int, list[Choice]]:
         reason = f"{about} of {count} cases, drawn by base.seed; never learned from"
     return test, [
         Choice("split.test", value, reason),
-        _group(patients, own[fold] if own else ()),
+        _group(survey, pattern, patients, own[fold] if own else ()),
         Choice("split.validation", 0.0, "nothing is tuned, so every other case is learned from"),
     ]
 
 
-def _patients(survey: Survey) -> dict[str, str]:
-    """Case to patient by the cases' ids; empty where these don't tell of several scans of one."""
-    found = {case["case"]: re.match(GROUP, case["case"]) for case in survey.cases}
-    patients = {case: match[1] for case, match in found.items() if match is not None}
-    several = len(patients) == len(found) and 1 < len(set(patients.values())) < len(patients)
-    return patients if several else {}
+def _patients(survey: Survey) -> tuple[str | None, dict[str, str]]:
+    """A pattern of the cases' ids, and case to patient by it.
+
+    None and empty where ids don't tell of several scans of one patient, or files say that there are
+    none. Where files tell, the pattern parts no patient, and tells as many apart as ids can.
+    """
+    known = survey.patients
+    if len(set(known.values())) == len(survey.cases):
+        return None, {}
+    best: tuple[str | None, dict[str, str]] = (None, {})
+    for pattern in (GROUP, *(FOLDERS if _tells(known) else ())):
+        found = {case["case"]: re.match(pattern, case["case"]) for case in survey.cases}
+        patients = {case: match[1] for case, match in found.items() if match is not None}
+        count = len(set(patients.values()))
+        several = len(patients) == len(found) and 1 < count < len(patients)
+        parted = _tells(known) and len({(known[c], p) for c, p in patients.items()}) > len(
+            set(known.values())
+        )
+        if several and not parted and count > len(set(best[1].values())):
+            best = pattern, patients
+    return best
 
 
-def _group(patients: Mapping[str, str], tested: Collection[str]) -> Choice:
+def _tells(known: Mapping[str, str]) -> bool:
+    """Whether files tell patients apart: some that remove names give all of them one."""
+    return len(set(known.values())) > 1
+
+
+def _group(
+    survey: Survey, pattern: str | None, patients: Mapping[str, str], tested: Collection[str]
+) -> Choice:
     """How cases of a patient stay together, unless the cases to test on part them already."""
     key = "split.group"
+    if not patients and 1 < len(set(survey.patients.values())) < len(survey.cases):
+        count = len(set(survey.patients.values()))
+        return Choice(
+            key, None, f"only {count} patients, and no pattern of the ids tells whose: set one"
+        )
     if not patients:
-        return Choice(key, None, "each case is a patient, as far as the names tell")
+        tell = "files" if survey.patients else "names"
+        return Choice(key, None, f"each case is a patient, as far as the {tell} tell")
     sides = ({patients[case] for case in patients if (case in tested) == side} for side in (0, 1))
     if tested and (parted := set.intersection(*sides)):
         reason = f"scans of {few(sorted(parted))} are on both sides of this fold"
         return Choice(key, None, reason)
     count = len(set(patients.values()))
-    return Choice(key, GROUP, f"{count} patients, each on one side of the split")
+    return Choice(key, pattern, f"{count} patients, each on one side of the split")
 
 
 def _amount(survey: Survey, axes: str, test: int, recipe: Recipe) -> tuple[int, list[Choice]]:

@@ -1,6 +1,7 @@
 """What a data set's voxels say: a fingerprint of each case, and what all of them have in common."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -12,8 +13,7 @@ from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Dataset, Percentile, Window
 from pipeline.core.pool import over_cases
 from pipeline.datasets import check
-from pipeline.datasets.base import CaseList, LabelMap, RawCase, together
-from pipeline.imaging import volumes
+from pipeline.datasets.base import CaseList, LabelMap, Raw, RawCase, together
 from pipeline.imaging.geometry import CANONICAL
 from pipeline.imaging.label_values import distinct, fractional, shown
 
@@ -43,6 +43,7 @@ class Survey:
         benchmark: whether the literature has a form for these data: rule, axes.
         test: cases that the data set or the literature tests on, of those that are there.
         folds: cases that each fold of the data's own cross-validation is scored on; empty: none.
+        patients: case to what the cases of one patient share; empty: the files don't tell.
         cases: fingerprints (`check.fingerprint`), each also with "labelled", percentiles of the
             intensities of its organs, and "organ_slices", along x, y and z the number of slices
             that show an organ.
@@ -55,6 +56,7 @@ class Survey:
     benchmark: bool
     test: tuple[str, ...]
     folds: tuple[tuple[str, ...], ...]
+    patients: Mapping[str, str]
     cases: tuple[dict[str, Any], ...]
 
     @property
@@ -132,7 +134,7 @@ def survey(dataset: Dataset, jobs: int) -> Survey:
     entry = datasets.get(dataset)
     listed = entry.list_cases(dataset)
     problems = list(listed.problems)
-    if lonely := [case for case, raw in listed.cases.items() if not raw.image.is_file()]:
+    if lonely := [case for case, raw in listed.cases.items() if not _has_image(raw)]:
         where = listed.cases[lonely[0]].image
         problems.append(
             f"{dataset.root}: {len(lonely)} labels have no image ({few(lonely)}); expected the "
@@ -157,11 +159,12 @@ def survey(dataset: Dataset, jobs: int) -> Survey:
         entry.published_axes is not None,
         tuple(case for case in found if canonical.role(case) == "test"),
         folds,
+        entry.patients(dataset),
         tuple(found.values()),
     )
 
 
-def _found_labels(dataset: Dataset, listed: CaseList, jobs: int) -> dict[str, int | list[int]]:
+def _found_labels(dataset: Dataset, listed: CaseList, jobs: int) -> dict[str, Raw]:
     """A label map of the values in the label volumes, with names where a file has them."""
     work = {case: raw for case, raw in listed.cases.items() if raw.label is not None}
     found, problems = over_cases(label_values, work, jobs, "init: labels")
@@ -181,11 +184,15 @@ def _found_labels(dataset: Dataset, listed: CaseList, jobs: int) -> dict[str, in
     return {names.get(value, f"label {value}"): value for value in values}
 
 
+def _has_image(raw: RawCase) -> bool:
+    return all(path.is_file() for path in raw.image_files)
+
+
 def label_values(raw: RawCase) -> list[int]:
     """The values in a label volume."""
-    assert raw.label is not None
-    array = volumes.read(raw.label, raw.label_key).array
-    found = distinct(array)
+    label = raw.read_label(None)
+    assert label is not None, "only cases with a label volume come here"
+    found = distinct(label.array)
     if (odd := fractional(found)).size:
         raise UserError(
             f"{raw.case}: {raw.label}: expected whole numbers as labels, found {shown(odd)}."

@@ -73,7 +73,7 @@ class Dataset(Block):
     cases: list[CaseId] | None = Field(
         description="case ids to use; null: every case found under root"
     )
-    labels: dict[str, int | list[int]] | None = Field(
+    labels: dict[str, int | str | list[int | str]] | None = Field(
         description="organ: raw label or labels; null: the data set's own map"
     )
     other_labels: Literal["error", "background"] | None = Field(

@@ -4,6 +4,7 @@ Source: DICOM PS3.3, C.7.6.16: one functional group for all frames, and one for 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydicom.dataset import Dataset
 
@@ -20,6 +21,7 @@ GROUPS = {
         "ModalityLUTSequence",
     ),
     "FrameContentSequence": ("InStackPositionNumber",),
+    "SegmentIdentificationSequence": ("ReferencedSegmentNumber",),
     **dict.fromkeys(FRAME_TYPES, ("FrameType",)),
 }
 
@@ -40,7 +42,7 @@ def frame_headers(header: Dataset) -> Iterator[Dataset]:
     for group in header.get(PER_FRAME):
         frame = Dataset()
         frame.update(common)
-        frame.NumberOfFrames = 1
+        _put(frame, "NumberOfFrames", 1)
         _copy_tags(group, frame)
         yield frame
 
@@ -52,6 +54,13 @@ def _copy_tags(group: Dataset, header: Dataset) -> None:
             for keyword in keywords:
                 if keyword in item:
                     target = "ImageType" if keyword == "FrameType" else keyword
-                    setattr(header, target, item.get(keyword))
+                    _put(header, target, item.get(keyword))
     if "ModalityLUTSequence" in group:  # not the standard's place, but it changes values
-        header.ModalityLUTSequence = group.ModalityLUTSequence
+        _put(header, "ModalityLUTSequence", group.ModalityLUTSequence)
+
+
+def _put(header: Dataset, keyword: str, value: Any) -> None:
+    """Set a tag of this header alone: frames share the elements of the file's."""
+    if keyword in header:
+        delattr(header, keyword)
+    setattr(header, keyword, value)

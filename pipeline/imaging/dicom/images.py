@@ -151,19 +151,14 @@ def look(path: Path) -> tuple[list[Image], str]:
             f"{path}: expected a file, found a link to one that isn't there; get the data first "
             "(dvc pull, git annex get)."
         )
-    try:
-        with open(path, "rb") as file:
-            start = file.read(132)
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}).") from None
-    named = path.suffix.lower() in ENDINGS or start[128:] == b"DICM"
-    if not named and not _begins_like_dicom(start):
+    start = _start(path)
+    if not _looks_like_dicom(path, start):
         return [], NO_DICOM
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=READ, force=True)
         kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
         if kind is None and "Rows" not in header:
-            if not named:
+            if not _named_like_dicom(path, start):
                 return [], NO_DICOM
             raise ValueError("found neither an image nor the kind of object that it is")
         if "Rows" not in header and "Image Storage" in UID(kind or "").name:
@@ -173,9 +168,40 @@ def look(path: Path) -> tuple[list[Image], str]:
         raise UserError(f"{path}: can't be read as DICOM ({error}); get it again.") from None
 
 
+def looks_like_dicom(path: Path) -> bool:
+    """Whether a file's name or its first bytes are those of DICOM.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    return _looks_like_dicom(path, _start(path))
+
+
+def is_named_like_dicom(path: Path) -> bool:
+    """Whether a file's name or its preamble says that it is DICOM; raises as `looks_like_dicom`."""
+    return _named_like_dicom(path, _start(path))
+
+
 def leads_nowhere(path: Path) -> bool:
     """Whether a path is a link to what isn't there."""
     return path.is_symlink() and not path.exists()
+
+
+def _start(path: Path) -> bytes:
+    """The first 132 bytes of a file: DICOM's preamble."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}).") from None
+
+
+def _looks_like_dicom(path: Path, start: bytes) -> bool:
+    return _named_like_dicom(path, start) or _begins_like_dicom(start)
+
+
+def _named_like_dicom(path: Path, start: bytes) -> bool:
+    return path.suffix.lower() in ENDINGS or start[128:] == b"DICM"
 
 
 def _begins_like_dicom(start: bytes) -> bool:

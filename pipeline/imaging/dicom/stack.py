@@ -128,8 +128,8 @@ def _step(series: Series, images: list[Image]) -> tuple[NDArray[np.float64], lis
         return step, []
     angle = np.degrees(np.arctan2(shift, abs(float(step @ normal))))
     return step, [
-        f"the gantry was tilted by {angle:.1f} degrees: slices were predicted as acquired, and "
-        "the label map has the same sheared grid."
+        f"the gantry was tilted by {angle:.1f} degrees: slices are taken as acquired, and "
+        "label maps have the same sheared grid."
     ]
 
 
