@@ -81,6 +81,13 @@ def test_what_cannot_be_used_is_one_sentence_and_nothing_is_written(folder, tmp_
     assert "5 labels have no image (c0, c1, c2, c3, c4)" in message("two/b")
     shutil.rmtree(first)
     assert "holds one data set, two/b; name the folder to use" in message("two")
+    shutil.move("two", "deep/disk/sets")
+    assert "deep: holds one data set, deep/disk/sets/b; name" in message("deep")
+    (Path("notes") / "a.txt").parent.mkdir()
+    (Path("notes") / "a.txt").write_text("no scans")
+    assert "1 file, no volume among them. Expected below it the files of one" in message("notes")
+    shutil.copytree(folder / "raw" / "imagesTr", "images/only")
+    assert "5 volumes, such as only/c0_0000.nii.gz, but none with" in message("images")
     Path("mine.yaml").write_text("train: {epochs: 3}\n")
     assert "mine.yaml: is there already" in message("empty", "mine.yaml")
     assert Path("mine.yaml").read_text() == "train: {epochs: 3}\n"
