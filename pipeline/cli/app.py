@@ -446,15 +446,22 @@ def export(
     format: Annotated[ExportFormat, typer.Option(help="File format.")] = "onnx",
     stage: Annotated[Stage, typer.Option(help="Which decoder's logits it gives.")] = "mean",
     batch: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Slices that it takes at a time.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Slices that it takes at a time.",
+            show_default="1; monai-bundle: 16, as hsam predict",
+        ),
+    ] = None,
     checkpoint: CheckpointOption = None,
 ) -> None:
-    """Write a run's model as one file for other programs, or as a folder with a model card.
+    """Write a run's model as a file for other programs, with a model card, or as a MONAI bundle.
 
-    A file's answers are compared with the run's before it is kept.
+    Its answers are compared with the run's before it is kept.
     """
     folder = _run(run)
+    batch = batch or (16 if format == "monai-bundle" else 1)
     from pipeline.commands import export as exporting
 
     exporting.run(folder, out, format, stage, batch, checkpoint)

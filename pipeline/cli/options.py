@@ -139,7 +139,7 @@ ScoreOption = Annotated[
 ]
 Device = Literal["auto", "cpu", "cuda"]
 Stage = Literal["mean", "coarse", "fine"]
-ExportFormat = Literal["onnx", "torch-export", "huggingface"]
+ExportFormat = Literal["onnx", "torch-export", "huggingface", "monai-bundle"]
 FigureStyle = Literal["fill", "contour", "both"]
 FigureMarks = Literal["first", "all", "none"]
 LabelFormat = Literal["nii.gz", "nii", "mha", "nrrd"]

@@ -3,13 +3,15 @@
 LoRA is merged into the weights, which are float32; image size and batch size are fixed. Beside the
 file lies FILE.json: input, output, and how far the exported model's logits are from the run's.
 
-The format "huggingface" is a folder instead: the run's own two files, which `hsam predict --run`
-and `hsam.load` take, and a model card.
+Two formats are folders instead: "huggingface", the run's own two files, which `hsam predict --run`
+and `hsam.load` take, with a model card; and "monai-bundle", which MONAI's runner takes.
 """
 
+import logging
 import shutil
-import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,15 +23,16 @@ from torch import Tensor, nn
 from hsam.model import SegmentationModel
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
-from pipeline.core.files import atomic_path, replace_folder, sha256, write_json, write_text
+from pipeline.core.files import atomic_folder, atomic_path, sha256, write_json, write_text
 from pipeline.core.run_folder import MODEL_FILES
-from pipeline.inference import records, trained
-from pipeline.inference.card import card
+from pipeline.inference import bundle, records, trained
+from pipeline.inference.card import card, predicting
 from pipeline.inference.identity import evaluations
-from pipeline.inference.volume import model_stages
+from pipeline.inference.trained import Ready
+from pipeline.inference.volume import model_stages, predict_volume
 from pipeline.scoring import calibration
 
-Format = Literal["onnx", "torch-export", "huggingface"]
+Format = Literal["onnx", "torch-export", "huggingface", "monai-bundle"]
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
 # the lowest that PyTorch's exporter writes without conversion, so that older runtimes read the file
 OPSET = 18
@@ -38,6 +41,7 @@ TOLERANCE = 1e-3  # largest difference of a logit; labels then differ only where
 # format to the packages that it needs
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch-export": ()}
 CARD = "README.md"
+ANOTHER = "choose another --out"
 
 # an exported model: images (B, 1, S, S) -> logits (B, C, S, S)
 Exported = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -62,8 +66,8 @@ def run(
 
     Args:
         run_path: a run folder of training, results/train or an imported one.
-        out: folder for `model.onnx` or `model.pt2` and its JSON record.
-        format: "onnx", "torch-export", or "huggingface", for which stage and batch say nothing.
+        out: folder for `model.onnx` or `model.pt2` and its JSON record, or the folder to make.
+        format: of the file or folder; for "huggingface" stage and batch say nothing.
         stage: whose logits are the output: "mean", "coarse" or "fine".
         batch: slices per forward pass.
         checkpoint: SAM's file for a model with a frozen encoder; None: the recorded one.
@@ -77,11 +81,12 @@ def run(
     if format == "huggingface":
         _write_folder(folder, record, out)
         return
+    if format == "monai-bundle":
+        _write_bundle(folder, record, out, stage, batch, checkpoint)
+        return
     _check_packages(format)
     model = trained.load_for_inference(folder, checkpoint, "cpu").model
-    known = model_stages(model)
-    if stage not in known:
-        raise UserError(f"--stage: this model has no {stage} stage; choose {' or '.join(known)}.")
+    _check_stage(model, stage)
     network = Logits(model, stage).eval()
     images = torch.from_numpy(parity_images(batch, model.image_size))
     path = out / f"model{SUFFIXES[format]}"
@@ -119,22 +124,55 @@ def run(
     )
 
 
+def _check_stage(model: SegmentationModel, stage: str) -> None:
+    known = model_stages(model)
+    if stage not in known:
+        raise UserError(f"--stage: this model has no {stage} stage; choose {' or '.join(known)}.")
+
+
 def _write_folder(folder: Path, record: dict[str, Any], out: Path) -> None:
     """The model's files with a card, in a folder of its own; all of it, or nothing."""
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out}: expected a new or an empty folder; choose another --out.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        new = Path(scratch) / "model"
-        new.mkdir()
+    with atomic_folder(out, ANOTHER) as new:
         for name in MODEL_FILES:
             shutil.copyfile(folder / name, new / name)
         places = [folder, *evaluations(folder)]
         if found := calibration.file_of(places, sha256(folder / MODEL_FILES[1])):
             shutil.copyfile(found, new / calibration.CALIBRATION)
-        write_text(new / CARD, card(folder, record, out.name))
-        replace_folder(new, out)
+        write_text(new / CARD, card(folder, record, out.name, predicting(record, out.name)))
     say(f"export: {out}, a model with its card; hsam predict SCAN --run {out}")
+
+
+def _write_bundle(
+    folder: Path,
+    record: dict[str, Any],
+    out: Path,
+    stage: str,
+    batch: int,
+    checkpoint: Path | None,
+) -> None:
+    """A MONAI bundle, kept if its network gives the labels of `hsam predict`."""
+    ready = trained.load_for_inference(folder, checkpoint, "cpu")
+    _check_stage(ready.model, stage)
+    with atomic_folder(out, ANOTHER) as new:
+        model = trained.load_model(folder, checkpoint, "cpu")
+        bundle.write(new, folder, record, model, name=out.name, stage=stage, batch=batch)
+        equal = _same_labels(ready, bundle.network(new), stage, batch)
+        if equal < 1:
+            raise UserError(
+                f"{out}: the bundle's labels are those of hsam predict at {100 * equal:.4f}% of "
+                "the pixels alone; nothing was written."
+            )
+    say(f"export: {out}, a MONAI bundle, its labels those of hsam predict; in it: {bundle.RUN}")
+
+
+def _same_labels(ready: Ready, network: nn.Module, stage: str, batch: int) -> float:
+    """Share of the pixels where a bundle's network gives the labels of `hsam predict`."""
+    images = parity_images(1, ready.model.image_size)[:, 0]
+    expected = predict_volume(
+        ready.model, images, stage=stage, batch_size=batch, resizing=ready.resizing
+    )
+    found = network(torch.from_numpy(images)[None, None])[0, 0].numpy()
+    return float((found == expected).mean())
 
 
 def parity_images(batch: int, side: int) -> NDArray[np.float32]:
@@ -195,18 +233,34 @@ def _check_packages(format: Format) -> None:
 
 
 def _write_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
-    program = torch.onnx.export(
-        network,
-        (images,),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["image"],
-        output_names=["logits"],
-        external_data=False,
-        verbose=False,
-    )
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (images,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=["logits"],
+            external_data=False,
+            verbose=False,
+        )
     assert program is not None, "dynamo=True gives one"
     program.save(path, external_data=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PyTorch's exporter says of packages and classes that no model here needs."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # PyTorch's own use of what it has deprecated
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _write_torch(network: nn.Module, images: Tensor, path: Path) -> None:

@@ -119,6 +119,33 @@ def replace_folder(new: Path, target: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextmanager
+def atomic_folder(target: Path, option: str) -> Iterator[Path]:
+    """Yield a new folder beside `target`; it takes its place when the block ends without error.
+
+    Args:
+        target: must not be there yet, or be empty.
+        option: that names another one, for the message.
+
+    Raises:
+        UserError: something is there, or the folder can't be written.
+    """
+    target = Path(target)
+    if target.exists() and not (target.is_dir() and not entries(target)):
+        raise UserError(f"{target}: expected a new or an empty folder; {option}.")
+    with naming_unwritable(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}-", dir=target.parent))
+    try:
+        new = staging / target.name
+        new.mkdir()
+        with naming_unwritable(target):
+            yield new
+        replace_folder(new, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def read_json(path: Path) -> Any:
     """The value in a JSON file.
 

@@ -4,33 +4,30 @@ Its front matter is that of model cards on the Hugging Face Hub.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
-from hsam.backbones import known_by_sha256
+from hsam.backbones import HUGGING_FACE, known_by_sha256
+from hsam.registry import MODELS
 from pipeline.datasets.phantom import Phantom
 from pipeline.inference.identity import identify
 from pipeline.inference.usual import recorded
 
-NAMES = {
-    "hsam": "H-SAM",
-    "samed": "SAMed",
-    "sam_adapter": "SAM-Adapter",
-    "autosam": "AutoSAM",
-    "unet": "U-Net",
-}
+RESEARCH = "For research. It is no medical device, and nobody has validated it for patients."
+MADE_UP = "It has learned from made-up volumes: its labels of a real scan mean nothing."
 
 
-def card(folder: Path, record: Mapping[str, Any], name: str) -> str:
+def card(folder: Path, record: Mapping[str, Any], name: str, use: str) -> str:
     """The content of README.md.
 
     Args:
         folder: of the model's files, beside whose results an evaluation may lie.
         record: the content of its model.json.
-        name: of the model, for the title and the commands.
+        name: of the model, for the title.
+        use: how it is used, in Markdown.
     """
     identity = identify(folder, record)
     text = StringIO()
@@ -38,16 +35,23 @@ def card(folder: Path, record: Mapping[str, Any], name: str) -> str:
     parts = [
         f"---\n{text.getvalue()}---",
         f"# {name}",
-        _what(record, identity),
-        "## Use\n\nWith H-SAM installed, as its README says:\n\n```\n"
-        + "".join(f"{line}\n" for line in _weights_command(record))
-        + f"hsam predict scan.nii.gz --run {name} --out predictions\n```",
+        what(record) + (f" **{MADE_UP}**" if identity["data_set"] == Phantom.name else ""),
+        f"## Use\n\n{use}",
         "## Training\n\n" + "\n".join(f"- {line}" for line in _training(record, identity)),
         "## Test scores\n\n" + _scores(identity),
         "## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(record, identity)),
         "## Licences\n\n" + "\n".join(f"- {line}" for line in _licences(record)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def predicting(record: Mapping[str, Any], name: str) -> str:
+    """How a folder with the model's own files is used, for its card."""
+    return (
+        "With H-SAM installed, as its README says:\n\n```\n"
+        + "".join(f"{line}\n" for line in _weights_command(record))
+        + f"hsam predict scan.nii.gz --run {name} --out predictions\n```"
+    )
 
 
 def _front_matter(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,14 +63,27 @@ def _front_matter(identity: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _what(record: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
-    architecture = NAMES.get(identity["model"], identity["model"])
-    encoder = f" with the encoder {identity['backbone']}" if identity["backbone"] else ""
+def title(record: Mapping[str, Any]) -> str:
+    """What people call a model's architecture; `record`: the content of its model.json."""
+    name = record["config"]["model"]
+    return MODELS[name].title if name in MODELS else str(name)
+
+
+def backbone_name(record: Mapping[str, Any]) -> str | None:
+    """A model's backbone, one in Hugging Face form without the folders around it, or None."""
+    name: str | None = record["config"].get("backbone")
+    if name is None or not name.startswith(HUGGING_FACE):
+        return name
+    return HUGGING_FACE + PurePath(name.removeprefix(HUGGING_FACE)).name
+
+
+def what(record: Mapping[str, Any]) -> str:
+    """What a model is, in two sentences; `record`: the content of its model.json."""
+    config = record["config"]
+    backbone = backbone_name(record)
+    encoder = "" if backbone is None else f" with the encoder {backbone}"
     organs = ", ".join(record["class_names"] or ()) or "classes without names"
-    first = f"{architecture}{encoder} at {identity['image_size']} px. It labels {organs}."
-    if identity["data_set"] == Phantom.name:
-        first += " **It has learned from made-up volumes: its labels of a real scan mean nothing.**"
-    return first
+    return f"{title(record)}{encoder} at {config['image_size']} px. It labels {organs}."
 
 
 def _weights_command(record: Mapping[str, Any]) -> list[str]:
@@ -116,7 +133,7 @@ def _scores(identity: Mapping[str, Any]) -> str:
 
 
 def _limits(record: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
-    found = ["For research. It is no medical device, and nobody has validated it for patients."]
+    found = [RESEARCH]
     usual = recorded(record)
     if usual is not None:
         scan = usual["scan"]

@@ -32,8 +32,10 @@ def logits(run_folder, images: np.ndarray, stage: str) -> np.ndarray:
         return hsam.load(run_folder)(torch.from_numpy(images)).logits(stage).numpy()
 
 
-def test_onnx_gives_the_same_in_another_program(run_folder, tmp_path):
+def test_onnx_gives_the_same_in_another_program(run_folder, tmp_path, capfd, recwarn):
     export.run(run_folder, tmp_path, "onnx", "fine", 2, None)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("export: ") and list(recwarn) == []
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.onnx.json"}
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     images = np.random.default_rng(5).random((2, 1, SIDE, SIDE), np.float32)

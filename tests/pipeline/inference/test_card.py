@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 import hsam
 from hsam.backbones import BACKBONES
 from pipeline.core import files
-from pipeline.inference.card import card
+from pipeline.inference.card import card, predicting
 
 USUAL = {
     "cases": 4,
@@ -52,7 +52,8 @@ def folder(tmp_path):
 
 
 def text(folder, **changes) -> str:
-    return card(folder, hsam.read_record(folder) | changes, "mine")
+    record = hsam.read_record(folder) | changes
+    return card(folder, record, "mine", predicting(record, "mine"))
 
 
 def test_scores_data_and_limits_are_told(folder):
