@@ -467,6 +467,48 @@ def export(
     exporting.run(folder, out, format, stage, batch, checkpoint)
 
 
+@_command(SCANS, "push", "hsam push results/train /mnt/shared/models/liver")
+def push(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's name (`hsam runs`), or its folder.")
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="hf:OWNER/NAME, or a folder to make.")
+    ],
+    public: Annotated[
+        bool, typer.Option("--public", help="A new repository on a hub is for everyone to read.")
+    ] = False,
+) -> None:
+    """Hand a run's model on: to a Hugging Face hub or a shared disk.
+
+    A hub wants a token in HF_TOKEN.
+    """
+    folder = _run(run)
+    from pipeline.commands import push as pushing
+
+    pushing.push(folder, target, public)
+
+
+@_command(SCANS, "pull", "hsam pull /mnt/shared/models/liver")
+def pull(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="hf:OWNER/NAME, hf:OWNER/NAME@REVISION, or a folder."
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="For --run.", show_default="as it is called there"),
+    ] = None,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Get a model that somebody has pushed, check it, and make it a run."""
+    from pipeline.commands import push as pushing
+
+    pushing.pull(source, name, runs)
+
+
 @_command(SCORES, "study", "hsam study table10 --on phantoms")
 def study(
     name: Annotated[

@@ -1,4 +1,4 @@
-"""What a person runs beside the stages: predict, score, compare, figures, export, import.
+"""What a person runs beside the stages: predict, score, compare, figures, export, import, push.
 
 No command imports a stage or another command.
 """

@@ -8,7 +8,6 @@ and `hsam.load` take, with a model card; and "monai-bundle", which MONAI's runne
 """
 
 import logging
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,14 +22,11 @@ from torch import Tensor, nn
 from hsam.model import SegmentationModel
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
-from pipeline.core.files import atomic_folder, atomic_path, sha256, write_json, write_text
-from pipeline.core.run_folder import MODEL_FILES
+from pipeline.core.files import atomic_folder, atomic_path, sha256, write_json
 from pipeline.inference import bundle, records, trained
-from pipeline.inference.card import card, predicting
-from pipeline.inference.identity import evaluations
 from pipeline.inference.trained import Ready
 from pipeline.inference.volume import model_stages, predict_volume
-from pipeline.scoring import calibration
+from pipeline.versioning import model_folder
 
 Format = Literal["onnx", "torch-export", "huggingface", "monai-bundle"]
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -40,7 +36,6 @@ PARITY_IMAGES = 4  # least number of images on which the two models are compared
 TOLERANCE = 1e-3  # largest difference of a logit; labels then differ only where classes nearly tie
 # format to the packages that it needs
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch-export": ()}
-CARD = "README.md"
 ANOTHER = "choose another --out"
 
 # an exported model: images (B, 1, S, S) -> logits (B, C, S, S)
@@ -133,12 +128,7 @@ def _check_stage(model: SegmentationModel, stage: str) -> None:
 def _write_folder(folder: Path, record: dict[str, Any], out: Path) -> None:
     """The model's files with a card, in a folder of its own; all of it, or nothing."""
     with atomic_folder(out, ANOTHER) as new:
-        for name in MODEL_FILES:
-            shutil.copyfile(folder / name, new / name)
-        places = [folder, *evaluations(folder)]
-        if found := calibration.file_of(places, sha256(folder / MODEL_FILES[1])):
-            shutil.copyfile(found, new / calibration.CALIBRATION)
-        write_text(new / CARD, card(folder, record, out.name, predicting(record, out.name)))
+        model_folder.write(new, folder, record, out.name)
     say(f"export: {out}, a model with its card; hsam predict SCAN --run {out}")
 
 

@@ -33,7 +33,9 @@ PROVENANCE = "provenance.json"
 MODEL_FILES = ("model.json", "model.safetensors")  # of a trained or imported model
 COST = "cost.json"  # of a training, beside its model
 SNAPSHOTS = "snapshots"  # beside a trained model: folders of models on the way to it
-IMPORT = "import-checkpoint"  # the stage in the provenance of an imported model
+# stages in the provenance of models that were not trained here
+IMPORT, PULL = "import-checkpoint", "pull"
+BROUGHT = (IMPORT, PULL)
 LIBRARIES = ("numpy", "torch", "segment-anything", "pyarrow", "nibabel", "SimpleITK", "optuna")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.core import files, locks, run_names
 from pipeline.core.errors import UserError
 from pipeline.core.owners import RECORD
-from pipeline.core.run_folder import DONE, IMPORT, KEY, LOCK, MODEL_FILES, read_provenance
+from pipeline.core.run_folder import BROUGHT, DONE, KEY, LOCK, MODEL_FILES, read_provenance
 
 METRICS, SPLIT = "metrics.json", "split.json"
 FINISHED, UNFINISHED, AT_WORK = "finished", "unfinished", "at work"
@@ -47,7 +47,7 @@ class Work:
     @property
     def is_model(self) -> bool:
         """Whether it trains a model, or holds an imported one."""
-        return self.stage in ("train", IMPORT)
+        return self.stage in ("train", *BROUGHT)
 
     @property
     def name(self) -> str:
@@ -233,7 +233,7 @@ def _work(path: Path) -> Work | None:
     key = mapping(path / KEY)
     if not key:  # of an imported model, which has its record among its outputs
         key = read_provenance(path / "out")
-        if key.get("stage") != IMPORT:
+        if key.get("stage") not in BROUGHT:
             return None
     return Work(path, key, outputs if isinstance(outputs, dict) else {})
 

@@ -278,7 +278,7 @@ def _mapping(value: Any, name: str = "content") -> dict[str, Any]:
 
 
 def _is_imported(provenance: Mapping[str, Any]) -> bool:
-    return provenance.get("stage") == run_folder.IMPORT
+    return provenance.get("stage") in run_folder.BROUGHT
 
 
 def _read(reader: Callable[[Path], Any], path: Path) -> Any:

@@ -23,6 +23,7 @@ FOLDERS = {
     "predict scan.nii --run run": "--out",
     "import-checkpoint --adapter a.pth --sam s.pth --preset synapse-10pct": "--out",
     "export --run run": "--out",
+    "pull hf:owner/name": "--runs",
     "score --truth t --prediction p --labels l.json": "--out",
     "compare a b": "--out",
     "figures a b": "--out",

@@ -100,7 +100,7 @@ def test_a_stage_that_the_model_does_not_have(tmp_path):
 
 def test_a_folder_with_a_card_is_a_run_to_predict_with(run_folder, tmp_path):
     export.run(run_folder, tmp_path / "mine", "huggingface", "mean", 1, None)
-    names = ("model.json", "model.safetensors", "README.md")
+    names = ("model.json", "model.safetensors", "README.md", "SHA256SUMS")
     assert {path.name for path in (tmp_path / "mine").iterdir()} == set(names)
     for name in names[:2]:
         assert (tmp_path / "mine" / name).read_bytes() == (run_folder / name).read_bytes()
