@@ -48,7 +48,7 @@ def what(inputs: ReportInputs, model: str) -> str:
     encoder = f" ({config['backbone']} encoder)" if "backbone" in config else ""
     tested = len(split.cases["test"])
     if inputs.imported:
-        trained = "a published checkpoint"
+        trained = inputs.origin
     else:
         counts = split.counts["train"]
         trained = f"trained on {counts['slices']:,} slices of {_cases(counts['subjects'])}"

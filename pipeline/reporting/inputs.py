@@ -189,8 +189,14 @@ class ReportInputs:
 
     @property
     def imported(self) -> bool:
-        """Whether the model is a published checkpoint, of whose training nothing is known."""
+        """Whether the model was brought here, so that nothing is known of its training."""
         return _is_imported(self.provenance["train"])
+
+    @property
+    def origin(self) -> str:
+        """What a model is that was brought here, for a sentence."""
+        pulled = self.provenance["train"].get("stage") == run_folder.PULL
+        return "a model trained elsewhere" if pulled else "a published checkpoint"
 
 
 def read_inputs(folders: ReportFolders) -> ReportInputs:

@@ -121,8 +121,9 @@ def _data_sentence(inputs: ReportInputs) -> str:
         return f"{_count(counts['slices'], 'slice')} of {_count(counts['subjects'], 'case')}"
 
     if inputs.imported:
+        cases = _count(len(inputs.split.cases["test"]), "case")
         return (
-            f"A published checkpoint, scored on {_count(len(inputs.split.cases['test']), 'case')}; "
+            f"{inputs.origin.capitalize()}, scored on {cases}; "
             "whether it was trained on any of them isn't known here."
         )
     validated = f", validated on {amount('validation')}" if inputs.split.cases["validation"] else ""
@@ -353,7 +354,7 @@ def _training_note(inputs: ReportInputs) -> str:
     if inputs.imported:
         return (
             f"Imported with {inputs.model['trainable_parameters']:,} trained parameters; nothing "
-            "is recorded of the training. Parameters of training below are the preset's."
+            "is recorded of the training. Parameters of training below are those given here."
         )
     history = inputs.history
     first, last = history.iloc[0], history.iloc[-1]

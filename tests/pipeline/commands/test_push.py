@@ -17,6 +17,10 @@ from pipeline.commands.predict import Wanted
 from pipeline.core import trainings
 from pipeline.core.errors import UserError
 from pipeline.core.files import sha256
+from pipeline.inference import records
+from pipeline.reporting.inputs import ReportFolders
+from pipeline.shards.manifest import read_manifest
+from pipeline.stages import evaluate, report, split
 from tests.pipeline.conftest import save_nifti, tiny_image
 from tests.pipeline.versioning.hub_server import TOKEN, Hub, commit_id, serving
 
@@ -94,6 +98,25 @@ def test_by_way_of_a_folder_a_model_is_a_run_elsewhere(run_folder, runs, tmp_pat
     assert (row["name"], row["imported"], row["data"]) == ("liver", True, "synapse")
     push.push(trainings.find_model(Path("liver"), runs), str(tmp_path / "again"), public=False)
     assert names(tmp_path / "again") == FILES
+
+
+def test_a_pulled_run_is_evaluated_and_reported(phantom_params, prepared_phantoms, runs, tmp_path):
+    manifest = read_manifest(prepared_phantoms / "manifest.parquet")
+    model = hsam.build("samed", "vit_tiny", image_size=32, num_classes=len(manifest.class_names))
+    about = {"intensity": manifest.intensity, "preparation": manifest.preparation}
+    hsam.save(model, tmp_path / "train", class_names=manifest.class_names, **about)
+    push.push(tmp_path / "train", str(tmp_path / "disk"), public=False)
+    push.pull(str(tmp_path / "disk"), "pulled", runs)
+    run, results = trainings.find_model(Path("pulled"), runs), tmp_path / "results"
+    split.run(phantom_params, prepared_phantoms, results / "split", runs)
+    folders = (prepared_phantoms, results / "split", run, results / "evaluate")
+    evaluate.run(phantom_params, *folders, runs, device="cpu")
+    (results / "prepare").symlink_to(prepared_phantoms)
+    found = ReportFolders.find(results, records.model_folder(run))
+    report.run(phantom_params, found, tmp_path / "reports", runs, other_run=True)
+    page = (tmp_path / "reports" / "report.html").read_text()
+    assert "A model trained elsewhere, scored on 2 cases" in page
+    assert "nothing is recorded of the training" in page and "published" not in page
 
 
 def test_an_exported_folder_is_pulled_too(run_folder, runs, tmp_path):
