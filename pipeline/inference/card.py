@@ -103,7 +103,7 @@ def _weights_command(record: Mapping[str, Any]) -> list[str]:
 
 def _training(record: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
     usual, before = recorded(record), identity["pretraining"]
-    found = [f"Data: {identity['data_set'] or 'not recorded'}."]
+    found = [f"Data: {identity['data_title'] or 'not recorded'}."]
     if usual is not None:
         found.append(f"{usual['slices']} labelled slices of {usual['cases']} cases.")
     if before is not None:
