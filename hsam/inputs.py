@@ -8,7 +8,9 @@ def check_images(image: Tensor, image_size: int, dtype: torch.dtype) -> Tensor:
     """Check images, and convert them to (B, 3, S, S) in the model's dtype.
 
     Args:
-        image: (B, 1, S, S) or (B, 3, S, S), floating, in [0, 1].
+        image: (B, 1, S, S), (B, 2, S, S) or (B, 3, S, S), floating, in [0, 1]. One channel is
+            repeated; two are followed by their mean, which keeps the third input within the range
+            of the pretraining.
         image_size: S in pixels.
         dtype: dtype of the model.
 
@@ -20,11 +22,14 @@ def check_images(image: Tensor, image_size: int, dtype: torch.dtype) -> Tensor:
         raise TypeError(
             f"image: expected a floating dtype with values in [0, 1], got {image.dtype}"
         )
-    if image.ndim != 4 or image.shape[1] not in (1, 3) or image.shape[2:] != (image_size,) * 2:
+    if image.ndim != 4 or image.shape[1] not in (1, 2, 3) or image.shape[2:] != (image_size,) * 2:
         raise ValueError(
-            f"image: expected (B, 1 or 3, {image_size}, {image_size}), got {tuple(image.shape)}"
+            f"image: expected (B, 1 to 3, {image_size}, {image_size}), got {tuple(image.shape)}"
         )
-    return image.to(dtype).expand(-1, 3, -1, -1)
+    image = image.to(dtype)
+    if image.shape[1] == 2:
+        return torch.cat([image, image.mean(1, keepdim=True)], 1)
+    return image.expand(-1, 3, -1, -1)
 
 
 def check_embedding(embedding: Tensor | None, grid: int, dtype: torch.dtype) -> Tensor:

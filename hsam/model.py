@@ -70,7 +70,7 @@ class EncodedModel(SegmentationModel):
         """The embedding of images.
 
         Args:
-            image: (B, 1, S, S) or (B, 3, S, S), floating, in [0, 1]; one channel is repeated.
+            image: (B, 1 to 3, S, S), floating, in [0, 1], as `hsam.inputs.check_images` takes them.
 
         Returns:
             (B, D, G, G).

@@ -55,7 +55,7 @@ class HSAM(EncodedModel):
         """Segment images.
 
         Args:
-            image: (B, 1, S, S) or (B, 3, S, S), floating, in [0, 1]; one channel is repeated.
+            image: (B, 1 to 3, S, S), floating, in [0, 1], as `hsam.inputs.check_images` takes them.
             labels: (B, S, S), integer ground truth in [0, C), for CMAttn's class-balanced noise;
                 used in training only.
             generator: random number generator for noise and dropout in training; None:

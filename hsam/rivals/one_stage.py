@@ -39,7 +39,7 @@ class OneStage(EncodedModel):
         """Segment images.
 
         Args:
-            image: (B, 1, S, S) or (B, 3, S, S), floating, in [0, 1].
+            image: (B, 1 to 3, S, S), floating, in [0, 1], as `hsam.inputs.check_images` takes them.
             labels, generator: unused; there so that all models are called alike.
             embedding: (B, D, G, G), what `embed` gave for the images, which are None then.
 

@@ -47,7 +47,7 @@ class UNet(SegmentationModel):
         """Segment images.
 
         Args:
-            image: (B, 1, S, S) or (B, 3, S, S), floating, in [0, 1].
+            image: (B, 1 to 3, S, S), floating, in [0, 1], as `hsam.inputs.check_images` takes them.
             labels, generator: taken so that all models are called alike; unused.
 
         Raises:

@@ -29,7 +29,7 @@ def save(
     folder: str | Path,
     *,
     class_names: list[str] | None = None,
-    intensity: dict[str, Any] | None = None,
+    intensity: dict[str, Any] | list[dict[str, Any]] | None = None,
     preparation: dict[str, Any] | None = None,
     resizing: str | None = None,
     data_set: str | None = None,

@@ -118,6 +118,14 @@ def init(
         int,
         typer.Option(metavar="K", min=0, help="Tested on: a fold of nnU-Net's splits_final.json."),
     ] = 0,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Of scans with several: up to three, such as T2,ADC.",
+            show_default="all of two or three",
+        ),
+    ] = None,
     gpus: GpusOption = 1,
     jobs: JobsOption = cpus.usable(),
     as_json: Annotated[
@@ -135,6 +143,7 @@ def init(
         encoder=encoder,
         steps=steps,
         fold=fold,
+        channels=channels,
         jobs=jobs,
         as_json=as_json,
     )
@@ -378,6 +387,10 @@ def predict(
         str | None,
         typer.Option(metavar="NAME", help="DICOM series by number, description or UID."),
     ] = None,
+    case: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The scans are channels of this one, in their order."),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON of the call and of all its scans.")
     ] = None,
@@ -391,7 +404,7 @@ def predict(
 
     ending = None if format is None else f".{format}"
     wanted = predict_scans.Wanted(
-        stage, tta, batch, probabilities, overlay, dicom_seg, rtstruct, ending, series, report
+        stage, tta, batch, probabilities, overlay, dicom_seg, rtstruct, ending, series, report, case
     )
     if not predict_scans.run(scan, folder, out, wanted, checkpoint, chosen):
         raise typer.Exit(1)

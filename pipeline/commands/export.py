@@ -23,6 +23,7 @@ from hsam.model import SegmentationModel
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_folder, atomic_path, sha256, write_json
+from pipeline.imaging.channels import recorded
 from pipeline.inference import bundle, records, trained
 from pipeline.inference.trained import Ready
 from pipeline.inference.volume import model_stages, predict_volume
@@ -38,7 +39,7 @@ TOLERANCE = 1e-3  # largest difference of a logit; labels then differ only where
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch-export": ()}
 ANOTHER = "choose another --out"
 
-# an exported model: images (B, 1, S, S) -> logits (B, C, S, S)
+# an exported model: images (B, channels, S, S) -> logits (B, C, S, S)
 Exported = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
@@ -50,7 +51,7 @@ class Logits(nn.Module):
         self.model, self.stage = model, stage
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 1, S, S) in [0, 1] -> (B, C, S, S)."""
+        """(B, channels, S, S) in [0, 1] -> (B, C, S, S)."""
         return self.model(image).logits(self.stage)
 
 
@@ -83,7 +84,9 @@ def run(
     model = trained.load_for_inference(folder, checkpoint, "cpu").model
     _check_stage(model, stage)
     network = Logits(model, stage).eval()
-    images = torch.from_numpy(parity_images(batch, model.image_size))
+    names = list(recorded(record.get("preparation")))
+    channels = max(1, len(names))
+    images = torch.from_numpy(parity_images(batch, model.image_size, channels))
     path = out / f"model{SUFFIXES[format]}"
     with atomic_path(path) as temporary:
         write = _write_onnx if format == "onnx" else _write_torch
@@ -102,7 +105,7 @@ def run(
         "format": format,
         "opset": OPSET if format == "onnx" else None,
         "stage": stage,
-        "input": {"name": "image", "shape": [batch, 1, side, side], "range": [0, 1]},
+        "input": {"name": "image", "shape": [batch, channels, side, side], "range": [0, 1]},
         "output": {"name": "logits", "shape": [batch, model.classes, side, side]},
         "class_names": record["class_names"],
         "intensity": record["intensity"],
@@ -165,19 +168,20 @@ def _same_labels(ready: Ready, network: nn.Module, stage: str, batch: int) -> fl
     return float((found == expected).mean())
 
 
-def parity_images(batch: int, side: int) -> NDArray[np.float32]:
+def parity_images(batch: int, side: int, channels: int = 1) -> NDArray[np.float32]:
     """Images to compare on: noise and smooth fields in turn, PARITY_IMAGES or more.
 
     Args:
         batch: their number is a multiple of it.
         side: S, pixels.
+        channels: of an image.
 
     Returns:
-        (N, 1, S, S) in [0, 1], the same in every call.
+        (N, channels, S, S) in [0, 1], the same in every call.
     """
     number = -(-PARITY_IMAGES // batch) * batch
     random = np.random.Generator(np.random.Philox(key=1))
-    coarse = torch.from_numpy(random.random((number, 1, 8, 8), np.float32))
+    coarse = torch.from_numpy(random.random((number, channels, 8, 8), np.float32))
     smooth = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
     images = smooth.numpy()
     images[::2] = random.random(images[::2].shape, np.float32)
@@ -191,7 +195,7 @@ def compare(network: nn.Module, exported: Exported, images: Tensor, batch: int) 
     Args:
         network: the original.
         exported: the exported one.
-        images: (N, 1, S, S) in [0, 1].
+        images: (N, channels, S, S) in [0, 1].
         batch: slices per forward pass.
 
     Returns:

@@ -92,8 +92,8 @@ def run(
         found = datasets.get(params.dataset).find(params.dataset)
         _check_raw(found, kept, params)
         sparse = any(slices is not None for slices in learned.values())
-        about = manifest.class_names, recipe.intensity, len(learned), sparse, record
-        content = nnunet_export.description(*about)
+        about = recipe.intensity, list(recipe.channels), len(learned), sparse, record
+        content = nnunet_export.description(manifest.class_names, *about)
         with _in_one_piece(target) as new:
             work = {
                 case: _work(new, found[case], recipe, manifest, kept[case], case in learned)

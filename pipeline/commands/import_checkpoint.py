@@ -18,6 +18,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import AXES_RULE, Params, is_axes, stage_params
 from pipeline.core.run_folder import IMPORT, RunFolder
 from pipeline.imaging.geometry import preparation
+from pipeline.imaging.intensity import record
 from pipeline.shards.recipe import Recipe
 from pipeline.training.build import build_model
 from pipeline.training.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
@@ -93,7 +94,7 @@ def run(
             model,
             work.out,
             class_names=names,
-            intensity=recipe.intensity.model_dump(),
+            intensity=record(recipe.intensity),
             preparation=preparation(axes, recipe.spacing_mm),
             resizing="published",
             data_set=data_set.name,

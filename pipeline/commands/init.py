@@ -41,6 +41,7 @@ def run(
     jobs: int,
     as_json: bool,
     fold: int = 0,
+    channels: str | None = None,
 ) -> None:
     """Look at the data, choose parameters, write them.
 
@@ -52,6 +53,7 @@ def run(
         jobs: processes that read the data.
         as_json: print all of it as JSON instead of lines for people.
         fold: of the data's own cross-validation, where it has one.
+        channels: to use of several, names or numbers with commas; None: all of two or three.
 
     Raises:
         UserError: a file at `out`, or data that can't be used.
@@ -63,7 +65,11 @@ def run(
         )
     machine = Machine(cpus.usable(), gpus, _encoders())
     check_encoder(encoder, machine)
-    found = survey(recognise.recognise(folder), jobs)
+    dataset = recognise.recognise(folder)
+    if channels is not None:
+        named = [name.strip() for name in channels.split(",")]
+        dataset = dataset.model_copy(update={"channels": named})
+    found = survey(dataset, jobs)
     plan = choose(found, machine, encoder, steps, fold)
     # what follows from rules is held to the same rules as what people write
     params = validate(parameter_file.nested(plan.choices), str(out))
@@ -112,10 +118,11 @@ def _record(found: Survey, plan: Plan, expected: "Forecast", out: Path) -> dict[
 
 
 def _tell(found: Survey, plan: Plan, expected: "Forecast", out: Path) -> None:
+    several = f", channels {', '.join(map(str, found.channels))}" if found.channels else ""
     shapes = [tuple(case["shape"]) for case in found.cases]
     spacings = [tuple(case["spacing_mm"]) for case in found.cases]
     modality = "CT" if found.ct else "MR or the like"
-    about = f"{len(found.cases)} cases, {modality}, {found.plane} slices"
+    about = f"{len(found.cases)} cases, {modality}, {found.plane} slices{several}"
     print(f"{found.title} ({found.dataset.name}): {about}")
     print(f"  median voxels, x y z: {_middle(shapes)}; median mm: {_middle(spacings)}")
     for organ, volumes in found.volumes_ml().items():

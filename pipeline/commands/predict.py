@@ -27,7 +27,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import sha256_of, write_json, write_text
 from pipeline.core.run_folder import MODEL_FILES, provenance
 from pipeline.datasets.phantom import Phantom
-from pipeline.imaging import label_volumes, scans
+from pipeline.imaging import channels, label_volumes, scans
 from pipeline.imaging.dicom.series import Series
 from pipeline.imaging.geometry import (
     BEGINS,
@@ -40,7 +40,7 @@ from pipeline.imaging.geometry import (
 from pipeline.imaging.label_tables import write_label_files
 from pipeline.imaging.scan_intensity import Bounds, find_bounds
 from pipeline.imaging.scans import Scan, Source
-from pipeline.inference import unlike
+from pipeline.inference import records, unlike
 from pipeline.inference.identity import evaluations, sentence
 from pipeline.inference.predictor import Predictor
 from pipeline.inference.probabilities import open_probabilities
@@ -73,6 +73,8 @@ class Wanted:
         ending: of the label maps, one of `label_volumes.FORMATS`; None: that of the scan.
         series: which DICOM series to read, where a folder has several.
         report: file for the records of all scans and of the call; None: not written.
+        case: name of the one scan whose channels the paths are; None: each is a scan, or channels
+            are told by their names (`scans.of_channels`).
     """
 
     stage: str = "mean"
@@ -85,6 +87,7 @@ class Wanted:
     ending: str | None = None
     series: str | None = None
     report: Path | None = None
+    case: str | None = None
 
 
 def run(
@@ -112,7 +115,10 @@ def run(
         UserError: no scan, no model, a stage that the model lacks, or the only scan is bad.
     """
     started = datetime.now().astimezone()
-    sources = scans.find(paths)
+    record = records.read_record(records.model_folder(run))
+    sources = scans.of_channels(
+        scans.find(paths), channels.recorded(record.get("preparation")), wanted.case
+    )
     _check_targets(sources, out, wanted)
     predictor = Predictor.load(run, checkpoint, device)
     if wanted.stage not in predictor.stages:
@@ -167,7 +173,7 @@ def predict_scan(
             raise UserError(f"{source.path}: {option} needs a DICOM series, this is none.")
     target = out / f"{source.name}{_ending(source, wanted)}"
     label_volumes.check_grid(target, scan.volume.geometry, scan.like)
-    bounds = find_bounds(source.name, scan, predictor.rule)
+    bounds = find_bounds(source.name, scan, predictor.rule, list(predictor.channels))
     images = ScanSlices(scan, bounds, predictor.axes, predictor.spacing_mm)
     warnings = [*scan.warnings, *_shape_hints(scan, predictor.axes), *bounds.warnings]
     for warning in warnings:
@@ -223,8 +229,8 @@ def _label(
     reviewed = TWO_STAGES if set(TWO_STAGES) <= set(predictor.stages) else ()
     stages = tuple(dict.fromkeys((wanted.stage, *reviewed)))
     _, *pixel = images.pixel_spacing
-    expected = ExpectedError.of(images.shape[0], len(predictor.names), (pixel[0], pixel[1]))
-    labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
+    expected = ExpectedError.of(images.grid[0], len(predictor.names), (pixel[0], pixel[1]))
+    labels = {stage: np.empty(images.grid, np.uint8) for stage in stages}
     predictions = predict_batches(
         predictor.ready.model,
         images,
@@ -236,7 +242,7 @@ def _label(
         probabilities=wanted.stage,
     )
     with ExitStack() as stack:
-        bar = stack.enter_context(steps(name, -(-images.shape[0] // wanted.batch)))
+        bar = stack.enter_context(steps(name, -(-images.grid[0] // wanted.batch)))
         probabilities = None
         if wanted.probabilities:
             # in a folder of their own: other programs would take them for label maps
@@ -244,7 +250,7 @@ def _label(
             geometry = images.scan.volume.geometry
             probabilities = stack.enter_context(
                 open_probabilities(
-                    path, predictor.ready.model.classes, images.shape, geometry, images.axes
+                    path, predictor.ready.model.classes, images.grid, geometry, images.axes
                 )
             )
         for batch in predictions:
@@ -305,14 +311,14 @@ def _unlike_training(
         tally = Tally(len(predictor.names), images.pixel_spacing)
         for index, part in enumerate(labels):
             tally.add(images[index : index + 1][0], part)
-        found += unlike.scan_warnings(predictor.usual, tally)
+        found += unlike.scan_warnings(predictor.usual, tally, list(predictor.channels))
         found += unlike.label_warnings(predictor.usual, predictor.names, tally, predictor.axes)
     return found
 
 
 def _check_targets(sources: Sequence[Source], out: Path, wanted: Wanted) -> None:
     """Refuse an output folder in which a label map would replace a scan."""
-    scan_paths = {source.path.resolve() for source in sources}
+    scan_paths = {path.resolve() for source in sources for path in source.paths}
     problems = [
         f"{source.path}: its label map would replace a scan; choose another --out than {out}."
         for source in sources
@@ -399,7 +405,7 @@ def _write_review(
         place = source_slice(geometry, images.axes, row["slice"])
         area, share = row["expected_mm2"], row["disagreement"]
         middle = (row["slice"], row["row"], row["column"])
-        voxel = source_voxel(geometry, images.axes, middle, images.shape[1:])
+        voxel = source_voxel(geometry, images.axes, middle, images.grid[1:])
         writer.writerow(
             (
                 *(row["slice"], place, row["first"], row["last"], row["organ"]),
@@ -434,6 +440,7 @@ def _record(
         "spacing_mm": list(geometry.spacing),
         "orientation": geometry.orientation,
         "slice_axes": predictor.axes,
+        **({"channels": list(predictor.channels)} if predictor.channels else {}),
         "low": bounds.low,
         "high": bounds.high,
         "stage": wanted.stage,

@@ -15,6 +15,8 @@ from pipeline.datasets.base import (
     LabelMap,
     RawCase,
 )
+from pipeline.imaging.channels import joined
+from pipeline.imaging.intensity import Rules
 
 __all__ = [
     "CanonicalSplit",
@@ -24,6 +26,7 @@ __all__ = [
     "CaseList",
     "check_split",
     "expected_files",
+    "intensity",
     "get",
     "named",
     "split_problem",
@@ -48,6 +51,25 @@ def title(dataset: Dataset) -> str:
         return found.title(dataset)
     except UserError:
         return found.name
+
+
+def intensity(params: Params) -> Rules:
+    """The rule of each channel that is used: that of the parameters, or else the data set's.
+
+    Raises:
+        UserError: rules for another number of channels.
+    """
+    given, entry = params.prepare.intensity, get(params.dataset)
+    if given is None:
+        return entry.intensity(params.dataset)
+    count = len(entry.chosen_channels(params.dataset)) or 1
+    rules = given if isinstance(given, list) else [given] * count
+    if len(rules) != count:
+        raise UserError(
+            f"prepare.intensity: {len(rules)} rules for {count} channel{'' if count == 1 else 's'} "
+            f"of {params.dataset.root}; give one for each, or a single one that holds for all."
+        )
+    return joined(rules)
 
 
 def expected_files(dataset: Dataset) -> dict[str, RawCase]:

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from pipeline.core import files
 from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Dataset, Percentile, Window
+from pipeline.datasets import channels
+from pipeline.imaging.channels import ChannelFile
+from pipeline.imaging.intensity import Rules
 
 if TYPE_CHECKING:
     from pipeline.imaging.volumes import Volume
@@ -43,6 +46,8 @@ class RawCase:
         label: the label volume, None where there is none.
         image_key, label_key: names of the data sets inside an HDF5 file.
         image_voxels, label_voxels: files with the voxels, where the header is a file apart (.mhd).
+        channels: where the chosen ones of several channels are, `image` the first one's file;
+            empty: `image` holds one channel alone.
     """
 
     case: str
@@ -52,11 +57,19 @@ class RawCase:
     label_key: str | None = None
     image_voxels: Path | None = None
     label_voxels: Path | None = None
+    channels: tuple[ChannelFile, ...] = ()
 
     @property
     def image_files(self) -> tuple[Path, ...]:
         """The files of the image: volume or header, and voxels where they are apart."""
+        if self.channels:
+            return tuple(dict.fromkeys(channel.path for channel in self.channels))
         return _present(self.image, self.image_voxels)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The file of each channel, with its place in one that holds several, for messages."""
+        return tuple(map(str, self.channels)) or (str(self.image),)
 
     @property
     def label_files(self) -> tuple[Path, ...]:
@@ -69,10 +82,12 @@ class RawCase:
         return tuple(dict.fromkeys(self.image_files + self.label_files))
 
     def read_image(self) -> "Volume":
-        """The image; raises as `pipeline.imaging.volumes.read`."""
+        """The image, all channels that are used; raises as `pipeline.imaging.volumes.read`."""
         # imports every library that reads images, which listing cases doesn't need
-        from pipeline.imaging import volumes
+        from pipeline.imaging import channel_volumes, volumes
 
+        if self.channels:
+            return channel_volumes.read(self.channels)
         return volumes.read(self.image, self.image_key)
 
     def read_label(self, image: "Volume | None") -> "Volume | None":
@@ -202,7 +217,15 @@ class DataSet(ABC):
     def _labels(self, dataset: Dataset) -> LabelMap:
         """The label map of the data set, without `dataset.labels` and `dataset.other_labels`."""
 
-    def intensity(self, dataset: Dataset) -> Window | Percentile:
+    def channels(self, dataset: Dataset) -> tuple[str, ...]:
+        """Names of the channels that each scan has, in their order; empty: one without a name."""
+        return ()
+
+    def chosen_channels(self, dataset: Dataset) -> dict[str, int]:
+        """The channels that are used (`pipeline.datasets.channels.chosen`)."""
+        return channels.chosen(self.channels(dataset), dataset)
+
+    def intensity(self, dataset: Dataset) -> Rules:
         """The rule that maps the images to [0, 1]; here the window for abdominal CT."""
         return CT_WINDOW
 
@@ -242,7 +265,10 @@ class DataSet(ABC):
             problem = f"{root}: there is no such folder (dataset.root). {self._advice()}"
             return CaseList(problems=[problem])
         try:
+            self.chosen_channels(dataset)
             found = self._find_cases(dataset)
+        except UserError as error:
+            return CaseList(problems=error.problems)
         except OSError as error:
             return CaseList(problems=[f"{error.filename}: can't be read ({error.strerror})."])
         if not found.cases and not found.problems:

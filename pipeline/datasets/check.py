@@ -6,7 +6,7 @@ geometry is reported, since headers may hold names of patients.
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,9 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Percentile, Window
 from pipeline.core.pool import over_cases
 from pipeline.datasets.base import LabelMap, RawCase, together
+from pipeline.imaging.channels import each
 from pipeline.imaging.grids import grid_difference
+from pipeline.imaging.intensity import Rules, each_rule
 from pipeline.imaging.label_values import distinct, fractional, shown
 from pipeline.imaging.volumes import Volume
 
@@ -38,7 +40,8 @@ class Inspection:
     Attributes:
         problems: one sentence each; none: the case can be prepared.
         warnings: what had to be guessed or may be a mistake, one sentence each.
-        image, label: (x, y, z) in source order, None where the file can't be read.
+        image, label: (x, y, z) in source order, the image (x, y, z, C) of several channels; None
+            where the file can't be read.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -56,12 +59,14 @@ class Report:
         class_names: organs; `class_names[k - 1]` is class k.
         fingerprints: of the cases without problems (see `check_case`), sorted by case.
         problems: one sentence each; none: the data set can be prepared.
+        channels: names of those that are used, where the data set has several.
     """
 
     name: str
     class_names: list[str]
     fingerprints: list[dict[str, Any]]
     problems: list[str]
+    channels: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
@@ -72,9 +77,10 @@ class Report:
         """Write all of it: the fingerprints, a row a case, as .csv; problems too as .json."""
         if path.suffix == ".json":
             content = {"problems": self.problems, "cases": self.fingerprints}
-            files.write_json(path, {"name": self.name, **content})
+            named = {"channels": list(self.channels)} if self.channels else {}
+            files.write_json(path, {"name": self.name, **named, **content})
             return
-        rows = [_flat(fingerprint) for fingerprint in self.fingerprints]
+        rows = [_flat(fingerprint, self.channels) for fingerprint in self.fingerprints]
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]) if rows else ["case"], lineterminator="\n")
         writer.writeheader()
@@ -84,6 +90,8 @@ class Report:
     def print(self) -> None:
         """Print a line for each case and each organ, in 80 columns, and how many problems."""
         console = table_console()
+        if len(self.channels) > 1:
+            console.print(f"channels, a row each: {', '.join(self.channels)}", highlight=False)
         if self.fingerprints:
             console.print(self._cases(), "", self._organs(), "")
         for warning in self.warnings:
@@ -93,17 +101,25 @@ class Report:
         console.print(f"{self.name}: {count}", highlight=False)
 
     def _cases(self) -> Table:
+        """A row a case, and below it one more for each channel but the first."""
         table = _table("case", "voxels, x y z", "mm, x y z", "axes", "minimum", "median", "maximum")
         for found in self.fingerprints:
-            table.add_row(
-                found["case"],
+            grid = (
                 "x".join(map(str, found["shape"])),
                 "x".join(f"{side:.3g}" for side in found["spacing_mm"]),
                 found["orientation"],
-                f"{found['minimum']:.4g}",
-                f"{found['percentiles']['50%']:.4g}",
-                f"{found['maximum']:.4g}",
             )
+            for number, channel in enumerate(found.get("channels", [found])):
+                table.add_row(
+                    *(
+                        (f"  {self.channels[number]}", *[""] * 3)
+                        if number
+                        else (found["case"], *grid)
+                    ),
+                    f"{channel['minimum']:.4g}",
+                    f"{channel['percentiles']['50%']:.4g}",
+                    f"{channel['maximum']:.4g}",
+                )
         return table
 
     def _organs(self) -> Table:
@@ -139,13 +155,13 @@ def missing_files(raw: RawCase) -> list[str]:
     return problems
 
 
-def inspect(raw: RawCase, labels: LabelMap, rule: Window | Percentile) -> Inspection:
+def inspect(raw: RawCase, labels: LabelMap, rule: Rules) -> Inspection:
     """Read a case and collect everything that is wrong or odd with it; raises no UserError.
 
     Args:
         raw: its files.
         labels: which raw labels are organs.
-        rule: how intensities become [0, 1].
+        rule: how intensities become [0, 1], of each channel.
     """
     found = Inspection(problems=missing_files(raw))
     if all(path.is_file() for path in raw.image_files):
@@ -155,7 +171,8 @@ def inspect(raw: RawCase, labels: LabelMap, rule: Window | Percentile) -> Inspec
         with _collecting(found, raw):
             found.label = raw.read_label(found.image)
     if found.image is not None:
-        found.problems += _image_problems(raw, found.image.array)
+        for name, array in zip(raw.channel_names, each(found.image.array), strict=True):
+            found.problems += _image_problems(raw, name, array)
     values = None if found.label is None else distinct(found.label.array)
     if values is not None:
         found.problems += _label_problems(raw, values, labels)
@@ -163,14 +180,15 @@ def inspect(raw: RawCase, labels: LabelMap, rule: Window | Percentile) -> Inspec
         found.problems += _grid_problems(raw, found.image, found.label)
         found.warnings = _file_warnings(raw, found.image, found.label)
     if found.image is not None and not found.problems:
-        found.warnings += _window_warnings(found.image.array, rule)
+        for one, array in zip(each_rule(rule), each(found.image.array), strict=True):
+            found.warnings += _window_warnings(array, one)
     if values is not None and not np.isin(values, sum(labels.organs.values(), ())).any():
         found.warnings.append("the label volume shows no organ of the map.")
     return found
 
 
 def check_case(
-    raw: RawCase, labels: LabelMap, rule: Window | Percentile
+    raw: RawCase, labels: LabelMap, rule: Rules
 ) -> tuple[list[str], dict[str, Any] | None]:
     """Check one case.
 
@@ -180,8 +198,8 @@ def check_case(
     Returns:
         Problems, one sentence each, and the fingerprint, None where there are problems: case,
         shape (x, y, z), spacing_mm (x, y, z), orientation, type of the values, minimum, maximum
-        and percentiles of the intensity in source units (CT: HU), voxels: organ to number, and
-        warnings, one sentence each.
+        and percentiles of the intensity in source units (CT: HU), of the first of several channels
+        and of each in `channels`, voxels: organ to number, and warnings, one sentence each.
     """
     found = inspect(raw, labels, rule)
     if found.problems or found.image is None or found.label is None:
@@ -198,29 +216,36 @@ def fingerprint(
 
     Args:
         case: its id.
-        image: in source order.
+        image: in source order, of one channel or several.
         classes: (x, y, z), class indices.
         labels: names the classes.
 
     Returns:
         Plain JSON types.
     """
-    array = image.array
     counts = np.bincount(classes.ravel(), minlength=len(labels.names) + 1)
-    percentiles = np.percentile(array, PERCENTILES)
+    first, *others = map(_values, each(image.array))
     return {
         "case": case,
         "shape": [int(side) for side in image.geometry.shape],
         "spacing_mm": [round(side, 4) for side in image.spacing],
         "orientation": image.geometry.orientation,
-        "type": str(array.dtype),
+        "type": str(image.array.dtype),
+        **first,
+        **({"channels": [first, *others]} if others else {}),
+        "voxels": {name: int(counts[k]) for k, name in enumerate(labels.names, 1)},
+    }
+
+
+def _values(array: NDArray[Any]) -> dict[str, Any]:
+    """Minimum, maximum and percentiles of a channel, in source units."""
+    return {
         "minimum": round(float(array.min()), 3),
         "maximum": round(float(array.max()), 3),
         "percentiles": {
             f"{share:g}%": round(float(value), 3)
-            for share, value in zip(PERCENTILES, percentiles, strict=True)
+            for share, value in zip(PERCENTILES, np.percentile(array, PERCENTILES), strict=True)
         },
-        "voxels": {name: int(counts[k]) for k, name in enumerate(labels.names, 1)},
     }
 
 
@@ -255,9 +280,11 @@ def check_data_set(params: Params, jobs: int = 1) -> Report:
     dataset = params.dataset
     entry = datasets.get(dataset)
     listed = entry.list_cases(dataset)
+    channels: tuple[str, ...] = ()
     try:
         labels = entry.labels(dataset)
-        rule = params.prepare.intensity or entry.intensity(dataset)
+        rule = datasets.intensity(params)
+        channels = tuple(entry.chosen_channels(dataset))
     except UserError as error:
         # a dataset.json that can't be read is a problem of the list already
         more = [problem for problem in error.problems if problem not in listed.problems]
@@ -265,11 +292,15 @@ def check_data_set(params: Params, jobs: int = 1) -> Report:
     cases = {case: (raw, labels, rule) for case, raw in listed.cases.items()}
     results, problems = over_cases(_check, cases, jobs, "check")
     return Report(
-        dataset.name, list(labels.names), list(results.values()), listed.problems + problems
+        dataset.name,
+        list(labels.names),
+        list(results.values()),
+        listed.problems + problems,
+        channels,
     )
 
 
-def _check(arguments: tuple[RawCase, LabelMap, Window | Percentile]) -> dict[str, Any]:
+def _check(arguments: tuple[RawCase, LabelMap, Rules]) -> dict[str, Any]:
     """`check_case` in a worker process: the fingerprint, or its problems as a UserError."""
     problems, found = check_case(*arguments)
     if found is None:
@@ -286,16 +317,17 @@ def _collecting(found: Inspection, raw: RawCase) -> Iterator[None]:
         found.problems += [f"{raw.case}: {problem}" for problem in error.problems]
 
 
-def _image_problems(raw: RawCase, array: NDArray[Any]) -> list[str]:
+def _image_problems(raw: RawCase, name: str, array: NDArray[Any]) -> list[str]:
+    """Problems of one channel, which lies in the file of this name."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         nan, inf = int(np.isnan(array).sum()), int(np.isinf(array).sum())
         return [
-            f"{raw.case}: {raw.image}: expected finite intensities, found {nan} NaN and {inf} "
+            f"{raw.case}: {name}: expected finite intensities, found {nan} NaN and {inf} "
             "infinite voxels; replace them."
         ]
     if array.min() == array.max():
         return [
-            f"{raw.case}: {raw.image}: the image is empty: every voxel is {array.flat[0]}; get it "
+            f"{raw.case}: {name}: the image is empty: every voxel is {array.flat[0]}; get it "
             "again or remove the case."
         ]
     return []
@@ -350,11 +382,15 @@ def _window_warnings(array: NDArray[Any], rule: Window | Percentile) -> list[str
     ]
 
 
-def _flat(fingerprint: dict[str, Any]) -> dict[str, str]:
+def _flat(fingerprint: dict[str, Any], channels: Sequence[str] = ()) -> dict[str, str]:
     """A fingerprint as one row of text, its inner mappings as columns of their own."""
     row: dict[str, str] = {}
     for key, value in fingerprint.items():
-        if isinstance(value, dict):
+        if key == "channels":
+            # the first one has the columns that a single one has
+            for name, channel in zip(channels[1:], value[1:], strict=True):
+                row |= {f"{column} ({name})": text for column, text in _flat(channel).items()}
+        elif isinstance(value, dict):
             row |= {
                 name: f"{number:g}" if "%" in name else str(number)
                 for name, number in value.items()

@@ -8,13 +8,13 @@ and names images without a channel.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError, few
 from pipeline.core.files import read_json
-from pipeline.core.params.blocks import Dataset, Percentile, Window
+from pipeline.core.params.blocks import Dataset
 from pipeline.datasets import nnunet_folds
 from pipeline.datasets.base import (
     CT_WINDOW,
@@ -27,6 +27,9 @@ from pipeline.datasets.base import (
     file_cases,
     pair,
 )
+from pipeline.datasets.channels import unique
+from pipeline.imaging.channels import ChannelFile, joined
+from pipeline.imaging.intensity import Rules
 
 JSON = "dataset.json"
 # formats that keep header and voxels in one file
@@ -46,30 +49,41 @@ class NnUNet(DataSet):
         root = Path(dataset.root)
         try:
             description = _read_description(root)
+            used = _used(self.chosen_channels(dataset))
         except UserError as error:
             return CaseList(problems=error.problems)
         if description.listed is not None:
-            return _listed_cases(root, description.listed)
-        if (decathlon := _decathlon_cases(root, description)) is not None:
+            return _listed_cases(root, description, used)
+        if (decathlon := _decathlon_cases(root, description, used)) is not None:
             return decathlon
         images, ending = root / "imagesTr", description.ending
         channels = file_cases(images, rf"(?P<case>.+)_\d{{4}}{re.escape(ending)}")
         labels = file_cases(root / "labelsTr", rf"(?P<case>.+){re.escape(ending)}")
+        suffix = f"_{used[0]:04}"
         first = {
-            case: [path for path in paths if path.name == f"{case}_0000{ending}"]
+            case: [path for path in paths if path.name == f"{case}{suffix}{ending}"]
             for case, paths in channels.items()
         }
         misnamed = _without_number(images, ending, channels, labels)
         misnamed += _with_number(root / "labelsTr", ending, channels, labels)
-        found = pair(first, labels, lambda case: images / f"{case}_0000{ending}")
+        found = pair(first, labels, lambda case: images / f"{case}{suffix}{ending}")
+        found.cases = {
+            case: _of_files(raw, images, ending, used) for case, raw in found.cases.items()
+        }
         found.problems += misnamed
+        known = description.channels
         found.problems += [
             f"{images}: case {case} has {len(paths)} channels "
-            f"({', '.join(path.name for path in paths)}); H-SAM takes one: keep _0000 only."
+            f"({', '.join(path.name for path in paths)}), dataset.json names {len(known)} "
+            f"({', '.join(known)}); name all of them in channel_names, or remove the others."
             for case, paths in channels.items()
-            if len(paths) > 1
+            if len(paths) > len(known)
         ]
         return found
+
+    def channels(self, dataset: Dataset) -> tuple[str, ...]:
+        """Those of dataset.json."""
+        return _read_description(Path(dataset.root)).channels
 
     def _labels(self, dataset: Dataset) -> LabelMap:
         root = Path(dataset.root)
@@ -96,10 +110,16 @@ class NnUNet(DataSet):
         cases = list(self._find_cases(dataset).cases)
         return () if path is None else nnunet_folds.read(path, cases)
 
-    def intensity(self, dataset: Dataset) -> Window | Percentile:
-        """The window for CT where dataset.json has a channel CT, else the percentiles for MR."""
-        channel = _read_description(Path(dataset.root)).channel
-        return CT_WINDOW if channel.strip().upper() == "CT" else MR_PERCENTILES
+    def intensity(self, dataset: Dataset) -> Rules:
+        """The window for a channel that dataset.json calls CT, else the percentiles for MR."""
+        names = _read_description(Path(dataset.root)).channels
+        used = _used(self.chosen_channels(dataset))
+        return joined(
+            [
+                CT_WINDOW if names[number].strip().upper() == "CT" else MR_PERCENTILES
+                for number in used
+            ]
+        )
 
 
 class NnUNetTested(NnUNet):
@@ -121,8 +141,17 @@ class NnUNetTested(NnUNet):
                 f"{root / 'labelsTs'}: there is no label of a test case; add them, or set "
                 f"dataset.name to {NnUNet.name}."
             )
+        try:
+            used = _used(self.chosen_channels(dataset))
+        except UserError:
+            return found
         for raw in tests.values():
-            found.add(raw)
+            ending = next(ending for ending in ENDINGS if raw.image.name.endswith(ending))
+            plain = not raw.image.name.endswith(f"{CHANNEL}{ending}")
+            if plain:
+                found.add(_of_places(raw, used, len(self.channels(dataset))))
+            else:
+                found.add(_of_files(raw, root / "imagesTs", ending, used))
         return found
 
     def canonical(self, dataset: Dataset) -> CanonicalSplit:
@@ -198,7 +227,7 @@ class Description:
 
     Attributes:
         name: what the data set calls itself; None: it doesn't say.
-        channel: the one channel's name, such as "CT" or "T2".
+        channels: names such as "CT" or "T2", in the order of their numbers.
         labels: name to raw label or list of them, without the background.
         ending: file ending of all volumes, such as ".nii.gz".
         training: `training`, the Decathlon's list of files; None where there is none.
@@ -207,7 +236,7 @@ class Description:
     """
 
     name: str | None
-    channel: str
+    channels: tuple[str, ...]
     labels: dict[str, Any]
     ending: str
     training: list[Any] | None
@@ -229,11 +258,10 @@ def _read_description(root: Path) -> Description:
     channels: Any = value.get("channel_names", value.get("modality"))
     if not isinstance(channels, dict) or not channels:
         problems.append(f"{path}: expected channel_names, a mapping such as {{'0': 'CT'}}.")
-    elif len(channels) > 1:
-        names = ", ".join(map(str, channels.values()))
+    elif len(channels) > 1 and sorted(channels) != sorted(map(str, range(len(channels)))):
         problems.append(
-            f"{path}: channel_names has {len(channels)} channels ({names}); H-SAM takes one. "
-            "Write a data set with the one to use."
+            f"{path}: channel_names: expected the numbers '0', '1', ... of the channels, found "
+            f"{', '.join(map(repr, channels))}."
         )
     labels: Any = value.get("labels")
     if not isinstance(labels, dict):
@@ -252,7 +280,7 @@ def _read_description(root: Path) -> Description:
     name = value.get("name")
     return Description(
         name.strip() if isinstance(name, str) and name.strip() else None,
-        str(next(iter(channels.values()))),
+        unique([channels[number] for number in sorted(channels, key=lambda n: (len(n), n))]),
         _by_name(labels),
         ending,
         training if isinstance(training, list) else None,
@@ -317,7 +345,25 @@ def _organs(path: Path, labels: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return dict(sorted(organs.items(), key=lambda item: item[1]))
 
 
-def _decathlon_cases(root: Path, description: Description) -> CaseList | None:
+def _used(chosen: Mapping[str, int]) -> tuple[int, ...]:
+    """Numbers of the channels that are used."""
+    return tuple(chosen.values()) or (0,)
+
+
+def _of_files(raw: RawCase, folder: Path, ending: str, used: Sequence[int]) -> RawCase:
+    """The case with a file for each channel that is used."""
+    paths = [folder / f"{raw.case}_{number:04}{ending}" for number in used]
+    several = tuple(map(ChannelFile, paths)) if len(paths) > 1 else ()
+    return replace(raw, image=paths[0], channels=several)
+
+
+def _of_places(raw: RawCase, used: Sequence[int], known: int) -> RawCase:
+    """The case with a 4-D file, of `known` channels, of which some are used."""
+    places = tuple(ChannelFile(raw.image, number) for number in used)
+    return replace(raw, channels=places if known > 1 else ())
+
+
+def _decathlon_cases(root: Path, description: Description, used: Sequence[int]) -> CaseList | None:
     """The cases of the Decathlon's list; None: there is none, or its images have other names.
 
     nnU-Net's first version has the list too, of names without the channel that its files have.
@@ -332,24 +378,25 @@ def _decathlon_cases(root: Path, description: Description) -> CaseList | None:
         return None
     found = CaseList()
     for image, label in pairs:
-        found.add(RawCase(image.name.removesuffix(description.ending), image, label))
+        raw = RawCase(image.name.removesuffix(description.ending), image, label)
+        found.add(_of_places(raw, used, len(description.channels)))
     return found
 
 
-def _listed_cases(root: Path, listed: dict[str, Any]) -> CaseList:
+def _listed_cases(root: Path, description: Description, used: Sequence[int]) -> CaseList:
     """The cases that dataset.json lists one by one."""
-    found = CaseList()
-    for case, entry in listed.items():
+    found, known = CaseList(), len(description.channels)
+    what = "one image" if known == 1 else f"{known} images, one for each channel"
+    for case, entry in (description.listed or {}).items():
         images = entry.get("images") if isinstance(entry, dict) else None
         label = entry.get("label") if isinstance(entry, dict) else None
         if not (
             isinstance(images, list)
-            and len(images) == 1
-            and isinstance(images[0], str)
-            and images[0]
+            and len(images) == known
+            and all(isinstance(image, str) and image for image in images)
         ):
             found.problems.append(
-                f"{root / JSON}: dataset.{case}: expected one image, found {images!r}."
+                f"{root / JSON}: dataset.{case}: expected {what}, found {images!r}."
             )
             continue
         if label is not None and not (isinstance(label, str) and label):
@@ -357,5 +404,8 @@ def _listed_cases(root: Path, listed: dict[str, Any]) -> CaseList:
                 f"{root / JSON}: dataset.{case}: expected the path of its label, found {label!r}."
             )
             continue
-        found.add(RawCase(case, root / images[0], None if label is None else root / label))
+        paths = [root / images[number] for number in used]
+        several = tuple(map(ChannelFile, paths)) if len(paths) > 1 else ()
+        of_label = None if label is None else root / label
+        found.add(RawCase(case, paths[0], of_label, channels=several))
     return found

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import Percentile, Window
-from pipeline.datasets.nnunet import CHANNEL, JSON
+from pipeline.datasets.nnunet import JSON
 from pipeline.datasets.nnunet_folds import PREPROCESSED
+from pipeline.imaging.channels import each
 from pipeline.imaging.geometry import Geometry, slices_view
+from pipeline.imaging.intensity import Rules, each_rule
 from pipeline.imaging.volumes import Volume, write_label_nifti, write_nifti
 
 # the folders that nnU-Net's environment variables of these names tell it
@@ -35,7 +36,8 @@ def folder_name(number: int, name: str) -> str:
 
 def description(
     organs: Sequence[str],
-    rule: Window | Percentile,
+    rules: Rules,
+    channels: Sequence[str],
     training: int,
     sparse: bool,
     record: Mapping[str, Any],
@@ -44,7 +46,9 @@ def description(
 
     Args:
         organs: `organs[k - 1]` is class k, which is also its label.
-        rule: of the intensities: a window is one of CT, which nnU-Net normalises in its own way.
+        rules: of the intensities of each channel: a window is one of CT, which nnU-Net normalises
+            in its own way.
+        channels: their names, where there are several in the data set.
         training: number of cases in imagesTr.
         sparse: whether a label volume has the ignore label.
         record: what the data set was made of.
@@ -60,8 +64,13 @@ def description(
                 f"dataset: {len(organs)} organs leave no label up to {LARGEST} for nnU-Net's "
                 "ignore label; name fewer in dataset.labels."
             )
+    modalities = ["CT" if rule.kind == "window" else "MR" for rule in each_rule(rules)]
+    names = [
+        "CT" if modality == "CT" else name
+        for modality, name in zip(modalities, channels or modalities, strict=True)
+    ]
     return {
-        "channel_names": {"0": "CT" if rule.kind == "window" else "MR"},
+        "channel_names": {str(number): name for number, name in enumerate(names)},
         "labels": labels,
         "numTraining": training,
         "file_ending": ENDING,
@@ -102,12 +111,12 @@ def sparse_labels(
 
 
 def write_image(folder: Path, case: str, image: Volume) -> None:
-    """Write an image as the case's one channel; its values stay, in a type that is widely read."""
-    array = image.array
-    if array.dtype.itemsize > 4:
-        whole = array.dtype.kind in "iu" and abs(array).max(initial=0) < 2**31
-        array = array.astype(np.int32 if whole else np.float32)
-    write_nifti(folder / f"{case}{CHANNEL}{ENDING}", array, image.affine)
+    """Write an image, a file a channel; its values stay, in a type that is widely read."""
+    for number, array in enumerate(each(image.array)):
+        if array.dtype.itemsize > 4:
+            whole = array.dtype.kind in "iu" and abs(array).max(initial=0) < 2**31
+            array = array.astype(np.int32 if whole else np.float32)
+        write_nifti(folder / f"{case}_{number:04}{ENDING}", array, image.affine)
 
 
 def write_labels(folder: Path, case: str, labels: NDArray[np.uint8], geometry: Geometry) -> None:

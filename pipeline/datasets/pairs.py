@@ -3,18 +3,32 @@
 A file is a label where its name or a folder on the way to it says so. What is left of the path
 without such words is the case: `images/a` and `labels/a`, `a` and `a_seg`, `a/image` and `a/mask`,
 `sub-01/anat/sub-01_T1w` and `derivatives/manual/sub-01/anat/sub-01_dseg`.
+
+Images of several channels have the channel's name behind the case's: `a_T2`, `a_ADC` and `a_seg`.
 """
 
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.core import files
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import Dataset, Percentile
-from pipeline.datasets.base import MR_PERCENTILES, CaseList, DataSet, LabelMap, pair, walk
+from pipeline.core.params.blocks import Dataset
+from pipeline.datasets.base import (
+    CT_WINDOW,
+    MR_PERCENTILES,
+    CaseList,
+    DataSet,
+    LabelMap,
+    pair,
+    walk,
+)
+from pipeline.imaging.channels import ChannelFile, joined
+from pipeline.imaging.intensity import Rules
 
 # formats that keep header and voxels in one file
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
@@ -41,14 +55,30 @@ class Pairs(DataSet):
 
     def _find_cases(self, dataset: Dataset) -> CaseList:
         root = Path(dataset.root)
-        images: dict[str, list[Path]] = {}
-        labels: dict[str, list[Path]] = {}
-        for path in _volumes(root):
-            parts = _parts(path.relative_to(root))
-            found = labels if _is_label(parts) else images
-            found.setdefault(_case(parts), []).append(path)
-        # a scan without a label is a case that can't be learned from, and a problem to mend
-        return pair(images, labels, lambda case: root / f"{case}.nii.gz") if labels else CaseList()
+        images, labels = _by_case(root)
+        if not labels:
+            return CaseList()
+        if not (by_channel := _by_channel(images, labels)):
+            # a scan without a label is a case that can't be learned from, and a problem to mend
+            return pair(images, labels, lambda case: root / f"{case}.nii.gz")
+        names = _names(by_channel)
+        # recognising a folder comes before any choice
+        used = names if dataset.channels is None else self.chosen_channels(dataset) or names
+        paths = {
+            case: [_of_channel(root, case, name, by_channel.get(case, {})) for name in used]
+            for case in by_channel.keys() | labels.keys()
+        }
+        found = pair({case: of[:1] for case, of in paths.items()}, labels, Path)
+        if len(used) > 1:
+            found.cases = {
+                case: replace(raw, channels=tuple(map(ChannelFile, paths[case])))
+                for case, raw in found.cases.items()
+            }
+        return found
+
+    def channels(self, dataset: Dataset) -> tuple[str, ...]:
+        """What follows the case in the images' names, sorted."""
+        return _names(_by_channel(*_by_case(Path(dataset.root))))
 
     def _labels(self, dataset: Dataset) -> LabelMap:
         raise UserError(
@@ -59,9 +89,10 @@ class Pairs(DataSet):
     def _known(self, dataset: Dataset) -> frozenset[int]:
         return frozenset()
 
-    def intensity(self, dataset: Dataset) -> Percentile:
-        """The percentiles for MR; nothing says that it is CT."""
-        return MR_PERCENTILES
+    def intensity(self, dataset: Dataset) -> Rules:
+        """The percentiles for MR; nothing says that it is CT, but the name of a channel may."""
+        names = self.chosen_channels(dataset) or ("",)
+        return joined([CT_WINDOW if name.upper() == "CT" else MR_PERCENTILES for name in names])
 
     def title(self, dataset: Dataset) -> str:
         """The folder's name."""
@@ -81,6 +112,58 @@ class Pairs(DataSet):
 
 def _volumes(root: Path) -> Iterator[Path]:
     return (path for path in walk(root) if path.name.lower().endswith(ENDINGS))
+
+
+def _by_case(root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Case to its images, and to its labels; an image of several channels may be a case yet."""
+    images: dict[str, list[Path]] = {}
+    labels: dict[str, list[Path]] = {}
+    for path in _volumes(root):
+        parts = _parts(path.relative_to(root))
+        found = labels if _is_label(parts) else images
+        found.setdefault(_case(parts), []).append(path)
+    return images, labels
+
+
+def _by_channel(
+    images: Mapping[str, list[Path]], labels: Mapping[str, list[Path]]
+) -> dict[str, dict[str, list[Path]]]:
+    """Case to channel to its files, where names of images tell of channels; else empty.
+
+    They do where images are named after a label, with the channel behind it, or where several
+    images of a subject in BIDS differ in what follows the last "_".
+    """
+    found: dict[str, dict[str, list[Path]]] = {}
+    if any(len(paths) > 1 for paths in images.values()):
+        for case, paths in images.items():
+            for path in paths:
+                name = _parts(Path(path.name))[-1].rpartition("_")[2]
+                found.setdefault(case, {}).setdefault(name, []).append(path)
+        # files of one name are the same image twice
+        return (
+            {} if any(len(same) > 1 for one in found.values() for same in one.values()) else found
+        )
+    if images.keys() & labels.keys():
+        return {}
+    for image, (path, *_) in images.items():
+        owners = [label for label in labels if re.match(rf"{re.escape(label)}[_.-]", image)]
+        if not owners:
+            return {}
+        case = max(owners, key=len)
+        found.setdefault(case, {}).setdefault(image[len(case) + 1 :], []).append(path)
+    return found
+
+
+def _of_channel(root: Path, case: str, name: str, there: Mapping[str, list[Path]]) -> Path:
+    """The file of a case's channel, or where it should be."""
+    if name in there:
+        return there[name][0]
+    other, [path] = next(iter(there.items()), (name, [root / f"{case}_{name}.nii.gz"]))
+    return path.with_name(path.name.replace(other, name))
+
+
+def _names(by_channel: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(sorted({name for channels in by_channel.values() for name in channels}))
 
 
 def _parts(path: Path) -> list[str]:

@@ -64,13 +64,20 @@ class Geometry:
 
 
 def to_slices(array: NDArray[Any], geometry: Geometry, axes: str) -> NDArray[Any]:
-    """(x, y, z) in source order -> (slice, row, column), contiguous; values are unchanged."""
+    """(x, y, z) in source order -> (slice, row, column), contiguous; values are unchanged.
+
+    Channels (x, y, z, C) become (slice, C, row, column).
+    """
     return np.ascontiguousarray(slices_view(array, geometry, axes))
 
 
 def slices_view(array: NDArray[Any], geometry: Geometry, axes: str) -> NDArray[Any]:
-    """(x, y, z) in source order -> (slice, row, column), a view of the same memory."""
-    return orientations.apply_orientation(array, _to_slices(geometry.affine, axes))
+    """(x, y, z) in source order -> (slice, row, column), a view of the same memory.
+
+    Channels (x, y, z, C) become (slice, C, row, column).
+    """
+    view = orientations.apply_orientation(array, _to_slices(geometry.affine, axes))
+    return view if view.ndim == 3 else np.moveaxis(view, -1, 1)
 
 
 def from_slices(array: NDArray[Any], geometry: Geometry, axes: str) -> NDArray[Any]:
@@ -117,20 +124,34 @@ def source_voxel(
     return voxel[0], voxel[1], voxel[2]
 
 
-def preparation(axes: str, spacing_mm: float | None) -> dict[str, Any]:
-    """How volumes become slices, as manifests and models record it: axes, in-plane spacing."""
-    return {"axes": axes, "spacing_mm": spacing_mm}
+def preparation(
+    axes: str, spacing_mm: float | None, channels: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """How volumes become slices, as manifests and models record it: axes, in-plane spacing.
+
+    Args:
+        axes: of the slices.
+        spacing_mm: in plane; None: as acquired.
+        channels: names of those that are used to their numbers in the data set; None or empty: it
+            has one.
+    """
+    found: dict[str, Any] = {"axes": axes, "spacing_mm": spacing_mm}
+    named = [{"name": name, "number": number} for name, number in (channels or {}).items()]
+    return found | {"channels": named} if named else found
 
 
 def recorded_preparation(record: Mapping[str, Any] | None) -> dict[str, Any]:
     """A recorded preparation, whole: canonical axes and no resampling where it doesn't say.
 
     Raises:
-        ValueError: axes that are none.
+        ValueError: axes or channels that are none.
     """
     found = preparation(CANONICAL, None) | dict(record or {})
     if not is_axes(found["axes"]):
         raise ValueError(f"axes: {AXES_RULE}, got {found['axes']!r}")
+    for channel in found.get("channels", []):
+        if not isinstance(channel, dict) or not {"name", "number"} <= channel.keys():
+            raise ValueError(f"channels: expected a name and a number of each, got {channel!r}")
     return found
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 1, H, W) floating point -> (B, 1, *size), bilinear; low-pass filtered when shrinking."""
+    """(B, C, H, W) floating point -> (B, C, *size), bilinear; low-pass filtered when shrinking."""
     if images.shape[-2:] == size:
         return images
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
@@ -19,14 +19,17 @@ def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
 def resample_images(images: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
     """(slices, rows, columns) -> (slices, *size) float32, as `resize_images`.
 
+    Slices of C channels (slices, C, rows, columns) become (slices, C, *size).
+
     The field of view stays: the outer edges of the first and last pixel keep their places.
     """
-    resized = np.empty((len(images), *size), np.float32)
+    resized = np.empty((*images.shape[:-2], *size), np.float32)
     # slice by slice: the filter's own copies are of one slice, whatever the volume
     for index, image in enumerate(images):
         # a copy: torch takes no array with flipped axes
-        batch = torch.from_numpy(np.array(image, np.float32, order="C"))[None, None]
-        resized[index] = resize_images(batch, size)[0, 0].numpy()
+        batch = torch.from_numpy(np.array(image, np.float32, order="C"))
+        batch = batch.view(1, -1, *batch.shape[-2:])
+        resized[index] = resize_images(batch, size)[0].view(resized.shape[1:]).numpy()
     return resized
 
 

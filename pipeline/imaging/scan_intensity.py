@@ -3,6 +3,7 @@
 Values that the rule cannot be meant for are refused; merely unusual ones give a warning.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Percentile, Window
 from pipeline.imaging import intensity
+from pipeline.imaging.channels import each, joined, many
+from pipeline.imaging.intensity import Edges, Rules
 from pipeline.imaging.scans import Scan
 
 NARROW = 0.125  # a scan whose range is below this share of the window can't show the organs
@@ -24,27 +27,48 @@ class Bounds:
     """How a scan is normalised.
 
     Attributes:
-        low, high: values in source units that become 0 and 1.
+        low, high: values in source units that become 0 and 1, tuples of them for several channels.
         warnings: what is unusual in the scan's values, one sentence each.
     """
 
-    low: float
-    high: float
+    low: Edges
+    high: Edges
     warnings: tuple[str, ...]
 
 
-def find_bounds(name: str, scan: Scan, rule: Window | Percentile) -> Bounds:
+def find_bounds(name: str, scan: Scan, rules: Rules, channels: Sequence[str] = ()) -> Bounds:
     """Check a scan's values and find the bounds that the run's intensity rule gives for them.
 
     Args:
         name: of the scan, for messages.
         scan: voxels that are NaN or infinite are set to the lower bound, in place.
-        rule: the rule that the run was trained with.
+        rules: that the run was trained with, of each channel.
+        channels: their names, where there are several.
 
     Raises:
         UserError: no finite value, a single value, or values that the rule can't be meant for.
     """
-    array = scan.volume.array
+    arrays, modalities = each(scan.volume.array), many(scan.modality)
+    if len(arrays) == 1:
+        low, high, warnings = _find_bounds(
+            name, arrays[0], modalities[0], intensity.each_rule(rules)[0]
+        )
+        return Bounds(low, high, tuple(warnings))
+    lows, highs, all_warnings = [], [], []
+    for channel, array, modality, rule in zip(
+        channels, arrays, modalities, intensity.each_rule(rules), strict=True
+    ):
+        low, high, warnings = _find_bounds(f"{name}, {channel}", array, modality, rule)
+        lows.append(low)
+        highs.append(high)
+        all_warnings += [f"{channel}: {warning}" for warning in warnings]
+    return Bounds(joined(lows), joined(highs), tuple(all_warnings))
+
+
+def _find_bounds(
+    name: str, array: NDArray[Any], modality: str | None, rule: Window | Percentile
+) -> tuple[float, float, list[str]]:
+    """The bounds of one channel (x, y, z), and what is unusual; as `find_bounds`."""
     warnings = []
     bad = count_not_finite(array)
     if bad == array.size:
@@ -55,8 +79,8 @@ def find_bounds(name: str, scan: Scan, rule: Window | Percentile) -> Bounds:
         raise UserError(f"{name}: the image is empty: every voxel is {low:g}.")
     warnings += _labels_hint(array, low, high)
     if rule.kind == "window":
-        warnings += _window_hints(name, scan.modality, rule, low, high)
-    elif scan.modality == "CT":
+        warnings += _window_hints(name, modality, rule, low, high)
+    elif modality == "CT":
         warnings.append("the series is CT, but the run scales by percentiles, as for MR.")
     lower, upper = intensity.bounds(finite, rule)
     if lower >= upper:
@@ -67,7 +91,7 @@ def find_bounds(name: str, scan: Scan, rule: Window | Percentile) -> Bounds:
     if bad:
         _fill(array, lower)
         warnings.append(f"voxels that are NaN or infinite: {bad}; they were taken as {lower:g}.")
-    return Bounds(lower, upper, tuple(warnings))
+    return lower, upper, warnings
 
 
 def count_not_finite(array: NDArray[Any]) -> int:

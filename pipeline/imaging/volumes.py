@@ -4,7 +4,7 @@ NIfTI is known by its bytes, compressed or not, whichever of its endings the fil
 """
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BufferedIOBase
@@ -46,7 +46,7 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """An array (x, y, z) in source order and its geometry.
+    """An array (x, y, z), or (x, y, z, C) of several channels, in source order and its geometry.
 
     Attributes:
         array: in the machine's byte order.
@@ -57,6 +57,11 @@ class Volume:
     array: NDArray[Any]
     geometry: Geometry
     warnings: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Their number."""
+        return 1 if self.array.ndim == 3 else int(self.array.shape[3])
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -75,15 +80,18 @@ def suffix(path: Path) -> str | None:
     return next((ending for ending in SUFFIXES if name.endswith(ending)), None)
 
 
-def read(path: Path, key: str | None = None) -> Volume:
+def read(path: Path, key: str | None = None, places: Sequence[int] | None = None) -> Volume:
     """Read a volume from NIfTI, HDF5, NRRD or MetaImage.
 
     Args:
         path: the file.
         key: name of the data set in an HDF5 file; unused for other formats.
+        places: of the channels to take along the fourth axis of a NIfTI file; None: the file has
+            one channel.
 
     Returns:
-        The volume (x, y, z), its values scaled by the header's slope and intercept.
+        The volume (x, y, z), or (x, y, z, C) of several places, its values scaled by the header's
+        slope and intercept.
 
     Raises:
         UserError: missing, damaged, truncated, of an unknown format, not three-dimensional,
@@ -101,12 +109,14 @@ def read(path: Path, key: str | None = None) -> Volume:
         array, (affine, warnings) = _read_hdf5(path, key)
     else:
         array, (affine, warnings) = _read_itk(path)
+    if places is not None:
+        array = _places(path, array, places)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    _check_array(path, array)
+    _check_array(path, array, places)
     _check_affine(path, affine)
     warnings += file_grids.of_any(affine)
-    return Volume(_native(array), Geometry(array.shape, affine), tuple(warnings))
+    return Volume(_native(array), Geometry(array.shape[:3], affine), tuple(warnings))
 
 
 def write_label_nifti(path: Path, labels: NDArray[Any], geometry: Geometry) -> None:
@@ -176,6 +186,13 @@ def nifti_header(path: Path) -> nib.Nifti1Header:
     """The header of a NIfTI-1 or NIfTI-2 file."""
     with _open(path) as file:
         return _nifti_kind(file).header_class.from_fileobj(file)
+
+
+def channels_of(path: Path) -> int:
+    """Number of channels that the header of a NIfTI file tells of."""
+    with _refusing_damage(path):
+        shape = nifti_header(path).get_data_shape()
+    return int(np.prod(shape[3:]))
 
 
 def _read_nifti(path: Path) -> tuple[NDArray[Any], file_grids.Grid]:
@@ -285,7 +302,19 @@ def _foreign(path: Path) -> str | None:
     return None
 
 
-def _check_array(path: Path, array: NDArray[Any]) -> None:
+def _places(path: Path, array: NDArray[Any], places: Sequence[int]) -> NDArray[Any]:
+    """The channels at these places of a 4-D array."""
+    shape = " x ".join(str(side) for side in array.shape)
+    if suffix(path) not in NIFTI or array.ndim != 4 or array.shape[3] <= max(places):
+        raise UserError(
+            f"{path}: expected 4-D NIfTI with {max(places) + 1} or more channels along its last "
+            f"axis, found {shape}; write it so, or each channel into a file of its own, NAME_0000, "
+            "NAME_0001, ... (`hsam predict` also takes --case)."
+        )
+    return array[..., list(places)]
+
+
+def _check_array(path: Path, array: NDArray[Any], places: Sequence[int] | None) -> None:
     if array.dtype.names is not None:
         raise UserError(
             f"{path}: expected one value a voxel, found {len(array.dtype.names)} (RGB)."
@@ -293,7 +322,7 @@ def _check_array(path: Path, array: NDArray[Any]) -> None:
     if array.dtype.kind not in "biuf":
         raise UserError(f"{path}: expected real numbers, found values of type {array.dtype}.")
     shape = " x ".join(str(side) for side in array.shape)
-    if array.ndim != 3:
+    if array.ndim != 3 and places is None:
         raise UserError(f"{path}: expected a 3-D volume, found {array.ndim} dimensions ({shape}).")
     if array.size == 0:
         raise UserError(f"{path}: the volume is empty ({shape} voxels).")

@@ -27,6 +27,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import sha256, write_json, write_text
 from pipeline.core.run_folder import MODEL_FILES
 from pipeline.datasets.phantom import Phantom
+from pipeline.imaging.channels import recorded
 from pipeline.inference import records
 from pipeline.inference.card import MADE_UP, RESEARCH, backbone_name, card, title, what
 
@@ -90,12 +91,17 @@ def write(
 
     Raises:
         UserError: a record that doesn't say how to prepare a scan, or whose words are code for
-            MONAI's parser.
+            MONAI's parser; a model of several channels.
     """
     if not all(record.get(entry) for entry in ("class_names", "intensity", "preparation")):
         raise UserError(
             f"{model_folder / MODEL_FILES[0]}: expected class names, intensity rule and "
             "preparation, found none; a bundle of it can't read a scan. Train it again."
+        )
+    if len(names := list(recorded(record["preparation"]))) > 1:
+        raise UserError(
+            f"{model_folder / MODEL_FILES[0]}: a bundle reads scans of one channel, the model has "
+            f"{' and '.join(names)}; export it with --format huggingface or onnx."
         )
     config = inference(record, model, stage, batch)
     about = describe(record, name, sha256(model_folder / MODEL_FILES[1]))

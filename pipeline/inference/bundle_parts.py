@@ -90,7 +90,7 @@ class ScanSlicesd(MapTransform):
         )
         return MetaTensor(
             torch.from_numpy(images[:])[None],
-            affine=torch.from_numpy(_affine_of_slices(geometry, self.axes, images.shape)),
+            affine=torch.from_numpy(_affine_of_slices(geometry, self.axes, images.grid)),
             meta={
                 "filename_or_obj": str(path),
                 "spatial_shape": np.array(geometry.shape),

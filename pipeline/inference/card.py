@@ -13,6 +13,7 @@ from ruamel.yaml.compat import StringIO
 from hsam.backbones import HUGGING_FACE, known_by_sha256
 from hsam.registry import MODELS
 from pipeline.datasets.phantom import Phantom
+from pipeline.imaging import channels
 from pipeline.inference.identity import identify
 from pipeline.inference.usual import recorded
 
@@ -47,10 +48,11 @@ def card(folder: Path, record: Mapping[str, Any], name: str, use: str) -> str:
 
 def predicting(record: Mapping[str, Any], name: str) -> str:
     """How a folder with the model's own files is used, for its card."""
+    scans = channels.example(record["preparation"])
     return (
         "With H-SAM installed, as its README says:\n\n```\n"
         + "".join(f"{line}\n" for line in _weights_command(record))
-        + f"hsam predict scan.nii.gz --run {name} --out predictions\n```"
+        + f"hsam predict {scans} --run {name} --out predictions\n```"
     )
 
 
@@ -108,10 +110,21 @@ def _training(record: Mapping[str, Any], identity: Mapping[str, Any]) -> list[st
         found.append(f"{usual['slices']} labelled slices of {usual['cases']} cases.")
     if before is not None:
         found.append(f"The encoder was pretrained on {before['trained_on']}.")
-    rule = ", ".join(f"{key} {value}" for key, value in sorted((record["intensity"] or {}).items()))
     axes = (record["preparation"] or {}).get("axes", "not recorded")
-    found.append(f"Intensities: {rule or 'not recorded'}. Slices along {axes}.")
+    rules = record["intensity"] or {}
+    names = list(channels.recorded(record["preparation"]))
+    if isinstance(rules, list):
+        each = [f"{name}: {_rule(rule)}" for name, rule in zip(names, rules, strict=True)]
+        said = "; ".join(each)
+    else:
+        said = _rule(rules) or "not recorded"
+        said = f"{names[0]}: {said}" if names else said
+    found.append(f"Intensities: {said}. Slices along {axes}.")
     return found
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in sorted(rule.items()))
 
 
 def _scores(identity: Mapping[str, Any]) -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import Percentile, Window
 from pipeline.core.run_folder import MODEL_FILES
 from pipeline.imaging import intensity
+from pipeline.imaging.channels import recorded
+from pipeline.imaging.intensity import Rules
 from pipeline.inference import records, trained, usual
 from pipeline.inference.identity import identify
 from pipeline.inference.trained import Ready
@@ -21,7 +22,7 @@ class Predictor:
     Attributes:
         ready: the model.
         names: organs of the labels 1, 2, ...
-        rule: how intensities become [0, 1].
+        rule: how intensities become [0, 1], of each channel.
         axes: of its slices, as in `pipeline.imaging.geometry`.
         spacing_mm: in-plane spacing that slices are resampled to; None: they aren't.
         device: "cpu" or "cuda".
@@ -29,17 +30,19 @@ class Predictor:
         identity: which model it is, from `inference.identity`.
         usual: what its training slices look like, from `inference.usual`; None where its record
             doesn't say.
+        channels: names of those that it takes to their numbers in its data set; empty: one.
     """
 
     ready: Ready
     names: list[str]
-    rule: Window | Percentile
+    rule: Rules
     axes: str
     spacing_mm: float | None
     device: str
     stages: tuple[str, ...]
     identity: dict[str, Any]
     usual: dict[str, Any] | None
+    channels: dict[str, int]
 
     @classmethod
     def load(cls, run: Path, checkpoint: Path | None, device: str) -> "Predictor":
@@ -61,6 +64,7 @@ class Predictor:
             preparation = record["preparation"]
             axes, spacing_mm = preparation["axes"], preparation["spacing_mm"]
             known = usual.recorded(record)
+            channels = recorded(preparation)
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{folder / MODEL_FILES[0]}: expected class names, intensity rule and "
@@ -70,4 +74,4 @@ class Predictor:
         ready = trained.load_for_inference(folder, checkpoint, device)
         stages = model_stages(ready.model)
         identity = identify(folder, record)
-        return cls(ready, names, rule, axes, spacing_mm, device, stages, identity, known)
+        return cls(ready, names, rule, axes, spacing_mm, device, stages, identity, known, channels)

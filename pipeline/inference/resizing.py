@@ -24,7 +24,7 @@ class Resizing:
     """Both ways; a slice that has the model's side already stays as it is.
 
     Attributes:
-        to_model: images (B, H, W) in [0, 1], size, device -> (B, 1, *size) there.
+        to_model: images (B, H, W) or (B, C, H, W) in [0, 1], size, device -> (B, C, *size) there.
         to_slices: logits (B, C, S, S), size -> (B, C, *size).
     """
 
@@ -33,9 +33,9 @@ class Resizing:
 
 
 def linear_images(images: NDArray[np.float32], size: Plane, device: str) -> Tensor:
-    """(B, H, W) -> (B, 1, *size), bilinear, low-pass filtered when shrinking."""
+    """(B, H, W) or (B, C, H, W) -> (B, C, *size), bilinear, low-pass filtered when shrinking."""
     batch = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-    return resize_images(batch.unsqueeze(1), size)
+    return resize_images(batch.unsqueeze(1) if batch.ndim == 3 else batch, size)
 
 
 def spline_images(images: NDArray[np.float32], size: Plane, device: str) -> Tensor:

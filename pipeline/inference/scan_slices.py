@@ -29,8 +29,15 @@ class ScanSlices:
     spacing_mm: float | None
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape of the prepared scan, (slices, rows, columns)."""
+    def shape(self) -> tuple[int, ...]:
+        """(slices, rows, columns), or (slices, C, rows, columns) of several channels."""
+        slices, *plane = self.grid
+        channels = self.scan.volume.channels
+        return (slices, channels, *plane) if channels > 1 else self.grid
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Slices, rows and columns of the prepared scan."""
         geometry = self.scan.volume.geometry
         size = resampled_size(geometry, self.axes, self.spacing_mm)
         return (geometry.sliced_shape(self.axes)[0], *size)
@@ -40,15 +47,17 @@ class ScanSlices:
         """Voxel sides along slice, row and column of the prepared slices, mm."""
         geometry = self.scan.volume.geometry
         old_sides = geometry.sliced_spacing(self.axes), geometry.sliced_shape(self.axes)
-        sides = zip(*old_sides, self.shape, strict=True)
+        sides = zip(*old_sides, self.grid, strict=True)
         slices, rows, columns = (mm * old / new for mm, old, new in sides)
         return slices, rows, columns
 
     def __getitem__(self, index: slice) -> NDArray[np.float32]:
-        """B slices (B, rows, columns) in [0, 1]; the steps and their order are prepare's."""
+        """B slices (B, rows, columns) or (B, C, rows, columns) in [0, 1]; the steps and their order
+        are prepare's.
+        """
         volume = self.scan.volume
         part = slices_view(volume.array, volume.geometry, self.axes)[index]
         if self.spacing_mm is not None:
-            part = resample_images(part, self.shape[1:])
+            part = resample_images(part, self.grid[1:])
         low, high = self.bounds.low, self.bounds.high
         return intensity.to_unit(intensity.clip(part, low, high), low, high)

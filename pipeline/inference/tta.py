@@ -48,7 +48,7 @@ def averaged(
 
     Args:
         model: in eval mode.
-        images: (B, 1, S, S) in [0, 1].
+        images: (B, C, S, S) in [0, 1].
         stages: names of stages, as for `Segmentation.logits`.
         views: copies to average with the images themselves.
 
@@ -56,10 +56,11 @@ def averaged(
         Stage to logits (B, C, S, S).
     """
     total = forward(model, images, stages)
-    weight = torch.ones_like(images)
+    ones = torch.ones_like(images[:, :1])
+    weight = ones
     for view in views:
         seen = forward(model, warp(images, view), stages)
-        shown = warp(warp(torch.ones_like(images), view), view.inverse())
+        shown = warp(warp(ones, view), view.inverse())
         weight = weight + shown
         for stage in stages:
             total[stage] = total[stage] + shown * warp(seen[stage], view.inverse())

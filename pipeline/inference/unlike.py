@@ -24,12 +24,15 @@ SIDES = {
 }
 
 
-def scan_warnings(usual: Mapping[str, Any], tally: Tally) -> list[str]:
+def scan_warnings(
+    usual: Mapping[str, Any], tally: Tally, channels: Sequence[str] = ()
+) -> list[str]:
     """What is unlike training in a scan, one sentence each.
 
     Args:
         usual: from `usual.ranges`.
         tally: of the scan's slices.
+        channels: their names, where the scan has several.
     """
     found = []
     values = dict(zip(SCAN, tally.scan, strict=True))
@@ -38,15 +41,19 @@ def scan_warnings(usual: Mapping[str, Any], tally: Tally) -> list[str]:
         if not low / factor <= values[name] <= high * factor:
             side = SIDES[name].format(f"{values[name]:.3g}")
             found.append(f"{side}, in training {_shown(low, high)} mm.")
-    low, high = usual["scan"]["mean"]
-    margin = max(LEAST_BRIGHTNESS, MARGIN * (high - low))
-    if not low - margin <= values["mean"] <= high + margin:
-        word = "darker" if values["mean"] < low else "brighter"
-        found.append(
-            f"it is {word} than the training's scans (mean {values['mean']:.2f} of the "
-            f"range of intensities, in training {_shown(low, high)}): another modality, contrast "
-            "phase, or part of the body?"
-        )
+    means = [values["mean"], *tally.other_means]
+    ranges = [usual["scan"]["mean"], *usual.get("other_means", ())]
+    names = [f"its {name}" for name in channels] if len(means) > 1 else ["it"]
+    swapped = ", or other channels in its place?" if len(means) > 1 else "?"
+    for name, mean, (low, high) in zip(names, means, ranges, strict=True):
+        margin = max(LEAST_BRIGHTNESS, MARGIN * (high - low))
+        if not low - margin <= mean <= high + margin:
+            word = "darker" if mean < low else "brighter"
+            found.append(
+                f"{name} is {word} than the training's scans (mean {mean:.2f} of the "
+                f"range of intensities, in training {_shown(low, high)}): another modality, "
+                f"contrast phase, or part of the body{swapped}"
+            )
     return found
 
 

@@ -3,7 +3,8 @@
 Few-shot training sees some slices of each volume, so that ranges are those of slices: area,
 position, brightness and wholeness of each organ where it is shown. Positions are distances from the
 centre of a slice's brightness, which hardly depends on how a scan is cropped. Volumes are
-estimated, as if the labelled slices stood for the others.
+estimated, as if the labelled slices stood for the others. Of several channels the first one is
+measured, and of the others their mean over a scan, which tells where channels were interchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,14 +33,17 @@ class Tally:
         self.organs, self.spacing = organs, tuple(spacing)
         self._rows: list[NDArray[np.float64]] = []
         self._scan: list[tuple[float, ...]] = []
+        self._other_means: list[list[float]] = []
 
     def add(self, image: NDArray[np.floating], labels: NDArray[np.uint8]) -> None:
         """Measure a slice.
 
         Args:
-            image: (H, W) in [0, 1].
+            image: (H, W), or (C, H, W) of several channels, in [0, 1].
             labels: (H, W), 0 to the number of organs.
         """
+        image, *others = (image,) if image.ndim == 2 else image
+        self._other_means.append([float(other.mean()) for other in others])
         _, row_mm, column_mm = self.spacing
         height, width = image.shape
         self._scan.append(
@@ -72,6 +76,11 @@ class Tally:
         """SCAN, the mean over the slices."""
         return np.mean(self._scan, axis=0)
 
+    @property
+    def other_means(self) -> NDArray[np.float64]:
+        """(C - 1,), the mean of each channel but the first."""
+        return np.mean(self._other_means, axis=0)
+
     def millilitres(self, total: int) -> NDArray[np.float64]:
         """Each organ's volume, if the slices that were added stand for all `total` ones."""
         seen = self.slices
@@ -89,7 +98,8 @@ def ranges(organs: Sequence[str], cases: Sequence[tuple[Tally, int]]) -> dict[st
 
     Returns:
         JSON values: cases, slices, scan (SCAN to [lowest, highest]), organs (name to
-        cases, slices, millilitres, and each of MEASURES to [lowest, highest]).
+        cases, slices, millilitres, and each of MEASURES to [lowest, highest]); of several channels
+        also other_means: [lowest, highest] of each but the first.
     """
     scans = np.stack([tally.scan for tally, _ in cases])
     volumes = np.stack([tally.millilitres(total) for tally, total in cases])
@@ -105,12 +115,14 @@ def ranges(organs: Sequence[str], cases: Sequence[tuple[Tally, int]]) -> dict[st
                 "millilitres": _range(known),
                 **{name: _range(shown[:, place]) for place, name in enumerate(MEASURES)},
             }
-    return {
+    known = {
         "cases": len(cases),
         "slices": len(slices),
         "scan": {name: _range(scans[:, place]) for place, name in enumerate(SCAN)},
         "organs": found,
     }
+    others = np.stack([tally.other_means for tally, _ in cases])
+    return known | ({"other_means": [_range(of) for of in others.T]} if others.size else {})
 
 
 def recorded(record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -128,6 +140,8 @@ def recorded(record: Mapping[str, Any]) -> dict[str, Any] | None:
         for name in names:
             low, high = part[name]
             float(high - low)
+    for low, high in found.get("other_means", ()):
+        float(high - low)
     if not all(isinstance(part["cases"], int) for part in (found, *organs)):
         raise ValueError("usual: expected numbers of cases")
     return dict(found)

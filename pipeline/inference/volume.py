@@ -13,7 +13,7 @@ from hsam.model import SegmentationModel
 from hsam.registry import MODELS
 from pipeline.inference.resizing import LINEAR, Resizing
 
-# model, images (B, 1, S, S) and names of stages -> stage to logits (B, C, S, S)
+# model, images (B, C, S, S) and names of stages -> stage to logits (B, C, S, S)
 Forward = Callable[[SegmentationModel, Tensor, Sequence[str]], dict[str, Tensor]]
 STEPS = 255  # probabilities are kept as uint8, in steps of 1 / 255
 
@@ -23,10 +23,10 @@ class Slices(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(slices, rows, columns)."""
+        """(slices, rows, columns), or (slices, C, rows, columns) of several channels."""
 
     def __getitem__(self, index: slice) -> NDArray[np.float32]:
-        """(B, rows, columns) float32 in [0, 1]."""
+        """(B, rows, columns) or (B, C, rows, columns) float32 in [0, 1]."""
 
 
 def predict_volume(
@@ -45,7 +45,7 @@ def predict_volume(
 
     Args:
         model: of `hsam`; set to eval mode meanwhile.
-        images: (slices, rows, columns) float32 in [0, 1].
+        images: (slices, rows, columns) or (slices, C, rows, columns) float32 in [0, 1].
         stage: "mean", "coarse" or "fine".
         batch_size: slices per forward pass.
         device: where the model is.
@@ -78,7 +78,8 @@ def predict_stages(
     Returns:
         Stage to class indices (slices, rows, columns), in the order of `stages`.
     """
-    labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
+    shape = (images.shape[0], *images.shape[-2:])
+    labels = {stage: np.empty(shape, np.uint8) for stage in stages}
     for batch in predict_batches(
         model, images, stages, batch_size=batch_size, device=device, resizing=resizing
     ):
@@ -87,7 +88,7 @@ def predict_stages(
 
 
 def forward(model: SegmentationModel, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
-    """Images (B, 1, S, S) -> stage to logits (B, C, S, S), in one forward pass."""
+    """Images (B, C, S, S) -> stage to logits (B, C, S, S), in one forward pass."""
     answer = model(images)
     return {stage: answer.logits(stage) for stage in stages}
 
@@ -141,11 +142,14 @@ def predict_batches(
     Raises:
         ValueError: as for `predict_volume`.
     """
-    if len(images.shape) != 3:
-        raise ValueError(f"images: expected (slices, rows, columns), got shape {images.shape}")
+    if len(images.shape) not in (3, 4):
+        raise ValueError(
+            "images: expected (slices, rows, columns) or (slices, channels, rows, columns), got "
+            f"shape {images.shape}"
+        )
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
-    plane, side = (images.shape[1], images.shape[2]), (model.image_size, model.image_size)
+    plane, side = (images.shape[-2], images.shape[-1]), (model.image_size, model.image_size)
     was_training = model.training
     model.eval()
     try:

@@ -190,6 +190,9 @@ def _data(survey: Survey) -> list[Choice]:
         ),
         Choice("dataset.root", data.root, "where they are"),
     ]
+    if survey.channels:
+        reason = "what is learned from, in this order; pictures show the first"
+        found.append(Choice("dataset.channels", survey.channels, reason))
     if data.labels is not None:
         reason = "values found in the label volumes; give them the organs' names"
         return [*found, Choice("dataset.labels", data.labels, reason)]
@@ -223,7 +226,9 @@ def _prepare(survey: Survey) -> tuple[str, list[Choice]]:
 
 def _intensity(survey: Survey) -> Choice:
     key = "prepare.intensity"
-    rule = survey.rule
+    if len(survey.rules) > 1:
+        return _each_intensity(survey)
+    rule = survey.rules[0]
     if survey.benchmark:
         unit = "HU" if rule.kind == "window" else "%"
         text = f"the {rule.kind} of the literature, {rule.low:g} to {rule.high:g} {unit}"
@@ -242,6 +247,27 @@ def _intensity(survey: Survey) -> Choice:
     return Choice(
         key, window, "CT: HU of the labelled voxels, percentiles 0.5 and 99.5, median case"
     )
+
+
+def _each_intensity(survey: Survey) -> Choice:
+    """The rule of each of several channels: the data set's, or no clipping."""
+    rules, open_ones = [], []
+    for name, rule, cases in zip(
+        survey.channels, survey.rules, map(survey.of_channel, range(len(survey.rules))), strict=True
+    ):
+        whole = rule.kind == "percentile" and not all(_has_range(c, rule) for c in cases)
+        rules.append(
+            {"kind": "percentile", "low": 0.0, "high": 100.0} if whole else rule.model_dump()
+        )
+        open_ones += [name] if whole else []
+    if open_ones:
+        text = f"nearly all voxels are alike in {few(map(str, open_ones))}: no clipping there"
+        return Choice("prepare.intensity", rules, text)
+    said = "; ".join(
+        f"{name} {rule.kind} {rule.low:g} to {rule.high:g}"
+        for name, rule in zip(survey.channels, survey.rules, strict=True)
+    )
+    return Choice("prepare.intensity", None, f"by each channel's modality: {said}")
 
 
 def _has_range(found: Mapping[str, Any], rule: Window | Percentile) -> bool:
@@ -425,7 +451,7 @@ def _schedule(
 def _reading(
     survey: Survey, machine: Machine, axes: str, recipe: Recipe, slices: int
 ) -> list[Choice]:
-    pixel_bytes = 3 if survey.ct else 5
+    pixel_bytes = 1 + (2 if survey.ct else 4) * len(survey.rules)
     pixels = median(rows * columns for _, rows, columns, _ in survey.sliced(axes))
     need = math.ceil(slices * pixels * pixel_bytes * 1.25 / 2**20)
     cache = min(MOST_CACHE_MIB, 64 * 2 ** max(0, math.ceil(math.log2(need / 64))))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 
 from pipeline import datasets
 from pipeline.core.errors import UserError, few
-from pipeline.core.params.blocks import Dataset, Percentile, Window
+from pipeline.core.params.blocks import MOST_CHANNELS, Dataset, Percentile, Window
 from pipeline.core.pool import over_cases
 from pipeline.datasets import check
 from pipeline.datasets.base import CaseList, LabelMap, Raw, RawCase, together
+from pipeline.imaging.channels import each
 from pipeline.imaging.geometry import CANONICAL
+from pipeline.imaging.intensity import Rules, each_rule
 from pipeline.imaging.label_values import distinct, fractional, shown
 
 MOST_PROBLEMS = 5  # that are printed; `hsam check` lists all of them
@@ -39,20 +42,20 @@ class Survey:
         dataset: name and root, and the label map where the folder has none.
         title: what the data set calls itself.
         organs: names; `organs[k - 1]` is class k.
-        rule: how the data set maps intensities, where nothing else is said.
+        rules: how the data set maps intensities of each channel, where nothing else is said.
         benchmark: whether the literature has a form for these data: rule, axes.
         test: cases that the data set or the literature tests on, of those that are there.
         folds: cases that each fold of the data's own cross-validation is scored on; empty: none.
         patients: case to what the cases of one patient share; empty: the files don't tell.
         cases: fingerprints (`check.fingerprint`), each also with "labelled", percentiles of the
-            intensities of its organs, and "organ_slices", along x, y and z the number of slices
-            that show an organ.
+            intensities of its organs in the first channel, and "organ_slices", along x, y and z the
+            number of slices that show an organ.
     """
 
     dataset: Dataset
     title: str
     organs: tuple[str, ...]
-    rule: Window | Percentile
+    rules: tuple[Window | Percentile, ...]
     benchmark: bool
     test: tuple[str, ...]
     folds: tuple[tuple[str, ...], ...]
@@ -61,8 +64,20 @@ class Survey:
 
     @property
     def ct(self) -> bool:
-        """Whether the scans are CT: the data set says so, or their voxels do."""
-        return self.rule.kind == "window" or median(c["minimum"] for c in self.cases) < CT_AIR
+        """Whether all channels are CT: the data set says so, or their voxels do."""
+        return all(
+            rule.kind == "window" or median(c["minimum"] for c in self.of_channel(place)) < CT_AIR
+            for place, rule in enumerate(self.rules)
+        )
+
+    @property
+    def channels(self) -> list[str | int]:
+        """Those that are used, where the data set has several."""
+        return list(self.dataset.channels or ())
+
+    def of_channel(self, place: int) -> list[dict[str, Any]]:
+        """Of each case minimum, maximum and percentiles of a channel."""
+        return [found.get("channels", [found])[place] for found in self.cases]
 
     @property
     def plane(self) -> str:
@@ -114,6 +129,7 @@ class Survey:
             "title": self.title,
             "modality": "CT" if self.ct else "MR or other",
             "plane": self.plane,
+            **({"channels": self.channels} if self.channels else {}),
             "organs": list(self.organs),
             "volumes_ml": self.volumes_ml(),
             "remarks": self.remarks(),
@@ -132,6 +148,7 @@ def survey(dataset: Dataset, jobs: int) -> Survey:
         UserError: what `hsam check` would refuse, in a few sentences.
     """
     entry = datasets.get(dataset)
+    dataset = with_channels(dataset)
     listed = entry.list_cases(dataset)
     problems = list(listed.problems)
     if lonely := [case for case, raw in listed.cases.items() if not _has_image(raw)]:
@@ -155,13 +172,30 @@ def survey(dataset: Dataset, jobs: int) -> Survey:
         dataset,
         entry.title(dataset),
         labels.names,
-        rule,
+        each_rule(rule),
         entry.published_axes is not None,
         tuple(case for case in found if canonical.role(case) == "test"),
         folds,
         entry.patients(dataset),
         tuple(found.values()),
     )
+
+
+def with_channels(dataset: Dataset) -> Dataset:
+    """The block with the channels to use by their names: those chosen, or all where they fit.
+
+    Raises:
+        UserError: a folder without a description that can be read; more channels than an encoder
+            has inputs, of which none is chosen, or one that isn't there.
+    """
+    entry, wanted = datasets.get(dataset), dataset.channels
+    if not Path(dataset.root).is_dir():
+        return dataset
+    if wanted is None and 1 < len(names := entry.channels(dataset)) <= MOST_CHANNELS:
+        wanted = list(names)
+    named = dataset.model_copy(update={"channels": wanted})
+    chosen = list(entry.chosen_channels(named))
+    return dataset.model_copy(update={"channels": chosen or None})
 
 
 def _found_labels(dataset: Dataset, listed: CaseList, jobs: int) -> dict[str, Raw]:
@@ -200,7 +234,7 @@ def label_values(raw: RawCase) -> list[int]:
     return [int(value) for value in found]
 
 
-def survey_case(arguments: tuple[RawCase, LabelMap, Window | Percentile]) -> dict[str, Any]:
+def survey_case(arguments: tuple[RawCase, LabelMap, Rules]) -> dict[str, Any]:
     """The fingerprint of a case (see `Survey.cases`); its problems as a UserError."""
     raw, labels, rule = arguments
     found = check.inspect(raw, labels, rule)
@@ -210,7 +244,8 @@ def survey_case(arguments: tuple[RawCase, LabelMap, Window | Percentile]) -> dic
     organ = classes > 0
     others = [tuple(o for o in range(3) if o != axis) for axis in range(3)]
     facts = check.fingerprint(raw.case, found.image, classes, labels)
-    values = np.percentile(found.image.array[organ], LABELLED) if organ.any() else ()
+    first = each(found.image.array)[0]
+    values = np.percentile(first[organ], LABELLED) if organ.any() else ()
     facts["labelled"] = {
         f"{share:g}%": round(float(value), 3)
         for share, value in zip(LABELLED, values, strict=False)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.console import LINE_SECONDS, steps
+from pipeline.imaging.channels import many, recorded
 from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.display import ends, sides
 from pipeline.imaging.geometry import BEGINS
@@ -66,7 +67,7 @@ def browser(
     return {
         "about": _about(folders, inputs, cases),
         "cases": cases,
-        "note": _note(cases),
+        "note": f"{_note(cases)}{_channel_note(inputs)}",
         "still": case_pictures(folders, inputs, *worst)[0],
     }
 
@@ -88,6 +89,9 @@ def _about(
     names, axes = inputs.manifest.class_names, inputs.manifest.axes
     layers = max((case["layers"] for case in cases), key=len)
     reader = ShardReader(folders.prepare / "shards" / f"{cases[0]['case']}.parquet")
+    low, high = (many(edge)[0] for edge in reader.bounds)
+    rules = inputs.model.get("intensity", {})
+    kind = (rules[0] if isinstance(rules, list) else rules).get("kind")
     return {
         "organs": [
             {"name": name, "colour": colour}
@@ -97,7 +101,7 @@ def _about(
         "sides": sides(axes),
         "ends": ends(axes),
         "begins": BEGINS[axes[0]],
-        "windows": windows(reader.bounds, inputs.model.get("intensity", {}).get("kind")),
+        "windows": windows((low, high), kind),
     }
 
 
@@ -120,6 +124,14 @@ def windows(bounds: tuple[float, float], kind: str | None) -> list[dict[str, Any
             text = f"{name}, {first} to {last} HU"
             result.append({"name": text, "low": shares[0], "high": shares[1]})
     return result
+
+
+def _channel_note(inputs: ReportInputs) -> str:
+    """Which of several channels is shown, in words."""
+    names = list(recorded(inputs.manifest.preparation))
+    if len(names) < 2:
+        return ""
+    return f" The pictures show {names[0]}, the first of the channels {', '.join(names)}."
 
 
 def _note(cases: Sequence[Mapping[str, Any]]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.imaging import channels
 from pipeline.imaging.display import shown, shown_spacing
 from pipeline.reporting.inputs import ReportFolders, ReportInputs
 from pipeline.reporting.pictures import read_prediction
@@ -30,7 +31,7 @@ class Volume:
 
     Attributes:
         case: its id.
-        images: (slices, rows, columns) in [0, 1].
+        images: (slices, rows, columns) in [0, 1], of several channels the first.
         layers: "truth", "prediction" and, of a model of two stages, "coarse" and "fine" to labels
             (slices, rows, columns).
         spacing_mm: along slice, row and column.
@@ -56,7 +57,7 @@ def read_volume(folders: ReportFolders, inputs: ReportInputs, case: str) -> Volu
         layers[name] = read_prediction(path, reader.shape[1:], axes)
     return Volume(
         case,
-        shown(images, axes),
+        shown(channels.first(images), axes),
         {name: shown(labels, axes) for name, labels in layers.items()},
         shown_spacing(reader.spacing_mm, axes),
     )

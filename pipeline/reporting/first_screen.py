@@ -6,6 +6,7 @@ from typing import Any
 from pipeline import datasets
 from pipeline.core.console import duration
 from pipeline.datasets.base import together
+from pipeline.imaging.channels import example
 from pipeline.reporting.browser import worst_first
 from pipeline.reporting.inputs import ReportInputs
 from pipeline.scoring.bootstrap import FEWEST
@@ -14,7 +15,7 @@ from pipeline.scoring.tables import OVERALL, cautions
 SYNTHETIC = ("phantom",)  # data sets of made-up volumes
 # with the folders that the engines and `hsam run` use
 NEXT = (
-    ("hsam predict scan.nii.gz --run results/train --out predictions --overlay", "label a scan"),
+    ("hsam predict SCAN --run results/train --out predictions --overlay", "label a scan"),
     ("hsam figures results/evaluate", "figures for a paper"),
     ("hsam compare results/evaluate OTHER", "hold another run against this one"),
 )
@@ -32,13 +33,14 @@ def first_screen(inputs: ReportInputs, model: str) -> dict[str, Any]:
         the mean Dice, [low, high] or None; `verdict`: sentences; `warnings`: those that matter most
         first; `next`: commands and what they do.
     """
+    scan = example(inputs.manifest.preparation)
     return {
         "what": what(inputs, model),
         "cost": _cost(inputs.cost),
         "interval": _interval(inputs),
         "verdict": verdict(inputs),
         "warnings": warnings(inputs),
-        "next": NEXT,
+        "next": [(command.replace("SCAN", scan), what_for) for command, what_for in NEXT],
     }
 
 

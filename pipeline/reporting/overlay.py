@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from pipeline.core.files import atomic_path
+from pipeline.imaging.channels import first
 from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.display import shown, shown_spacing, sides
 from pipeline.inference.volume import Slices
@@ -34,8 +35,9 @@ def write_overlay(
 
     Args:
         path: of the PNG.
-        images: (slices, rows, columns) in [0, 1], read slice by slice.
-        labels: of the same shape; label k is `names[k - 1]`.
+        images: (slices, rows, columns) in [0, 1], read slice by slice; of several channels
+            (slices, C, rows, columns) the first is shown.
+        labels: (slices, rows, columns); label k is `names[k - 1]`.
         names: organs.
         spacing_mm: voxel sides along slice, row and column.
         axes: of the slices, as in `pipeline.imaging.geometry`.
@@ -51,7 +53,7 @@ def write_overlay(
     for panel in panels:
         panel.axis("off")
     for panel, index in zip(panels, chosen, strict=False):
-        image = shown(images[index : index + 1][0], axes)
+        image = shown(first(images[index : index + 1])[0], axes)
         tinted = _tint(image, shown(labels[index], axes), colours)
         _draw(panel, tinted, row_mm / column_mm, sides(axes))
         panel.set_title(f"slice {index}", fontsize=8)

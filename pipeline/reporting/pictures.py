@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.imaging import volumes
+from pipeline.imaging.channels import pictured
 from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.display import shown, shown_spacing, sides
 from pipeline.imaging.geometry import resample_labels, to_slices
@@ -96,12 +97,14 @@ def case_pictures(
     colours = organ_colours(names)
     reader = ShardReader(folders.prepare / "shards" / f"{case}.parquet")
     axes = inputs.manifest.axes
+    channel = pictured(inputs.manifest.preparation)
+    image = "image" if channel is None else f"image ({channel})"
     prediction = read_prediction(folders.label_maps(case)["prediction"], reader.shape[1:], axes)
     result = []
     for index in indices:
         item = shown_slice(reader.read(index), axes)
         labels = {"truth": item.label, "prediction": shown(prediction[index], axes)}
-        panels = [{"name": "image", "uri": drawing.slice_picture(item.image)}]
+        panels = [{"name": image, "uri": drawing.slice_picture(item.image)}]
         panels += [
             {"name": name, "uri": drawing.slice_picture(item.image, label, colours)}
             for name, label in labels.items()
@@ -119,10 +122,12 @@ def case_pictures(
 
 
 def shown_slice(item: Slice, axes: str) -> Slice:
-    """A slice of a shard with these axes, turned to the radiological display."""
+    """A slice of a shard with these axes, turned to the radiological display; of several channels
+    the first.
+    """
     return replace(
         item,
-        image=shown(item.image, axes),
+        image=shown(item.picture, axes),
         label=shown(item.label, axes),
         spacing_mm=shown_spacing(item.spacing_mm, axes),
     )

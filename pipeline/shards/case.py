@@ -2,7 +2,8 @@
 
 A shard has one row per slice and one slice per row group, so that a slice is read without the
 others. Images keep the source's units (CT: HU), clipped to [low, high]; the reader maps them to
-[0, 1]. Axes are (slice, row, column) as in `pipeline.imaging.geometry`. Files of another version
+[0, 1]. Axes are (slice, row, column) as in `pipeline.imaging.geometry`; a slice of several channels
+is (C, row, column), and each channel has its own [low, high]. Files of another version
 than `parquet.VERSION` are refused.
 """
 
@@ -19,8 +20,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.core.files import atomic_path
+from pipeline.imaging import channels
 from pipeline.imaging.geometry import Geometry
-from pipeline.imaging.intensity import to_unit
+from pipeline.imaging.intensity import Edges, to_unit
 from pipeline.shards.parquet import damaged, open_file, reading, with_metadata
 
 IMAGE_TYPES = ("<i2", "<f4")  # little-endian int16 and float32
@@ -61,10 +63,11 @@ class Prepared:
 
     Attributes:
         case: id of the case.
-        images: (Z, H, W) int16 or float32 in source units, within [low, high].
+        images: (Z, H, W), or (Z, C, H, W) of several channels, int16 or float32 in source units,
+            within [low, high].
         labels: (Z, H, W) uint8, class indices.
         spacing_mm: voxel sides along slice, row and column.
-        low, high: source units that become 0 and 1.
+        low, high: source units that become 0 and 1, of each of several channels.
         class_names: organs; `class_names[k - 1]` is class k.
         source: the raw files that it was made from.
         warnings: what the raw files leave open or may be a mistake, one sentence each.
@@ -74,8 +77,8 @@ class Prepared:
     images: NDArray[np.int16] | NDArray[np.float32]
     labels: NDArray[np.uint8]
     spacing_mm: tuple[float, float, float]
-    low: float
-    high: float
+    low: Edges
+    high: Edges
     class_names: list[str]
     source: Source
     warnings: tuple[str, ...] = ()
@@ -88,7 +91,7 @@ class Slice:
     Attributes:
         case: id of the case.
         index: place in the volume along the slices' axis.
-        image: (H, W) float32 in [0, 1].
+        image: (H, W), or (C, H, W) of several channels, float32 in [0, 1].
         label: (H, W) uint8, class indices.
         spacing_mm: voxel sides along slice, row and column.
     """
@@ -99,6 +102,11 @@ class Slice:
     label: NDArray[np.uint8]
     spacing_mm: tuple[float, float, float]
 
+    @property
+    def picture(self) -> NDArray[np.float32]:
+        """What pictures show: the image (H, W), of several channels the first."""
+        return self.image if self.image.ndim == 2 else self.image[0]
+
 
 def write_shard(path: Path, prepared: Prepared) -> None:
     """Write a shard atomically; the same case gives the same bytes.
@@ -107,10 +115,13 @@ def write_shard(path: Path, prepared: Prepared) -> None:
         ValueError: unequal shapes, other types, or a label without a class name.
     """
     images, labels = prepared.images, prepared.labels
-    if images.ndim != 3 or images.shape != labels.shape or labels.dtype != np.uint8:
+    count = len(channels.many(prepared.low))
+    expected = labels.shape if count == 1 else (len(labels), count, *labels.shape[1:])
+    if labels.ndim != 3 or images.shape != expected or labels.dtype != np.uint8:
         raise ValueError(
-            f"expected images and uint8 labels of one shape (Z, H, W), got {images.shape} "
-            f"{images.dtype} and {labels.shape} {labels.dtype}"
+            f"expected images and uint8 labels of one shape (Z, H, W), or images (Z, C, H, W) with "
+            f"bounds of C channels, got {images.shape} {images.dtype} and {labels.shape} "
+            f"{labels.dtype}"
         )
     image_type = images.dtype.newbyteorder("<").str
     if image_type not in IMAGE_TYPES:
@@ -120,8 +131,8 @@ def write_shard(path: Path, prepared: Prepared) -> None:
         "case": prepared.case,
         "class_names": list(prepared.class_names),
         "image_type": image_type,
-        "low": float(prepared.low),
-        "high": float(prepared.high),
+        "low": _stored(prepared.low),
+        "high": _stored(prepared.high),
         "image_sha256": prepared.source.image_sha256,
         "label_sha256": prepared.source.label_sha256,
         "source_shape": list(prepared.source.geometry.shape),
@@ -180,9 +191,16 @@ class ShardReader:
         return self._metadata["class_names"]
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """(low, high): the values in source units (CT: HU) that become 0 and 1."""
-        return self._metadata["low"], self._metadata["high"]
+    def bounds(self) -> tuple[Edges, Edges]:
+        """(low, high): the values in source units (CT: HU) that become 0 and 1, tuples of them for
+        several channels.
+        """
+        return _edges(self._metadata["low"]), _edges(self._metadata["high"])
+
+    @property
+    def channels(self) -> int:
+        """Number of channels; images of one have no axis for it."""
+        return len(channels.many(self.bounds[0]))
 
     @property
     def image_type(self) -> np.dtype:
@@ -235,11 +253,11 @@ class ShardReader:
         return Slice(case, index, unit, label, tuple(spacing))
 
     def read_stored(self, index: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Image (H, W) in source units, in `image_type`, read-only, and label (H, W)."""
+        """Image (H, W) or (C, H, W) in source units, in `image_type`, read-only; label (H, W)."""
         return self._decode(self._table(index, _PIXELS))
 
     def read_volume(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Images (Z, H, W) float32 in [0, 1] and labels (Z, H, W) uint8."""
+        """Images (Z, H, W) or (Z, C, H, W) float32 in [0, 1] and labels (Z, H, W) uint8."""
         slices = [self.read(index) for index in range(len(self))]
         return np.stack([item.image for item in slices]), np.stack([item.label for item in slices])
 
@@ -269,9 +287,8 @@ class ShardReader:
         if self._opened is None or self._opened[0] != os.getpid():
             file, metadata = open_file(self.path, "shard", _SHARD_FIELDS)
             with reading(self.path):
-                if (
-                    metadata["image_type"] not in IMAGE_TYPES
-                    or not metadata["low"] < metadata["high"]
+                if metadata["image_type"] not in IMAGE_TYPES or not _rise(
+                    _edges(metadata["low"]), _edges(metadata["high"])
                 ):
                     raise ValueError("its metadata hold no image type or intensity range")
                 if file.num_row_groups == 0 or file.num_row_groups != file.metadata.num_rows:
@@ -291,12 +308,16 @@ class ShardReader:
             return tuple(table.column(name)[0].as_py() for name in columns)
 
     def _decode(self, table: pa.Table) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Image (H, W) in source units, read-only, and label (H, W) from a row with _PIXELS."""
+        """Image (H, W) or (C, H, W) in source units, read-only, and label (H, W) from a row with
+        _PIXELS.
+        """
         shape = self._values(table, "rows", "columns")
+        count = self.channels
         with reading(self.path):
             # views of Arrow's memory: a Python value would be a copy
             image, label = (table.column(name)[0].as_buffer() for name in ("image", "label"))
-            image = np.frombuffer(image, self.image_type).reshape(shape)
+            image = np.frombuffer(image, self.image_type)
+            image = image.reshape(shape if count == 1 else (count, *shape))
             label = np.frombuffer(label, np.uint8).reshape(shape)
         return image, label.copy()
 
@@ -323,5 +344,21 @@ def _slice_row(
 
 def _content(image: NDArray[Any], label: NDArray[np.uint8]) -> str:
     """SHA-256 over type, shape and pixels of a stored slice."""
-    head = f"{image.dtype.str} {image.shape[0]} {image.shape[1]}\n".encode()
+    head = f"{image.dtype.str} {' '.join(map(str, image.shape))}\n".encode()
     return hashlib.sha256(head + image.tobytes() + label.tobytes()).hexdigest()
+
+
+def _stored(edge: Edges) -> float | list[float]:
+    """Bounds as metadata hold them: a number, or a list of them for several channels."""
+    return [float(each) for each in edge] if isinstance(edge, tuple) else float(edge)
+
+
+def _edges(stored: float | list[float]) -> Edges:
+    """The opposite of `_stored`."""
+    return tuple(stored) if isinstance(stored, list) else stored
+
+
+def _rise(low: Edges, high: Edges) -> bool:
+    """Whether each low bound is below its high one."""
+    pairs = zip(channels.many(low), channels.many(high), strict=True)
+    return all(first < last for first, last in pairs)

@@ -47,7 +47,7 @@ class ManifestRow:
         source_shape: voxels along x, y, z of the raw volume.
         source_affine: voxel index to RAS+ mm, the 16 numbers of a 4 x 4 matrix row by row.
         orientation: of the raw volume's axes, such as "LAS".
-        low, high: source units that became 0 and 1.
+        low, high: source units that became 0 and 1; of several channels those of the first.
         slices: number of slices in the shard.
         counts: voxels of each class in the shard, the background first.
         role: part of the split used in the literature, None where that names none.
@@ -84,15 +84,16 @@ class Manifest:
     Attributes:
         name: name of the data set.
         class_names: organs; `class_names[k - 1]` is class k.
-        intensity: the rule that maps images to [0, 1]: kind, low, high.
+        intensity: the rule that maps images to [0, 1]: kind, low, high; a list of one for each
+            channel, where there are several.
         preparation: `axes` of the slices, such as "SPL", and `spacing_mm` in plane; None: as
-            acquired.
+            acquired; where the data set has several channels, `channels`: name and number there.
         rows: the cases, sorted by id.
     """
 
     name: str
     class_names: list[str]
-    intensity: dict[str, Any]
+    intensity: dict[str, Any] | list[dict[str, Any]]
     preparation: dict[str, Any]
     rows: tuple[ManifestRow, ...]
 
@@ -122,7 +123,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         "kind": "manifest",
         "name": manifest.name,
         "class_names": list(manifest.class_names),
-        "intensity": dict(manifest.intensity),
+        "intensity": manifest.intensity,
         "preparation": dict(manifest.preparation),
         "warnings": {row.case: list(row.warnings) for row in manifest if row.warnings},
     }

@@ -1,12 +1,15 @@
 """How raw volumes become shards: label map, intensity rule, axes, spacing, and their digest."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from pipeline import datasets
 from pipeline.core import files, sources
-from pipeline.core.params.blocks import Params, Percentile, Window
+from pipeline.core.params.blocks import Params
 from pipeline.datasets.base import LabelMap
 from pipeline.imaging.geometry import CANONICAL
+from pipeline.imaging.intensity import Rules, record
 
 
 @dataclass(frozen=True)
@@ -15,38 +18,44 @@ class Recipe:
 
     Attributes:
         labels: raw label values to class indices.
-        intensity: the rule that gives the source units which become 0 and 1.
+        intensity: the rule that gives the source units which become 0 and 1, of each channel.
         axes: of the slices, as in `pipeline.imaging.geometry`.
         spacing_mm: in-plane spacing to resample to, mm; None: as acquired.
         code: SHA-256 over the code that makes shards.
+        channels: names of those that are used to their numbers in the data set; empty: it has one.
     """
 
     labels: LabelMap
-    intensity: Window | Percentile
+    intensity: Rules
     axes: str
     spacing_mm: float | None
     code: str
+    channels: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, params: Params) -> "Recipe":
         """The recipe that the parameters ask for."""
         entry, dataset = datasets.get(params.dataset), params.dataset
-        rule = params.prepare.intensity or entry.intensity(dataset)
+        rule = datasets.intensity(params)
         axes = params.prepare.axes or CANONICAL
         code = sources.stage_digest("prepare", sources.chosen("prepare", params))
-        return cls(entry.labels(dataset), rule, axes, params.prepare.spacing_mm, code)
+        channels = entry.chosen_channels(dataset)
+        return cls(entry.labels(dataset), rule, axes, params.prepare.spacing_mm, code, channels)
 
     def digest(self) -> str:
         """SHA-256 over all of them."""
-        labels = {**asdict(self.labels), "ignored": sorted(self.labels.ignored)}
+        labels: dict[str, Any] = asdict(self.labels) | {"ignored": sorted(self.labels.ignored)}
         # a list: the order of the organs is the order of the classes, and a digest sorts mappings
         labels["organs"] = list(self.labels.organs.items())
+        # of one channel there is nothing to say; a list: the order is that of the inputs
+        channels = {"channels": list(self.channels.items())} if self.channels else {}
         return files.digest(
             {
                 "labels": labels,
-                "intensity": self.intensity.model_dump(),
+                "intensity": record(self.intensity),
                 "axes": self.axes,
                 "spacing_mm": self.spacing_mm,
                 "code": self.code,
+                **channels,
             }
         )

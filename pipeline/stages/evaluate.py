@@ -340,7 +340,7 @@ class Scoring:
 
         two, chosen = set(TWO_STAGES) <= set(stages), self.settings.stage
         doubt = Doubt(len(self.manifest.class_names))
-        labels = {stage: np.empty(images.shape, np.uint8) for stage in stages}
+        labels = {stage: np.empty(row.shape, np.uint8) for stage in stages}
         pixel = (row.spacing_mm[1], row.spacing_mm[2])
         expected = ExpectedError.of(images.shape[0], len(self.manifest.class_names), pixel)
         for batch in predict_batches(

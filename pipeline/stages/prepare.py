@@ -23,17 +23,18 @@ from pipeline import datasets
 from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
-from pipeline.core.params.blocks import Params, Percentile, Window, stage_params
+from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.pool import over_cases
 from pipeline.datasets.base import CanonicalSplit, RawCase, together
 from pipeline.datasets.batches import cases_of
-from pipeline.imaging import intensity
+from pipeline.imaging import channels, intensity
 from pipeline.imaging.geometry import (
     preparation,
     resample_labels,
     resampled_size,
     to_slices,
 )
+from pipeline.imaging.intensity import Edges, Rules
 from pipeline.shards.case import Prepared, ShardReader, Source, write_shard
 from pipeline.shards.manifest import Manifest, ManifestRow, write_manifest
 from pipeline.shards.recipe import Recipe
@@ -72,11 +73,15 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
         raise UserError(found.problems)
     assert found.image is not None and found.label is not None, "or it was a problem"
     geometry = found.image.geometry
-    low, high = intensity.bounds(found.image.array, recipe.intensity)
-    if low >= high:
-        raise UserError(
-            f"{raw.case}: {raw.image}: prepare.intensity leaves no range: {low:g} to {high:g}."
-        )
+    low, high = intensity.all_bounds(found.image.array, recipe.intensity)
+    ends = zip(raw.channel_names, channels.many(low), channels.many(high), strict=True)
+    flat = [
+        f"{raw.case}: {name}: prepare.intensity leaves no range: {first:g} to {last:g}."
+        for name, first, last in ends
+        if first >= last
+    ]
+    if flat:
+        raise UserError(flat)
     images = to_slices(found.image.array, geometry, recipe.axes)
     labels = to_slices(recipe.labels.apply(found.label.array), geometry, recipe.axes)
     spacing = geometry.sliced_spacing(recipe.axes)
@@ -105,14 +110,16 @@ def prepare_case(raw: RawCase, recipe: Recipe) -> Prepared:
 
 
 def stored(
-    images: NDArray[Any], low: float, high: float, rule: Window | Percentile
+    images: NDArray[Any], low: Edges, high: Edges, rules: Rules
 ) -> NDArray[np.int16] | NDArray[np.float32]:
     """Images clipped to [low, high], in source units.
 
-    Windowed whole numbers (CT as acquired) are kept as int16, without loss; the rest as float32.
+    Windowed whole numbers (CT as acquired) are kept as int16, without loss; the rest as float32,
+    as are all channels where one of them is.
     """
     clipped = intensity.clip(images, low, high)
-    if rule.kind == "window" and max(abs(low), abs(high)) < 2**15:
+    windows = all(rule.kind == "window" for rule in intensity.each_rule(rules))
+    if windows and max(map(abs, channels.many(low) + channels.many(high))) < 2**15:
         whole = clipped.astype(np.int16)
         if np.array_equal(whole, clipped):
             return whole
@@ -245,7 +252,8 @@ def _is_whole(shard: Path) -> bool:
 def manifest_row(case: str, shard: Path, canonical: CanonicalSplit) -> ManifestRow:
     """What the manifest says of a case, from its shard alone."""
     reader = ShardReader(shard)
-    source, (low, high) = reader.source, reader.bounds
+    source = reader.source
+    low, high = (channels.many(edge)[0] for edge in reader.bounds)
     return ManifestRow(
         case=case,
         shard=f"{case}.parquet",
@@ -278,8 +286,8 @@ def _finish(
     manifest = Manifest(
         params.dataset.name,
         list(recipe.labels.names),
-        recipe.intensity.model_dump(),
-        preparation(recipe.axes, recipe.spacing_mm),
+        intensity.record(recipe.intensity),
+        preparation(recipe.axes, recipe.spacing_mm, recipe.channels),
         rows,
     )
     target, provenance = out / MANIFEST, out / run_folder.PROVENANCE

@@ -36,13 +36,13 @@ class Draw:
         matrix: (2, 3), from (x, y, 1) in the output to (x, y) in the input, both in [-1, 1].
         nodes: (2, M, M) noise whose smoothed version is an elastic deformation; None: no
             deformation.
-        exponent: gamma, to which intensities are raised.
-        noise: (S, S) noise to add to the intensities; None: no noise.
+        exponents: (C,), gamma, to which the intensities of each channel are raised.
+        noise: (C, S, S) noise to add to the intensities; None: no noise.
     """
 
     matrix: NDArray[np.float64]
     nodes: NDArray[np.float32] | None
-    exponent: float
+    exponents: NDArray[np.float64]
     noise: NDArray[np.float32] | None
 
 
@@ -74,21 +74,24 @@ def augment(
     """Transform every sample as its seed says, and resample it to the side of the model.
 
     Args:
-        images: B images (H, W) float32 in [0, 1], whose sizes may differ, or (B, H, W). They are
-            interpolated bilinearly, with 0 outside.
+        images: B images (H, W), or (C, H, W) of several channels, float32 in [0, 1], whose sizes
+            may differ, or (B, H, W). They are interpolated bilinearly, with 0 outside. Channels are
+            moved together; each has contrast and noise of its own.
         labels: B labels (H, W) uint8. A pixel gets the label nearest to its centre, 0 outside.
         settings: the block `train.augment`: shares and ranges of the transforms.
         seeds: (B,) int64, from `sample_seeds`.
         size: S, the model's side.
 
     Returns:
-        Images (B, 1, S, S) float32 in [0, 1] and labels (B, S, S) uint8, on the same device. A
+        Images (B, C, S, S) float32 in [0, 1] and labels (B, S, S) uint8, on the same device. A
         sample without a transform is exactly what `resize_images` and `resize_labels` give.
     """
-    draws = [draw(settings, seed, size) for seed in seeds.tolist()]
+    channels = 1 if images[0].ndim == 2 else len(images[0])
+    draws = [draw(settings, seed, size, channels) for seed in seeds.tolist()]
     resampled: dict[int, tuple[Tensor, Tensor]] = {}
     for factors, chunk in _chunks(images, draws, size):
-        image = torch.stack([images[index] for index in chunk])[:, None]
+        image = torch.stack([images[index] for index in chunk])
+        image = image.view(len(chunk), channels, *image.shape[-2:])
         label = torch.stack([labels[index] for index in chunk])
         if factors is None:
             image, label = resize_images(image, (size, size)), resize_labels(label, (size, size))
@@ -102,8 +105,8 @@ def augment(
     return _intensities(image, draws), label
 
 
-def draw(settings: Augment, seed: int, side: int) -> Draw:
-    """Draw the transform of a sample; `side` is S, the side of the model."""
+def draw(settings: Augment, seed: int, side: int, channels: int = 1) -> Draw:
+    """Draw the transform of a sample of C channels; `side` is S, the side of the model."""
     random = np.random.Generator(np.random.Philox(key=seed))
     # always all eight numbers, so that changing one share leaves the other draws as they are
     rotate, crop, elastic, angle, scale, x, y, power = random.random(8)
@@ -120,9 +123,12 @@ def draw(settings: Augment, seed: int, side: int) -> Draw:
         nodes *= 2 * settings.elastic_shift  # a share of the side, which is 2 from -1 to 1
     noise = None
     if settings.noise > 0:
-        noise = random.standard_normal((side, side), np.float32)
+        noise = random.standard_normal((channels, side, side), np.float32)
         noise *= settings.noise * random.random(dtype=np.float32)
-    return Draw(matrix, nodes, settings.gamma ** (2 * power - 1), noise)
+    # last of all, so that the other draws of a single channel stay as they are
+    powers = [power, *random.random(channels - 1)]
+    exponents = np.array([settings.gamma ** (2 * power - 1) for power in powers])
+    return Draw(matrix, nodes, exponents, noise)
 
 
 def _chunks(
@@ -131,7 +137,7 @@ def _chunks(
     """Indices of samples to resample together, with the factors that `_oversampling` gives them."""
     groups: dict[tuple, list[int]] = {}
     for index, (image, one) in enumerate(zip(images, draws, strict=True)):
-        factors = _oversampling(one, image.shape, size)
+        factors = _oversampling(one, image.shape[-2:], size)
         groups.setdefault((factors, image.shape), []).append(index)
     for (factors, _), members in groups.items():
         length = CPU_CHUNK if images[0].device.type == "cpu" else len(members)
@@ -161,7 +167,7 @@ def _resample(
     size: int,
     factors: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """Images (B, 1, H, W) and labels (B, H, W) -> images (B, 1, S, S) and labels (B, S, S)."""
+    """Images (B, C, H, W) and labels (B, H, W) -> images (B, C, S, S) and labels (B, S, S)."""
     grid = _grid(draws, sigma, (size, size), images.device)
     nearest = F.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)
     if factors != (1, 1):
@@ -234,11 +240,11 @@ def _weights(node: Tensor, sigma: float, side: int) -> Tensor:
 
 
 def _intensities(images: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Gamma and noise on images (B, 1, S, S) in [0, 1]."""
-    if any(one.exponent != 1 for one in draws):
-        exponents = [np.full((1, 1, 1), one.exponent) for one in draws]
+    """Gamma and noise on images (B, C, S, S) in [0, 1]."""
+    if any((one.exponents != 1).any() for one in draws):
+        exponents = [one.exponents[:, None, None] for one in draws]
         images = images ** _send(exponents, images.device)
     noise = [one.noise for one in draws if one.noise is not None]
     if noise:
-        images = (images + _send(noise, images.device)[:, None]).clamp(0, 1)
+        images = (images + _send(noise, images.device)).clamp(0, 1)
     return images

@@ -97,8 +97,8 @@ class SliceLoader:
             stop: ends the waiting for a slice.
 
         Yields:
-            B images (H, W) float32 in [0, 1] and B labels (H, W) uint8, both on the device, and
-            their indices (B,) int64 on the CPU.
+            B images (H, W) or (C, H, W) float32 in [0, 1] and B labels (H, W) uint8, both on the
+            device, and their indices (B,) int64 on the CPU.
 
         Raises:
             UserError: a shard is missing or damaged, or workers give nothing for WAIT_SECONDS.

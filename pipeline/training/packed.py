@@ -12,30 +12,38 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.imaging.intensity import Edges
+
 ALIGNED = 4  # bytes; every image starts at a multiple of this, as float32 needs
 
-Layout = tuple[tuple[int, int], torch.dtype, tuple[float, float]]  # shape, image type, bounds
+Shape = tuple[int, ...]  # (H, W), or (C, H, W) of several channels
+Layout = tuple[Shape, torch.dtype, tuple[Edges, Edges]]  # of the image, its type, bounds
 
 
 class StoredSlice(NamedTuple):
     """A slice in source units (CT: HU).
 
     Attributes:
-        image: (H, W) int16 or float32.
+        image: (H, W), or (C, H, W) of several channels, int16 or float32.
         label: (H, W) uint8, class indices.
-        bounds: values of the image that become 0 and 1.
+        bounds: values of the image that become 0 and 1, tuples of them for several channels.
     """
 
     image: Tensor
     label: Tensor
-    bounds: tuple[float, float]
+    bounds: tuple[Edges, Edges]
 
     def unit(self) -> Tensor:
-        """The image mapped to [0, 1], (H, W) float32, on its device.
+        """The image mapped to [0, 1], of its shape, float32, on its device.
 
         The same to the last bit as `pipeline.imaging.intensity.to_unit` on every device.
         """
         low, high = self.bounds
+        if isinstance(low, tuple) or isinstance(high, tuple):
+            ends = torch.tensor((low, high), dtype=torch.float64)[:, :, None, None]
+            first, width = ends[0].float(), (ends[1] - ends[0]).float()
+            scaled = torch.sub(self.image, first.to(self.image.device))
+            return scaled.div_(width.to(scaled.device)).clamp_(0, 1)
         scaled = torch.sub(self.image, low)
         # by a tensor: a GPU multiplies by the inverse of a number, which rounds otherwise
         scaled /= torch.full((), high - low, dtype=torch.float32, device=scaled.device)
@@ -48,15 +56,20 @@ class Place:
 
     Attributes:
         start: first byte of the image.
-        shape: (H, W).
+        shape: of the image.
         image_type: of the stored image.
         bounds: as in `StoredSlice`.
     """
 
     start: int
-    shape: tuple[int, int]
+    shape: Shape
     image_type: torch.dtype
-    bounds: tuple[float, float]
+    bounds: tuple[Edges, Edges]
+
+    @property
+    def plane(self) -> Shape:
+        """(H, W) of image and label."""
+        return self.shape[-2:]
 
     @property
     def label_start(self) -> int:
@@ -64,7 +77,7 @@ class Place:
 
     @property
     def end(self) -> int:
-        end = self.label_start + math.prod(self.shape)
+        end = self.label_start + math.prod(self.plane)
         return -(-end // ALIGNED) * ALIGNED
 
 
@@ -104,10 +117,10 @@ class PackedSlices:
     def __getitem__(self, index: int) -> StoredSlice:
         """A slice as views of the data."""
         place = self.places[index]
-        pixels = math.prod(place.shape)
+        pixels = math.prod(place.plane)
         image = self.data[place.start : place.label_start].view(place.image_type)
         label = self.data[place.label_start : place.label_start + pixels]
-        return StoredSlice(image.view(place.shape), label.view(place.shape), place.bounds)
+        return StoredSlice(image.view(place.shape), label.view(place.plane), place.bounds)
 
     def all(self) -> list[StoredSlice]:
         """All slices, as views of the data."""
@@ -136,7 +149,5 @@ def places_of(layouts: Iterable[Layout], limit: float = math.inf) -> list[Place]
 
 def packed(slices: Sequence[StoredSlice], pinned: bool = False) -> PackedSlices:
     """All of these slices in one tensor; `pinned` as for `PackedSlices.of`."""
-    layouts = (
-        ((one.image.shape[0], one.image.shape[1]), one.image.dtype, one.bounds) for one in slices
-    )
+    layouts = ((tuple(one.image.shape), one.image.dtype, one.bounds) for one in slices)
     return PackedSlices.of(places_of(layouts), slices, pinned)

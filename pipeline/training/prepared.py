@@ -27,8 +27,8 @@ class TrainingData:
         name: name of the data set.
         title: what people call it.
         class_names: organs; `class_names[k - 1]` is class k.
-        intensity: the rule that maps images to [0, 1].
-        preparation: axes and in-plane spacing of the prepared slices.
+        intensity: the rule that maps images to [0, 1], or the list of each channel's.
+        preparation: axes and in-plane spacing of the prepared slices, and their channels.
         shards: folder of the shards.
         shard_hashes: case to the SHA-256 of its shard.
         roles: role to (case, slice index) pairs.
@@ -39,7 +39,7 @@ class TrainingData:
     name: str
     title: str
     class_names: list[str]
-    intensity: dict[str, Any]
+    intensity: dict[str, Any] | list[dict[str, Any]]
     preparation: dict[str, Any]
     shards: Path
     shard_hashes: dict[str, str]
@@ -180,5 +180,5 @@ class Volumes:
         return len(self.cases)
 
     def read(self, case: str) -> Volume:
-        """Images (Z, H, W) float32 in [0, 1] and labels (Z, H, W) uint8."""
+        """Images (Z, H, W) or (Z, C, H, W) float32 in [0, 1] and labels (Z, H, W) uint8."""
         return ShardReader(self.shards / f"{case}.parquet").read_volume()

@@ -77,7 +77,8 @@ class SliceDataset(Dataset):
 
     def largest(self) -> tuple[int, int]:
         """(H, W) of the slice with the most pixels."""
-        return max((shape for shape, *_ in self._layouts()), key=math.prod)
+        rows, columns = max((shape[-2:] for shape, *_ in self._layouts()), key=math.prod)
+        return rows, columns
 
     def largest_bytes(self) -> int:
         """Bytes of the largest slice, image and label."""
@@ -98,10 +99,12 @@ class SliceDataset(Dataset):
         return (self._layout(case) for case in dict.fromkeys(case for case, _ in self.names))
 
     def _layout(self, case: str) -> Layout:
-        """Shape, image type and bounds of the slices of a case."""
+        """Shape and type of the images of a case, and their bounds."""
         if case not in self._known:
             shard = self._readers.open(case)
-            self._known[case] = (shard.shape[1:], TYPES[shard.image_type], shard.bounds)
+            axis = (shard.channels,) if shard.channels > 1 else ()
+            shape = (*axis, *shard.shape[1:])
+            self._known[case] = (shape, TYPES[shard.image_type], shard.bounds)
         return self._known[case]
 
     def _read(self, case: str, place: int) -> StoredSlice:

@@ -16,7 +16,7 @@ from pipeline.core.params.blocks import Train
 from pipeline.training.augment import augment, sample_seeds
 from pipeline.training.batches import Pass, Step
 
-# b images (H, W) or embeddings (b, D, G, G), b labels, indices
+# b images (H, W) or (C, H, W), or embeddings (b, D, G, G), b labels, indices
 Read = tuple[Any, Any, Tensor]
 
 
@@ -57,7 +57,7 @@ class Loss(nn.Module):
         """Loss of the first `count` slices of a batch.
 
         Args:
-            images: (B, 1, S, S) in [0, 1], or their embeddings (B, D, G, G).
+            images: (B, C, S, S) in [0, 1], or their embeddings (B, D, G, G).
             labels: (B, S, S) int64.
             weight: weight of the coarse stage, in [0, 1].
             count: from 0 to B; the other slices fill the batch up.
@@ -215,7 +215,8 @@ def training_step(
     Args:
         trainer: model, loss and optimizer.
         step: from `Batches.steps`.
-        read: b images (H, W) and b labels (H, W) of each pass, on the device, and their indices.
+        read: b images (H, W) or (C, H, W) and b labels (H, W) of each pass, on the device, and
+            their indices.
         rate: learning rate.
         weight: weight of the coarse stage, in [0, 1].
 

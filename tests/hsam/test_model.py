@@ -67,6 +67,13 @@ def test_one_channel_is_repeated(toy):
     assert torch.equal(model(image[:, :1]).fine_logits, model(image).fine_logits)
 
 
+def test_two_channels_are_followed_by_their_mean(toy):
+    model, image = toy().eval(), torch.rand(1, 2, 64, 64)
+    three = torch.stack([image[:, 0], image[:, 1], (image[:, 0] + image[:, 1]) / 2], 1)
+    assert torch.equal(model(image).fine_logits, model(three).fine_logits)
+    assert not torch.equal(model(image.flip(1)).fine_logits, model(three).fine_logits)
+
+
 def test_cm_attention_gets_gradients_everywhere(toy, batch):
     image, labels = batch
     model = toy()
@@ -206,10 +213,10 @@ def test_autocast(batch):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 80, 80), (1, 2, 64, 64), (1, 64, 64), (1, 1, 64, 80), (1, 4, 64, 64)]
+    "shape", [(1, 1, 80, 80), (1, 2, 80, 64), (1, 64, 64), (1, 1, 64, 80), (1, 4, 64, 64)]
 )
 def test_wrong_image_is_refused(toy, shape):
-    with pytest.raises(ValueError, match=r"expected \(B, 1 or 3, 64, 64\), got \(1, "):
+    with pytest.raises(ValueError, match=r"expected \(B, 1 to 3, 64, 64\), got \(1, "):
         toy()(torch.zeros(shape))
 
 

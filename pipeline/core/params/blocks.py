@@ -10,7 +10,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from hsam.backbones import BACKBONES, HUGGING_FACE
@@ -67,11 +75,19 @@ class Phantom(Block):
     size: int = Field(ge=32, le=512, multiple_of=16, description="in-plane side, voxels")
 
 
+MOST_CHANNELS = 3  # an image encoder's inputs
+Channel = Annotated[str, Field(min_length=1)] | Annotated[int, Field(ge=0)]
+
+
 class Dataset(Block):
     name: DataSetName = Field(description=" | ".join(DATASETS))
     root: str = Field(min_length=1, description="folder of the raw volumes")
     cases: list[CaseId] | None = Field(
         description="case ids to use; null: every case found under root"
+    )
+    channels: list[Channel] | None = Field(
+        min_length=1,
+        description="up to three channels to use, by name or number; null: the only one there is",
     )
     labels: dict[str, int | str | list[int | str]] | None = Field(
         description="organ: raw label or labels; null: the data set's own map"
@@ -95,6 +111,17 @@ class Percentile(Block):
 
 
 Intensity = Annotated[Window | Percentile, Field(discriminator="kind")]
+
+
+def _one_or_several(value: Any) -> str:
+    return "several" if isinstance(value, list) else "one"
+
+
+Intensities = Annotated[
+    Annotated[Intensity, Tag("one")]
+    | Annotated[list[Intensity], Field(min_length=2), Tag("several")],
+    Discriminator(_one_or_several),
+]
 
 
 GROUP_RULE = "expected a regular expression with a group in brackets, such as ^(patient[0-9]+)_"
@@ -121,8 +148,9 @@ class Prepare(Block):
     axes: Axes | None = Field(
         description="directions in which slices, rows, columns grow, such as SAL; null: SPL"
     )
-    intensity: Intensity | None = Field(
-        description="{kind: window | percentile, low, high} -> [0, 1]; null: the data set's own"
+    intensity: Intensities | None = Field(
+        description="{kind: window | percentile, low, high} -> [0, 1], or a list of one for each "
+        "channel; null: the data set's own"
     )
     spacing_mm: Annotated[float, Field(gt=0)] | None = Field(
         description="in-plane spacing to resample to, mm; null: as acquired"

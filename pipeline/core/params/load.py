@@ -22,7 +22,7 @@ from hsam.registry import MODELS
 from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.params import search_space, search_url
-from pipeline.core.params.blocks import Block, Params, Train
+from pipeline.core.params.blocks import MOST_CHANNELS, Block, Params, Train
 
 DEFAULTS = Path(__file__).with_name("defaults.yaml")
 BASES, SELF = "defaults", "_self_"
@@ -232,6 +232,7 @@ def _contradictions(values: dict[str, Any]) -> list[Problem]:
     problems = []
     for rule in (
         _intensity_order,
+        _channels,
         _split_ways,
         _folds,
         _encoder_weights,
@@ -256,11 +257,46 @@ def _contradictions(values: dict[str, Any]) -> list[Problem]:
 
 
 def _intensity_order(values: dict[str, Any]) -> list[Problem]:
-    rule, key = values["prepare"]["intensity"], "prepare.intensity"
-    if rule is not None and rule["low"] >= rule["high"]:
-        text = f"{key}: low ({rule['low']}) must be below high ({rule['high']})."
-        return [Problem(text, (f"{key}.low", f"{key}.high"))]
-    return []
+    given, key = values["prepare"]["intensity"], "prepare.intensity"
+    rules = {f"{key}.{at}": rule for at, rule in enumerate(given)} if _is_list(given) else {}
+    if given is not None and not rules:
+        rules = {key: given}
+    return [
+        Problem(
+            f"{place}: low ({rule['low']}) must be below high ({rule['high']}).",
+            (key,) if _is_list(given) else (f"{key}.low", f"{key}.high"),
+        )
+        for place, rule in rules.items()
+        if rule["low"] >= rule["high"]
+    ]
+
+
+def _channels(values: dict[str, Any]) -> list[Problem]:
+    channels, rules = values["dataset"]["channels"], values["prepare"]["intensity"]
+    key, about = "dataset.channels", "prepare.intensity"
+    count = 1 if channels is None else len(channels)
+    problems = []
+    if count > MOST_CHANNELS:
+        text = (
+            f"{key}: an encoder has {MOST_CHANNELS} inputs, found {count} channels; name the one, "
+            f"two or three to use, such as [{', '.join(map(str, channels[:MOST_CHANNELS]))}]."
+        )
+        problems.append(Problem(text, (key,)))
+    if channels is not None and len(set(channels)) < count:
+        problems.append(
+            Problem(f"{key}: {channels} names a channel twice; name each once.", (key,))
+        )
+    if _is_list(rules) and len(rules) != count:
+        text = (
+            f"{about}: {len(rules)} rules for {count} channel{'' if count == 1 else 's'} "
+            f"({key}); give one for each, or a single one that holds for all."
+        )
+        problems.append(Problem(text, (about, key)))
+    return problems
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
 
 
 def _split_ways(values: dict[str, Any]) -> list[Problem]:

@@ -52,7 +52,7 @@ def _commented(block: Block) -> CommentedMap:
         if isinstance(value, Block) and not isinstance(value, Window | Percentile):
             result[name] = _commented(value)
         else:
-            plain = value.model_dump() if isinstance(value, Block) else value
+            plain = block.model_dump(include={name})[name]
             deep = isinstance(plain, dict) and any(isinstance(v, dict) for v in plain.values())
             result[name] = _lines(plain) if deep else _flow(plain)
         if field.description:

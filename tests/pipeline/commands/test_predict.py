@@ -70,6 +70,7 @@ def threshold(**changes) -> Predictor:
         "stages": ("mean", "coarse", "fine"),
         "identity": {"data_set": None},
         "usual": None,
+        "channels": {},
     }
     return Predictor(**found | changes)
 

@@ -44,7 +44,11 @@ def test_first_version_of_the_format(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"channel_names": {"0": "T1", "1": "T2"}}, r"has 2 channels \(T1, T2\); H-SAM takes one"),
+        (
+            {"channel_names": {"0": "T1", "1": "T2"}},
+            r"has 2 channels \(T1, T2\) and none is chosen",
+        ),
+        ({"channel_names": {"0": "T1", "2": "T2"}}, r"expected the numbers '0', '1', ... of"),
         ({"channel_names": {}}, "expected channel_names"),
         ({"file_ending": ".png"}, "file_ending '.png' can't be read"),
         ({"labels": [1, 2]}, "expected labels, a mapping"),
@@ -196,3 +200,44 @@ def test_people_call_it_by_its_description_else_by_its_folder(tmp_path):
     assert datasets.title(dataset) == "Dataset101_LA"
     write(root, described | {"name": "Left atrium"})
     assert datasets.title(dataset) == "Left atrium"
+
+
+TWO = DESCRIPTION | {"channel_names": {"1": "MR", "0": "CT"}}
+
+
+def names_of(raw) -> list[str]:
+    return [found.path.name for found in raw.channels]
+
+
+def test_channels_in_the_order_of_the_choice(tmp_path):
+    dataset = write(tmp_path, TWO).model_copy(update={"channels": ["MR", 0]})
+    entry = datasets.get(dataset)
+    raw = entry.find(dataset)["a"]
+    assert names_of(raw) == ["a_0001.nii", "a_0000.nii"]
+    assert raw.image == tmp_path / "imagesTr" / "a_0001.nii"
+    assert [rule.kind for rule in entry.intensity(dataset)] == ["percentile", "window"]
+    only = dataset.model_copy(update={"channels": [1]})
+    assert entry.find(only)["a"].channels == ()
+    assert entry.find(only)["a"].image.name == "a_0001.nii"
+    assert entry.intensity(only).kind == "percentile"
+    listed = {"x1": {"images": ["p.nii", "q.nii"], "label": "labelsTr/a.nii"}}
+    write(tmp_path, TWO | {"dataset": listed})
+    assert names_of(entry.find(dataset)["x1"]) == ["q.nii", "p.nii"]
+
+
+def test_channels_of_test_cases(tmp_path):
+    dataset = write(tmp_path, TWO).model_copy(update={"channels": ["CT", "MR"]})
+    dataset = dataset.model_copy(update={"name": "nnunet_ts"})
+    save_nifti(tmp_path / "labelsTs" / "t.nii", tiny_label() % 2)
+    save_nifti(tmp_path / "labelsTs" / "u.nii", tiny_label() % 2)
+    save_nifti(tmp_path / "imagesTs" / "u.nii", tiny_image())
+    found = datasets.get(dataset).find(dataset)
+    assert names_of(found["t"]) == ["t_0000.nii", "t_0001.nii"]
+    assert [str(channel) for channel in found["u"].channels] == [
+        f"{tmp_path / 'imagesTs' / 'u.nii'}, channel {place}" for place in range(2)
+    ]
+
+
+def test_equal_names_get_their_numbers(tmp_path):
+    dataset = write(tmp_path, DESCRIPTION | {"channel_names": {"0": "MR", "1": "MR", "2": "CT"}})
+    assert datasets.get(dataset).channels(dataset) == ("MR_0", "MR_1", "CT")

@@ -2,6 +2,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.core.errors import UserError
+from pipeline.datasets import check
 from pipeline.datasets.recognise import recognise
 from pipeline.planning.survey import survey
 from tests.pipeline.conftest import make_params, save_nifti, tiny_image, tiny_label
@@ -48,12 +49,52 @@ def test_a_word_within_another_says_nothing(tmp_path):
 
 
 def test_two_images_of_a_case_are_a_problem(tmp_path):
-    anat = "sub-01/anat/sub-01"
-    dataset = write(
-        tmp_path, f"{anat}_T1w.nii.gz", f"{anat}_T2w.nii.gz", labels=[f"{anat}_dseg.nii.gz"]
-    )
-    with pytest.raises(UserError, match="case sub-01 has more than one image file"):
+    dataset = write(tmp_path, "images/a.nii.gz", "scans/a.nii.gz", labels=["a_seg.nii.gz"])
+    with pytest.raises(UserError, match="case a has more than one image file"):
         datasets.get(dataset).find(dataset)
+
+
+@pytest.mark.parametrize(
+    ("images", "label"),
+    [
+        ("sub-01/anat/sub-01_{}.nii.gz", "sub-01/anat/sub-01_dseg.nii.gz"),
+        ("x-1/x-1-{}.nii.gz", "x-1/x-1-seg.nii.gz"),
+        ("images/x.1_{}.nii", "labels/x.1.nii"),
+    ],
+)
+def test_images_of_several_channels(tmp_path, images, label):
+    paths = [images.format(name) for name in ("t1c", "t2w", "adc")]
+    dataset = write(tmp_path, *paths, labels=[label])
+    entry = datasets.get(dataset)
+    assert entry.channels(dataset) == ("adc", "t1c", "t2w")
+    with pytest.raises(UserError, match=r"has 3 channels \(adc, t1c, t2w\) and none is chosen"):
+        entry.find(dataset)
+    chosen = dataset.model_copy(update={"channels": ["t2w", "adc"]})
+    (raw,) = entry.find(chosen).values()
+    assert [str(found) for found in raw.channels] == [
+        str(tmp_path / images.format(name)) for name in ("t2w", "adc")
+    ]
+    assert raw.label == tmp_path / label
+
+
+def test_a_case_that_lacks_a_channel(tmp_path):
+    names = ("a_t1.nii", "a_t2.nii", "b_t1.nii")
+    dataset = write(tmp_path, *names, labels=["a_seg.nii", "b_seg.nii"])
+    chosen = dataset.model_copy(update={"channels": ["t1", "t2"]})
+    raw = datasets.get(dataset).find(chosen)["b"]
+    assert check.missing_files(raw) == [
+        f"b: {tmp_path / 'b_t2.nii'}: there is no such file; add it or remove the case."
+    ]
+
+
+def test_a_suffix_of_every_image_is_no_choice(tmp_path):
+    dataset = write(tmp_path, "a_t1.nii", "b_t1.nii", labels=["a_seg.nii", "b_seg.nii"])
+    found = datasets.get(dataset).find(dataset)
+    assert {case: raw.image.name for case, raw in found.items()} == {
+        "a": "a_t1.nii",
+        "b": "b_t1.nii",
+    }
+    assert not any(raw.channels for raw in found.values())
 
 
 def test_images_alone_are_no_data_set(tmp_path):

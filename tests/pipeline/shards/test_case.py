@@ -194,3 +194,33 @@ def test_manifest_round_trip(tmp_path):
     assert np.array_equal(read.case("a").geometry.affine, AFFINE)
     with pytest.raises(KeyError):
         read.case("b")
+
+
+def test_slices_of_several_channels(tmp_path):
+    one = prepared().images
+    images = np.stack([one, one // 2], 1)
+    many = prepared(images, (-125.0, -63.0), (275.0, 138.0))
+    write_shard(tmp_path / "a.parquet", many)
+    reader = ShardReader(tmp_path / "a.parquet")
+    reader.verify()
+    assert (reader.channels, reader.shape) == (2, (30, 20, 10))
+    assert reader.bounds == ((-125.0, -63.0), (275.0, 138.0))
+    item = reader.read(7)
+    assert item.image.shape == (2, 20, 10) and item.label.shape == (20, 10)
+    assert np.array_equal(np.rint(item.image[1] * 201 - 63), one[7] // 2)
+    assert np.array_equal(item.picture, item.image[0])
+    assert reader.read_volume()[0].shape == (30, 2, 20, 10)
+
+
+@pytest.mark.parametrize(
+    ("shape", "low", "high"),
+    [
+        ((30, 2, 20, 10), 0.0, 1.0),
+        ((30, 20, 10), (0.0, 0.0), (1.0, 1.0)),
+        ((30, 3, 20, 10), (0.0, 0.0), (1.0, 1.0)),
+        ((30, 2, 10, 20), (0.0, 0.0), (1.0, 1.0)),
+    ],
+)
+def test_channels_that_do_not_fit_their_bounds(tmp_path, shape, low, high):
+    with pytest.raises(ValueError, match="of one shape"):
+        write_shard(tmp_path / "a.parquet", prepared(np.zeros(shape, np.float32), low, high))

@@ -238,3 +238,24 @@ def test_a_gpu_waits_for_nothing():
         augment(images, labels, settings, seeds(16), SIDE)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("transform", EVERY)
+def test_channels_move_together_as_one_would_alone(transform):
+    images, labels = batch(6, 45)
+    three = torch.stack([images, 1 - images, images / 2], 1)
+    moved, where = augment(three, labels, EVERY[transform], seeds(6), SIDE)
+    alone, expected = augment(images, labels, EVERY[transform], seeds(6), SIDE)
+    assert moved.shape == (6, 3, SIDE, SIDE) and torch.equal(where, expected)
+    torch.testing.assert_close(moved[:, :1], alone)
+    torch.testing.assert_close(moved[:, 2:], alone / 2)
+
+
+def test_each_channel_has_contrast_and_noise_of_its_own():
+    images, labels = batch(4)
+    both = torch.stack([images, images], 1)
+    for settings in (only(noise=0.2), only(gamma=1.5)):
+        moved, _ = augment(both, labels, settings, seeds(), SIDE)
+        assert (moved[:, 0] - moved[:, 1]).abs().amax((1, 2)).min() > 1e-3
+    one = augment(images, labels, only(gamma=1.5), seeds(), SIDE)[0]
+    assert torch.equal(augment(both, labels, only(gamma=1.5), seeds(), SIDE)[0][:, :1], one)

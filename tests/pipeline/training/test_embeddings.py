@@ -12,7 +12,7 @@ from hsam.inference import for_inference
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Train
 from pipeline.core.run_folder import open_run
-from pipeline.stages import split
+from pipeline.stages import prepare, split
 from pipeline.training import embeddings
 from pipeline.training.augment import augment, sample_seeds
 from pipeline.training.batches import Batches
@@ -21,6 +21,8 @@ from pipeline.training.devices import make_fabric
 from pipeline.training.embeddings import EMBEDDINGS, LABELS, PROGRESS, Embeddings, embedded
 from pipeline.training.fit import fit
 from pipeline.training.prepared import TrainingData
+from tests.pipeline.channel_folders import write_raw
+from tests.pipeline.conftest import make_params
 
 SEED = 3
 # a frozen encoder; its weights are random, which the parameters don't allow
@@ -159,3 +161,22 @@ def test_a_full_disk_is_told_before_the_work(tmp_path, data, settings, monkeypat
     monkeypatch.setattr(embeddings.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(UserError, match=r"train.cache_embeddings: 2 x .* don't fit on the disk of"):
         compute(tmp_path, data, settings)
+
+
+def test_embeddings_of_several_channels(tmp_path, settings):
+    root = write_raw(tmp_path / "raw", cases=3)
+    about = {"name": "nnunet", "root": str(root), "channels": ["T2", "ADC"]}
+    params = make_params(dataset=about, split={"test": 0.3, "validation": 0.3})
+    prepare.run(params, tmp_path / "prepare", tmp_path / "runs")
+    split.run(params, tmp_path / "prepare", tmp_path / "split", tmp_path / "runs")
+    data = TrainingData.open(tmp_path / "prepare", tmp_path / "split")
+    found = compute(tmp_path / "runs", data, settings)
+    item = data.slices("train")[1]
+    seeds = sample_seeds(SEED, 0, torch.tensor([1]))
+    image, _ = augment([item.unit()], [item.label], settings.augment, seeds, 32)
+    assert image.shape == (1, 2, 32, 32)
+    model = for_inference(build_model(settings, 1, SEED))
+    three = torch.cat([image, image.mean(1, keepdim=True)], 1)
+    with torch.inference_mode():
+        expected = model.embed(three)[0].numpy()
+    np.testing.assert_allclose(found.arrays()[0][1], expected, atol=2e-3)

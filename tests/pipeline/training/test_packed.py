@@ -49,3 +49,15 @@ def test_int16_takes_three_bytes_a_pixel_and_what_ends_beyond_the_limit_has_no_p
     assert (first.start, first.end, second.end) == (0, 3 * 480, 8 * 480)
     assert places_of(layouts, 8 * 480 - 1) == [first]
     assert places_of(layouts, 100) == [] and len(PackedSlices.of([], [])) == 0
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+def test_channels_have_bounds_of_their_own_to_the_bit(kind):
+    low, high = (tuple(float(np.float32(e)) for e in edges) for edges in ((-7.1, 0), (99.3, 1e3)))
+    one, other = stored((2, 5, 7), kind, (low, high)), stored((6, 4), kind, seed=1)
+    one = one._replace(label=one.label[0])
+    found, alone = packed([one, other]).all()
+    assert torch.equal(found.image, one.image) and torch.equal(found.label, one.label)
+    assert torch.equal(alone.image, other.image) and torch.equal(alone.label, other.label)
+    expected = to_unit(one.image.numpy(), low, high)
+    assert np.array_equal(found.unit().numpy().view(np.int32), expected.view(np.int32))
