@@ -159,7 +159,8 @@ def _of_channel(root: Path, case: str, name: str, there: Mapping[str, list[Path]
     if name in there:
         return there[name][0]
     other, [path] = next(iter(there.items()), (name, [root / f"{case}_{name}.nii.gz"]))
-    return path.with_name(path.name.replace(other, name))
+    before, _, after = path.name.rpartition(other)
+    return path.with_name(f"{before}{name}{after}")
 
 
 def _names(by_channel: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

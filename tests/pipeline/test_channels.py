@@ -22,6 +22,7 @@ from pipeline.datasets.recognise import recognise
 from pipeline.planning.survey import survey
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import read_manifest
+from pipeline.stages import prepare
 from tests.pipeline.channel_folders import (
     affine,
     channels,
@@ -36,7 +37,7 @@ from tests.pipeline.test_cli import hsam
 
 TINY = {
     "image_size": 48,
-    "epochs": 16,
+    "epochs": 10,
     "batch_size": 4,
     "micro_batch": 4,
     "learning_rate": 0.003,
@@ -213,15 +214,20 @@ def params_of(root: Path, **dataset) -> Params:
 
 
 def test_every_layout_gives_the_same_volumes(tmp_path):
-    found = []
+    found, shards = [], []
     for write in (write_raw, write_decathlon, write_pairs):
         params = params_of(write(tmp_path / write.__name__, cases=2))
         assert sorted(map(str, params.dataset.channels)) == ["ADC", "T2"]
         report = check.check_data_set(params)
         assert report.problems == []
         found.append([case["channels"] for case in report.fingerprints])
+        out = tmp_path / "out" / write.__name__
+        prepare.run(params, out, tmp_path / "runs")
+        shards.append(ShardReader(out / "shards" / "c0.parquet").read_volume()[0])
     raw, decathlon, pairs = found
     assert raw == decathlon == [case[::-1] for case in pairs]
+    assert np.array_equal(shards[0], shards[1])
+    assert np.array_equal(shards[0], shards[2][:, ::-1])
 
 
 @pytest.mark.parametrize("wanted", [["ADC"], [1], ["1"]])

@@ -78,12 +78,13 @@ def test_images_of_several_channels(tmp_path, images, label):
 
 
 def test_a_case_that_lacks_a_channel(tmp_path):
-    names = ("a_t1.nii", "a_t2.nii", "b_t1.nii")
-    dataset = write(tmp_path, *names, labels=["a_seg.nii", "b_seg.nii"])
-    chosen = dataset.model_copy(update={"channels": ["t1", "t2"]})
-    raw = datasets.get(dataset).find(chosen)["b"]
+    # names that hold one another
+    names = ("2_1.nii", "2_2.nii", "1_1.nii")
+    dataset = write(tmp_path, *names, labels=["1_seg.nii", "2_seg.nii"])
+    chosen = dataset.model_copy(update={"channels": ["1", "2"]})
+    raw = datasets.get(dataset).find(chosen)["1"]
     assert check.missing_files(raw) == [
-        f"b: {tmp_path / 'b_t2.nii'}: there is no such file; add it or remove the case."
+        f"1: {tmp_path / '1_2.nii'}: there is no such file; add it or remove the case."
     ]
 
 
