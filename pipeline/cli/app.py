@@ -978,14 +978,16 @@ def _predictions(study: str | None, on: list[str] | None) -> Path | None:
 
 
 def _arm_of_predictions(study: str, on: list[str] | None) -> tuple[Path, str] | None:
-    """Where a study looks for predictions of a run's draw, and the command that scores them."""
+    """Where a study looks for predictions of a run's draw and fold, and the command that scores
+    them.
+    """
     from pipeline.studies import plan
 
     name, used = study.partition("/")[0], plan.parse_on(on)
-    draw = plan.find(study, used).draw
+    asked = plan.find(study, used)
     runs = [run for part in plan.load(name, used) for run in part.runs]
     for run in runs:
-        if run.predictions is not None and run.draw == draw:
+        if run.predictions is not None and (run.draw, run.fold) == (asked.draw, asked.fold):
             words = ["hsam", "evaluate", "--study", f"{name}/{run.name}"]
             for preset in used:
                 words += ["--on", preset]

@@ -72,7 +72,7 @@ StudyOption = Annotated[
     typer.Option(
         "--study",
         metavar="STUDY/ARM/draw-D-seed-S",
-        help="A run of a study, in place of --params (`hsam study`).",
+        help="A run of a study, in place of --params (`hsam study`); over folds with -fold-F.",
     ),
 ]
 OnOption = Annotated[

@@ -113,7 +113,8 @@ def _list() -> None:
 
 def _arms(study: Study, results: Path) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 2))
-    for column in ("arm", "draws", "seeds", "runs", "trained", "done"):
+    folds = ("folds",) if study.folds else ()
+    for column in ("arm", "draws", "seeds", *folds, "runs", "trained", "done"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for arm in study.file.arms:
         runs = [run for run in study.runs if run.arm == arm]
@@ -122,7 +123,8 @@ def _arms(study: Study, results: Path) -> Table:
         if all(run.predictions is None for run in runs):
             trained = sum(progress.is_done(run, results, "train") for run in runs)
         done = sum(progress.is_done(run, results) for run in runs)
-        counts = (len(draws), len(seeds), len(runs), trained, done)
+        of_folds = (study.folds,) if study.folds else ()
+        counts = (len(draws), len(seeds), *of_folds, len(runs), trained, done)
         table.add_row(arm, *map(str, counts))
     return table
 

@@ -31,6 +31,7 @@ WORDS = {
     "device": "device",
     "tuned": "tuned",
 }
+OF_FOLD = "test cases of a fold"
 NONE, UNKNOWN = "–", "unknown"
 
 
@@ -65,9 +66,11 @@ def common(found: Sequence[Outcome]) -> list[tuple[str, str]]:
     """Words and values of the facts in which all finished runs agree."""
     facts = [outcome.facts for outcome in found if outcome.facts is not None]
     values = {name: {getattr(fact, name) for fact in facts} for name in WORDS}
+    # a fold's test cases are not those of the arm
+    words = WORDS if all(o.run.fold is None for o in found) else WORDS | {"test_cases": OF_FOLD}
     return [
         (word, _fact(name, next(iter(values[name]))))
-        for name, word in WORDS.items()
+        for name, word in words.items()
         if len(values[name]) == 1 and values[name] != {None}
     ]
 

@@ -189,9 +189,10 @@ def _what(study: Study, found: Sequence[Outcome]) -> str:
     done = sum(outcome.done for outcome in found)
     data = ", ".join(dict.fromkeys(o.run.params.dataset.name for o in found))
     state = "all finished" if done == len(found) else f"{done} finished"
+    folds = f", {study.folds} folds, each case tested in one" if study.folds else ""
     return (
         f"On {data}: {_count(len(study.file.arms), 'arm')}, {_count(len(draws), 'draw')} of "
-        f"slices, {_count(len(seeds), 'seed')}; {_count(len(found), 'run')}, {state}."
+        f"slices, {_count(len(seeds), 'seed')}{folds}; {_count(len(found), 'run')}, {state}."
     )
 
 
@@ -226,8 +227,9 @@ def _figures(study: Study, finished: Mapping[str, Sequence[Outcome]]) -> dict[st
     if not study.file.figures:
         return {"note": "", "galleries": [], "organs": []}
     chosen = same_runs(finished)
-    draw, seed = next(iter(chosen.values())).run.draw, next(iter(chosen.values())).run.seed
-    note = f"Each arm's run of draw {draw} and seed {seed}, whatever it scored."
+    shown = next(iter(chosen.values())).run
+    fold = "" if shown.fold is None else f", tested on fold {shown.fold}"
+    note = f"Each arm's run of draw {shown.draw} and seed {shown.seed}{fold}, whatever it scored."
     if absent := [arm for arm in finished if arm not in chosen]:
         note += f" Not finished: {', '.join(absent)}."
     try:
@@ -245,18 +247,17 @@ def _figures(study: Study, finished: Mapping[str, Sequence[Outcome]]) -> dict[st
 
 
 def same_runs(finished: Mapping[str, Sequence[Outcome]]) -> dict[str, Outcome]:
-    """A run of each arm, all of one draw and seed: the first that the most arms have finished."""
-    keys = sorted({(o.run.draw, o.run.seed) for runs in finished.values() for o in runs})
+    """A run of each arm, all of one draw, seed and fold: the first that the most have finished."""
 
-    def of(key: tuple[int, int]) -> dict[str, Outcome]:
-        return {
-            arm: o
-            for arm, runs in finished.items()
-            for o in runs
-            if key == (o.run.draw, o.run.seed)
-        }
+    def key(outcome: Outcome) -> tuple[int, int, int]:
+        return outcome.run.draw, outcome.run.seed, outcome.run.fold or 0
 
-    return max((of(key) for key in keys), key=len)
+    keys = sorted({key(o) for runs in finished.values() for o in runs})
+
+    def of(wanted: tuple[int, int, int]) -> dict[str, Outcome]:
+        return {arm: o for arm, runs in finished.items() for o in runs if key(o) == wanted}
+
+    return max(map(of, keys), key=len)
 
 
 def _count(number: int, noun: str) -> str:

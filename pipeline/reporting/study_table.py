@@ -126,16 +126,18 @@ def _spread(row: Row) -> str:
 def _legend(tables: Tables, organs: Sequence[str]) -> str:
     done = [row for row in tables.scores if row["headline"]]
     text = "Mean over the draws' means over their seeds"
+    if tables.study.folds:
+        text += f", of all cases, each tested in one of {tables.study.folds} folds"
     if any(row["sd_seeds"] is not None for row in done):
         text += " ± standard deviation over seeds"
     if over := list(dict.fromkeys(row["over"] for row in done if row["low"] is not None)):
         text += f"; below it the 95% interval over {' or '.join(over)}"
-    spread = [row for row in done if row["sd_draws"] is not None and row["organ"] == OVERALL]
-    of_draws = ", ".join(
-        f"{row['arm']} {row['sd_draws']:.2f}" for row in spread if row["score"] == DICE
-    )
-    if of_draws:
-        text += f". Standard deviation of Dice over draws: {of_draws}"
+    overall = [row for row in done if row["organ"] == OVERALL and row["score"] == DICE]
+    for level in ("draws", "folds"):
+        spread = {row["arm"]: row[f"sd_{level}"] for row in overall}
+        said = ", ".join(f"{arm} {sd:.2f}" for arm, sd in spread.items() if sd is not None)
+        if said:
+            text += f". Standard deviation of Dice over {level}: {said}"
     if any(row["convention"] != STRICT for row in done):
         text += ". “strict”: where every missed or invented organ counts as an error"
     if tables.study.file.source:

@@ -7,7 +7,6 @@ Inputs: manifest and shards of prepare (their pixel counts, no image). Outputs: 
 
 import hashlib
 import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from pipeline.core.console import say
 from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.params.blocks import Split as Settings
+from pipeline.datasets.subjects import owners
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import ROLES, SplitFile, leaks, write_split
@@ -174,24 +174,6 @@ def roles_from_settings(
         for case in cases
         for index in range(len(shows[case]))
     }
-
-
-def owners(group: str | None, cases: Sequence[str]) -> dict[str, str]:
-    """Case to its subject: the case itself, or the first group of a pattern in its id.
-
-    Raises:
-        UserError: cases in whose ids the pattern finds nothing.
-    """
-    if group is None:
-        return {case: case for case in cases}
-    found = {case: re.search(group, case) for case in cases}
-    unknown = [case for case, match in found.items() if match is None or not match[1]]
-    if unknown:
-        raise UserError(
-            f"split.group: {group} finds no subject in {few(unknown)}; mend the pattern, or set it "
-            "to null."
-        )
-    return {case: match[1] for case, match in found.items() if match is not None}
 
 
 def rounded(value: float) -> int:

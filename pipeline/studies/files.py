@@ -22,12 +22,13 @@ from pipeline.core.params.load import Layer, layers, read_yaml, resolve
 HOME = Path("workflow") if Path("workflow", "studies").is_dir() else WORKFLOW
 STUDIES, PRESETS = HOME / "studies", HOME / "presets"
 PREDICTIONS = "predictions"  # the one key of an arm that is scored, never trained
-PLACES = ("study", "draw", "seed")  # what its folder's name may hold, in braces
+PLACES = ("study", "draw", "seed", "fold")  # what its folder's name may hold, in braces
 PHANTOMS = "phantoms"  # the preset that a study's small twin is run on
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 Overlay = dict[str, Any]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
+Folds = Annotated[int, Field(ge=2, le=100)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -56,6 +57,7 @@ class Twin(Block):
     arms: dict[Name, Overlay] = Field(default={}, description="laid over the arm of that name")
     seeds: Seeds | None = Field(default=None, description="null: the study's first two")
     draws: Seeds | None = Field(default=None, description="null: the study's first")
+    folds: Folds | None = Field(default=None, description="null: as many as the study's")
 
 
 class Curve(Block):
@@ -80,6 +82,9 @@ class StudyFile(Block):
     )
     seeds: Seeds = Field(description="values of train.seed")
     draws: Seeds = Field(description="values of split.seed: which slices are drawn")
+    folds: Folds | None = Field(
+        default=None, description="run over folds 0 to K-1, so that every case is tested; null: not"
+    )
     reference: Name | None = Field(default=None, description="the arm that others are compared to")
     published: dict[Name, Numbers] = Field(default={}, description="arm: what was published")
     quoted: list[Quoted] = Field(default=[])
@@ -120,7 +125,7 @@ def read(name: str, folder: Path = STUDIES) -> StudyFile | Collection:
         found = StudyFile.model_validate(values)
     except ValidationError as error:
         raise UserError([f"{path}: {_sentence(item)}" for item in error.errors()]) from None
-    if problems := _unknown_arms(found) + _bad_predictions(found):
+    if problems := _unknown_arms(found) + _bad_predictions(found) + _bad_folds(found):
         raise UserError([f"{path}: {problem}" for problem in problems])
     return found
 
@@ -133,6 +138,7 @@ def params_of(
     seed: int,
     on: Sequence[str] = (),
     folder: Path = STUDIES,
+    fold: int | None = None,
 ) -> Params:
     """The parameters of one run.
 
@@ -141,6 +147,7 @@ def params_of(
         arm, draw, seed: of the run.
         on: presets or parameter files that the study is run on, laid over in this order.
         folder: of the study's file.
+        fold: that is tested on, from 0; None: of a study without folds.
 
     Raises:
         UserError: values that are not allowed, all at once.
@@ -155,8 +162,24 @@ def params_of(
     if predictions_of(study, arm, on) is None:
         found.append(Layer(f"{where}: arms.{arm}", study.arms[arm]))
         found.append(Layer(f"{where}: phantoms.arms.{arm}", twin.arms.get(arm, {})))
-    run = {"train": {"seed": seed}, "split": {"seed": draw}}
-    return resolve([*found, Layer(f"{where}: seeds and draws", run)])
+    split: Overlay = {"seed": draw}
+    if fold is not None:
+        split |= {"folds": folds_of(study, on), "fold": fold}
+        if not isinstance(_last(found, "split", "test"), list):
+            split["test"] = None  # a share gives way to the folds; cases by name don't
+    run = {"train": {"seed": seed}, "split": split}
+    return resolve([*found, Layer(f"{where}: seeds, draws and folds", run)])
+
+
+def _last(found: Sequence[Layer], block: str, key: str) -> Any:
+    """The value that a key of a block has in the uppermost layer that sets it; None: in none."""
+    blocks = (layer.values.get(block) for layer in reversed(found))
+    return next((b[key] for b in blocks if isinstance(b, dict) and key in b), None)
+
+
+def folds_of(study: StudyFile, on: Sequence[str] = ()) -> int | None:
+    """The number of folds that each draw and seed is run over; None: there are none."""
+    return (study.phantoms.folds if PHANTOMS in on else None) or study.folds
 
 
 def predictions_of(study: StudyFile, arm: str, on: Sequence[str] = ()) -> str | None:
@@ -186,6 +209,13 @@ def _unknown_arms(study: StudyFile) -> list[str]:
         for arm in arms
         if arm not in study.arms
     ]
+
+
+def _bad_folds(study: StudyFile) -> list[str]:
+    """A small twin's folds where the study has none."""
+    if study.folds is None and study.phantoms.folds is not None:
+        return ["phantoms.folds: the study has no folds of its own; set folds, or remove them."]
+    return []
 
 
 def _bad_predictions(study: StudyFile) -> list[str]:

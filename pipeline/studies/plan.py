@@ -2,6 +2,7 @@
 
     results/<study>/<arm>/draw-D-seed-S/{search,train,evaluate}/   a run
     results/<study>/<arm>/draw-D-seed-S/search/                     of the arm's first seed, for all
+    results/<study>/<arm>/draw-D-seed-S-fold-F/                     a run of a study over folds
     results/data/<data set>-<hash>/prepare/                         volumes prepared alike, shared
     results/data/<data set>-<hash>/<split>-<hash>/                  slices split alike, shared
 
@@ -17,14 +18,20 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import UserError
+from pipeline import datasets
+from pipeline.core.errors import UserError, few
 from pipeline.core.files import digest
 from pipeline.core.params.blocks import Params, stage_params
+from pipeline.datasets.phantom import Phantom
+from pipeline.datasets.subjects import owners
 from pipeline.studies import files
 from pipeline.studies.files import Collection, StudyFile
 
 DATA = "data"  # the folder of what the studies share; no study's name
-RUN = re.compile(r"^(?P<study>[^/]+)/(?P<arm>[^/]+)/draw-(?P<draw>\d+)-seed-(?P<seed>\d+)$")
+RUN = re.compile(
+    r"^(?P<study>[^/]+)/(?P<arm>[^/]+)/draw-(?P<draw>\d+)-seed-(?P<seed>\d+)"
+    r"(?:-fold-(?P<fold>\d+))?$"
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Run:
         params: all of its parameters.
         searcher: the seed of the run whose search it takes its values from; None: of no search.
         predictions: folder of what another tool predicted; such a run is scored, never trained.
+        fold: value of `split.fold`, what is tested on; None: the study has no folds.
     """
 
     study: str
@@ -47,6 +55,7 @@ class Run:
     params: Params
     searcher: int | None = None
     predictions: Path | None = None
+    fold: int | None = None
 
     @property
     def name(self) -> str:
@@ -59,12 +68,14 @@ class Run:
         return self._name(self.seed if self.searcher is None else self.searcher)
 
     def _name(self, seed: int) -> str:
-        return f"{self.arm}/draw-{self.draw}-seed-{seed}"
+        fold = "" if self.fold is None else f"-fold-{self.fold}"
+        return f"{self.arm}/draw-{self.draw}-seed-{seed}{fold}"
 
     @property
     def label(self) -> str:
         """A name for tables of runs, such as table10-rank-4-d1-s2."""
-        return f"{self.study}-{self.arm}-d{self.draw}-s{self.seed}"
+        fold = "" if self.fold is None else f"-f{self.fold}"
+        return f"{self.study}-{self.arm}-d{self.draw}-s{self.seed}{fold}"
 
     @cached_property
     def data(self) -> str:
@@ -112,7 +123,7 @@ class Study:
         name: of its file.
         on: what it is run on.
         file: its content.
-        runs: arm by arm, draw by draw, seed by seed.
+        runs: arm by arm, draw by draw, seed by seed, fold by fold.
     """
 
     name: str
@@ -124,6 +135,11 @@ class Study:
     def folder(self) -> str:
         """Its folder in results."""
         return folder_of(self.name, self.on)
+
+    @property
+    def folds(self) -> int | None:
+        """How many parts the cases are dealt into, each tested once; None: there are none."""
+        return files.folds_of(self.file, self.on)
 
 
 def folder_of(name: str, on: Sequence[str]) -> str:
@@ -159,31 +175,64 @@ def load(name: str, on: tuple[str, ...] = (), folder: Path = files.STUDIES) -> t
     folder_name = folder_of(name, on)
     for arm in found.arms:
         predicted = files.predictions_of(found, arm, on)
-        for draw, seed in _pairs(draws, seeds, predicted):
+        for draw, seed, fold in _places(draws, seeds, files.folds_of(found, on), predicted):
             try:
-                params = files.params_of(name, found, arm, draw, seed, on, folder)
+                params = files.params_of(name, found, arm, draw, seed, on, folder, fold)
             except UserError as error:
                 problems += error.problems
                 continue
             place = searcher = None
             if predicted is not None:
-                place = Path(predicted.format(study=folder_name, draw=draw, seed=seed))
+                names = {"study": folder_name, "draw": draw, "seed": seed, "fold": fold}
+                place = Path(predicted.format(**names))
             elif params.search.trials:
                 searcher = seeds[0]
-            runs.append(Run(folder_name, arm, draw, seed, params, searcher, place))
+            runs.append(Run(folder_name, arm, draw, seed, params, searcher, place, fold))
+    # an arm's runs differ in no parameter that matters here
+    firsts = {run.arm: run for run in reversed(runs)}.values()
+    where = f"{Path(folder) / name}.yaml: folds"
+    problems += [f"{where}: {text}" for run in firsts if (text := _undealt(run.params))]
     if problems:
         raise UserError(list(dict.fromkeys(problems)))
     return (Study(name, on, found, tuple(runs)),)
 
 
-def _pairs(
-    draws: Sequence[int], seeds: Sequence[int], predicted: str | None
-) -> list[tuple[int, int]]:
-    """Draws and seeds of an arm's runs; predictions whose folder names none are of the first."""
+def _places(
+    draws: Sequence[int], seeds: Sequence[int], folds: int | None, predicted: str | None
+) -> list[tuple[int, int, int | None]]:
+    """Draws, seeds and folds of an arm's runs.
+
+    Predictions whose folder names no draw or seed are of the first; of folds they are of all, since
+    each has other cases to score.
+    """
     if predicted is not None:
         draws = draws if "{draw" in predicted else draws[:1]
         seeds = seeds if "{seed" in predicted else seeds[:1]
-    return [(draw, seed) for draw in draws for seed in seeds]
+    numbers = [None] if folds is None else range(folds)
+    return [(draw, seed, fold) for draw in draws for seed in seeds for fold in numbers]
+
+
+def _undealt(params: Params) -> str | None:
+    """Why a data set's cases can't be dealt into folds; None where they can, or aren't there yet.
+
+    Phantoms have test cases of their own too, which no literature knows.
+    """
+    folds, data = params.split.folds, params.dataset
+    if folds is None:
+        return None
+    entry = datasets.get(data)
+    cases = list(entry.list_cases(data).cases)
+    named = entry.canonical(data).test
+    fixed = [case for case in cases or data.cases or named if case in named]
+    if fixed and data.name != Phantom.name:
+        return (
+            f"{data.name} has test cases of its own ({few(fixed)}), which folds would learn from; "
+            "name the other cases in dataset.cases, or run a study without folds."
+        )
+    subjects = len(set(owners(params.split.group, cases).values()))
+    if cases and folds > subjects:
+        return f"{folds} asked for, {data.name} has {subjects} subjects; ask for fewer."
+    return None
 
 
 def _collects(file: StudyFile | Collection) -> bool:
@@ -210,12 +259,15 @@ def find(text: str, on: tuple[str, ...] = (), folder: Path = files.STUDIES) -> R
     """
     match = RUN.match(text)
     if match is None:
-        raise UserError(f"--study {text}: expected STUDY/ARM/draw-D-seed-S.")
+        raise UserError(
+            f"--study {text}: expected STUDY/ARM/draw-D-seed-S, with -fold-F in a study over folds."
+        )
     name = match["study"]
     studies = load(name, on, folder)
-    wanted = (match["arm"], int(match["draw"]), int(match["seed"]))
+    fold = None if match["fold"] is None else int(match["fold"])
+    wanted = (match["arm"], int(match["draw"]), int(match["seed"]), fold)
     for run in (run for study in studies for run in study.runs):
-        if (run.arm, run.draw, run.seed) == wanted:
+        if (run.arm, run.draw, run.seed, run.fold) == wanted:
             return run
     raise UserError(f"--study {text}: {name} has no such run; `hsam study {name}` lists them.")
 

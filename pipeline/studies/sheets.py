@@ -13,6 +13,8 @@ from pipeline.scoring.tables import OVERALL
 from pipeline.studies.tables import SHOWN, Row, Tables
 from pipeline.studies.verdict import CANNOT_SAY, FEWEST_SEEDS
 
+MOST_VALUES = 4  # in one cell
+
 
 def sheets(tables: Tables) -> list[Sheet]:
     """All sheets of a study that have anything to say, in the order in which they are read."""
@@ -49,8 +51,16 @@ def digits_of(score: str) -> int:
 
 def _arms(tables: Tables) -> Sheet:
     header = (
-        *("arm", "Dice, %", "sd seeds", "sd draws", "95% interval", "published", "difference"),
-        *("verdict", "HD95, voxels", "HD95 published", "HD95, mm", "Dice strict, %", "runs"),
+        *("arm", "Dice, %", "sd seeds", "sd draws", "sd folds", "95% interval", "published"),
+        *(
+            "difference",
+            "verdict",
+            "HD95, voxels",
+            "HD95 published",
+            "HD95, mm",
+            "Dice strict, %",
+            "runs",
+        ),
     )
     rows = []
     for row in tables.arms:
@@ -60,6 +70,7 @@ def _arms(tables: Tables) -> Sheet:
                 number(row.get("dice_mean"), 2),
                 number(row.get("dice_sd_seeds"), 2),
                 number(row.get("dice_sd_draws"), 2),
+                number(row.get("dice_sd_folds"), 2),
                 interval(row, "dice_", 2),
                 number(row.get("dice_published"), 2),
                 number(row.get("dice_difference"), 2, sign=True),
@@ -103,6 +114,8 @@ def _arm_notes(tables: Tables) -> Iterable[str]:
         yield f"No interval where fewer than {FEWEST} test cases count."
     if over := dict.fromkeys(row["over"] for row in done if row["low"] is not None):
         yield f"Intervals are over {' or '.join(over)} (docs/studies.md)."
+    if done and tables.study.folds:
+        yield f"Each case is tested in one of {tables.study.folds} folds; means are over all cases."
 
 
 def _organs(tables: Tables) -> Sheet:
@@ -170,6 +183,8 @@ def _comparisons(tables: Tables) -> Sheet | None:
         *("95% interval of HD95", "p of HD95, Holm", "pairs of runs", "cases"),
     )
     notes = ["Of runs with the same slices and seed, on the same cases."]
+    if tables.study.folds:
+        notes = ["Of folds with the same slices and seed, case by case."]
     if any(row["p"] is not None and row["pairs"] < FEWEST_SEEDS for row in tables.comparisons):
         notes.append(f"Fewer than {FEWEST_SEEDS} pairs of runs say little of other seeds.")
     return Sheet("comparisons", f"Minus {reference}", header, tuple(rows), notes=tuple(notes))
@@ -233,11 +248,17 @@ def _settings(tables: Tables) -> Sheet:
         "device": "device",
     }
     rows = tuple(
-        (str(row["row"]), *(str(row.get(name) or NONE) for name in names))
+        (str(row["row"]), *(_several(str(row.get(name) or NONE)) for name in names))
         for row in tables.arms
         if row["kind"] == "arm" and row["runs"]
     )
     return Sheet("settings", "What was run", ("arm", *names.values()), rows)
+
+
+def _several(text: str) -> str:
+    """Values with commas between them; of many, such as splits' hashes, the first and how many."""
+    values = text.split(", ")
+    return text if len(values) <= MOST_VALUES else f"{values[0]} and {len(values) - 1} more"
 
 
 def _runs(tables: Tables) -> Sheet:

@@ -27,6 +27,7 @@ FACTS = (
     *("model", "backbone", "side", "lora_rank", "tuned", "batch", "stage"),
     *("train_slices", "test_cases"),
 )
+ESTIMATED = ("mean", "sd_seeds", "sd_draws", "sd_folds", "low", "high")  # of an Estimate
 HASH = 12  # digits of a split's hash that are shown
 Row = dict[str, Any]
 
@@ -126,7 +127,7 @@ def _score_rows(
                 cells = _cells(values, place, column, _scale(score))
                 counts = {
                     "over": scores.over,
-                    "runs": len(scores.runs),
+                    "runs": sum(outcome.done for outcome in found),
                     "cases": int(values.cases[place, column]),
                 }
                 rows.append(about | cells | counts | _beside(study, number, cells, why))
@@ -139,8 +140,7 @@ def _scale(score: str) -> float:
 
 
 def _cells(values: Estimate, place: int, column: int, scale: float) -> Row:
-    names = ("mean", "sd_seeds", "sd_draws", "low", "high")
-    return {name: _number(getattr(values, name)[place, column] * scale) for name in names}
+    return {name: _number(getattr(values, name)[place, column] * scale) for name in ESTIMATED}
 
 
 def _published(numbers: Numbers | None, score: str, organ: str) -> float | None:
@@ -176,11 +176,12 @@ def _arm_row(
         "planned": len(found),
         "seeds": len({outcome.run.seed for outcome in done}),
         "draws": len({outcome.run.draw for outcome in done}),
+        "folds": len({outcome.run.fold for outcome in done} - {None}) or None,
     }
     overall = [r for r in scores if r["arm"] == arm and r["organ"] == OVERALL]
     for score in SHOWN:
         headline = next((r for r in overall if r["headline"] and r["score"] == score), {})
-        for name in ("mean", "sd_seeds", "sd_draws", "low", "high"):
+        for name in ESTIMATED:
             row[f"{score}_{name}"] = headline.get(name)
         if score in PUBLISHED:
             number = _published(study.file.published.get(arm), score, OVERALL)
@@ -192,7 +193,11 @@ def _arm_row(
         row[f"{score}_strict"] = strict[0]["mean"] if strict else None
     row["over"] = overall[0]["over"] if overall else None
     row["convention"] = _headline(found)
-    return row | _joined([outcome.facts for outcome in done if outcome.facts is not None])
+    row |= _joined([outcome.facts for outcome in done if outcome.facts is not None])
+    if row["folds"]:
+        tested = {case for outcome in done for case in outcome.cases["case"]}
+        row["test_cases"] = str(len(tested))
+    return row
 
 
 def _joined(facts: Sequence[Facts]) -> Row:
@@ -296,6 +301,7 @@ def _run_row(outcome: Outcome, organs: Sequence[str]) -> Row:
         "arm": run.arm,
         "draw": run.draw,
         "seed": run.seed,
+        "fold": run.fold,
         "state": outcome.missing or "done",
         "convention": run.params.evaluate.convention,
     }

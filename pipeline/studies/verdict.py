@@ -34,6 +34,7 @@ HOW = {
     },
     "evaluate": {"batch_size", "audit"},
 }
+RUN = {"seed", "fold"}  # what the runs of an arm differ in
 BLOCKS = ("dataset", "prepare", "split", "search", "train", "evaluate")
 
 
@@ -82,7 +83,7 @@ def _computed(run: Run) -> dict[str, Any]:
         f"{block}.{key}": value
         for block in BLOCKS
         for key, value in values[block].items()
-        if key != "seed" and key not in HOW.get(block, ())
+        if key not in RUN and key not in HOW.get(block, ())
     }
     # where the weights lie doesn't matter, whether there are any does
     found["train.sam_checkpoint"] = found["train.sam_checkpoint"] is not None

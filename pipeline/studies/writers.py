@@ -21,10 +21,10 @@ from pipeline.scoring.sheet import latex, markdown
 from pipeline.studies.curve import Curve, Point
 from pipeline.studies.plan import Study
 from pipeline.studies.sheets import sheets
-from pipeline.studies.tables import FACTS, PUBLISHED, SHOWN, Tables
+from pipeline.studies.tables import ESTIMATED, FACTS, PUBLISHED, SHOWN, Tables
 
 FOLDER = "tables"  # in the study's folder of results
-WHOLE = {"runs", "planned", "seeds", "draws", "draw", "seed", "pairs", "cases"}
+WHOLE = {"runs", "planned", "seeds", "draws", "folds", "draw", "seed", "fold", "pairs", "cases"}
 WORDS = {
     *("arm", "row", "run", "kind", "state", "convention", "organ", "score", "unit", "over"),
     *("reference", "verdict", "reason", "note", "source", "split", "device", *FACTS),
@@ -93,9 +93,9 @@ def _type(column: str) -> pa.DataType:
 
 
 def _arm_columns() -> list[str]:
-    columns = ["row", "kind", "runs", "planned", "seeds", "draws"]
+    columns = ["row", "kind", "runs", "planned", "seeds", "draws", "folds"]
     for score in SHOWN:
-        columns += [f"{score}_{n}" for n in ("mean", "sd_seeds", "sd_draws", "low", "high")]
+        columns += [f"{score}_{name}" for name in ESTIMATED]
         if score in PUBLISHED:
             columns += [f"{score}_{n}" for n in ("published", "difference", "verdict", "reason")]
         columns.append(f"{score}_strict")
@@ -104,7 +104,7 @@ def _arm_columns() -> list[str]:
 
 def _score_columns() -> list[str]:
     about = ["arm", "convention", "headline", "organ", "score", "unit"]
-    values = ["mean", "sd_seeds", "sd_draws", "low", "high", "over", "runs", "cases"]
+    values = [*ESTIMATED, "over", "runs", "cases"]
     return [*about, *values, "published", "difference", "verdict", "reason"]
 
 
@@ -116,7 +116,7 @@ def _comparison_columns() -> list[str]:
 def _run_columns(tables: Tables) -> list[str]:
     scores = [*SHOWN, *(f"{score}_strict" for score in SHOWN)]
     organs = [f"dice {organ}" for organ in tables.organs]
-    about = ["run", "arm", "draw", "seed", "state", "convention"]
+    about = ["run", "arm", "draw", "seed", "fold", "state", "convention"]
     return [*about, *scores, *organs, "device", "split"]
 
 

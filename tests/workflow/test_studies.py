@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
@@ -182,3 +183,17 @@ def test_predictions_are_scored_and_again_when_they_change(repository, devices):
     volume = next((repository / "tool" / "scored").iterdir())
     volume.write_bytes(volume.read_bytes() + b"\0")  # gzip passes over it
     assert planned(repository, page) == {"study_evaluate": 1, "study_report": 1}
+
+
+def test_folds_share_the_volumes_and_test_every_case_once(repository, devices):
+    study(repository, "crossed", STUDY | {"arms": {"all": {}}, "seeds": [1], "folds": 2})
+    page = "reports/crossed.html"
+    stages = ("study_split", "study_train", "study_evaluate")
+    assert planned(repository, page) == dict.fromkeys(stages, 2) | {"study_report": 1}
+    snakemake(repository, "--resources", "gpu=0", "--", page)
+    tables = (repository / "results" / "crossed" / "all").glob("*-fold-?/evaluate/cases.parquet")
+    tested = [case for path in tables for case in pd.read_parquet(path)["case"].unique()]
+    assert sorted(tested) == ["img0001", "img0002", "img0003", "img0004"]
+    text = (repository / page).read_text()
+    assert "2 folds, each case tested in one; 2 runs, all finished" in text
+    assert planned(repository, page) == {}

@@ -183,6 +183,6 @@ wildcard_constraints:
     name="|".join(STUDIES.studies),
     study="|".join(STUDIES.folders),
     arm=r"[a-z0-9][a-z0-9_-]*",
-    run=r"draw-\d+-seed-\d+",
+    run=r"draw-\d+-seed-\d+(?:-fold-\d+)?",
     data=r"[a-z0-9_]+-[0-9a-f]{8}",
     split=r"draw-\d+-[0-9a-f]{8}",

@@ -21,23 +21,39 @@ TRAIN_SLICES = 4
 Scored = Callable[[Run, str, str], float]
 
 
-def finish(study: Study, dice: Scored, cases: tuple[str, ...] = CASES) -> None:
-    """Write the outputs of all runs: HD95 is 10 voxels or 20 mm at Dice 0 and 0 at Dice 1."""
+def finish(
+    study: Study,
+    dice: Scored,
+    cases: tuple[str, ...] = CASES,
+    tested: Callable[[Run], tuple[str, ...]] | None = None,
+) -> None:
+    """Write the outputs of all runs: HD95 is 10 voxels or 20 mm at Dice 0 and 0 at Dice 1.
+
+    Args:
+        study: whose runs.
+        dice: of a case and an organ in a run.
+        cases: all that were prepared.
+        tested: which of them a run is scored on; None: all.
+    """
     for run in study.runs:
-        rows = [_row(case, organ, dice(run, case, organ)) for case in cases for organ in ORGANS]
-        write_outputs(run, rows)
+        own = cases if tested is None else tested(run)
+        rows = [_row(case, organ, dice(run, case, organ)) for case in own for organ in ORGANS]
+        write_outputs(run, rows, prepared=cases)
 
 
-def write_outputs(run: Run, rows: list[dict], weights: bytes = b"weights") -> None:
+def write_outputs(
+    run: Run, rows: list[dict], weights: bytes = b"weights", prepared: tuple[str, ...] = ()
+) -> None:
     """Write all outputs of a run.
 
     Args:
         run: the run.
         rows: of the table `cases`.
         weights: content of the file of the weights.
+        prepared: cases that were prepared besides those of the rows.
     """
     places, cases = run.places(RESULTS), list(dict.fromkeys(row["case"] for row in rows))
-    manifest, split = _manifest(cases), _split(run, cases)
+    manifest, split = _manifest([*cases, *prepared]), _split(run, cases)
     write_manifest(places["prepare"] / "manifest.parquet", manifest)
     write_split(places["split"] / "split.parquet", split)
     train = run.params.train
