@@ -46,7 +46,6 @@ from pipeline.inference.predictor import Predictor
 from pipeline.inference.probabilities import open_probabilities
 from pipeline.inference.scan_slices import ScanSlices
 from pipeline.inference.tta import averaged
-from pipeline.inference.usual import Tally
 from pipeline.inference.volume import STEPS, forward, predict_batches
 from pipeline.scoring import calibration
 from pipeline.scoring.calibration import Known
@@ -308,11 +307,15 @@ def _unlike_training(
     """Warnings about a scan, and labels of it, unlike what the model has learned from."""
     found = [SYNTHETIC] if predictor.identity["data_set"] == Phantom.name else []
     if predictor.usual is not None:
-        tally = Tally(len(predictor.names), images.pixel_spacing)
-        for index, part in enumerate(labels):
-            tally.add(images[index : index + 1][0], part)
-        found += unlike.scan_warnings(predictor.usual, tally, list(predictor.channels))
-        found += unlike.label_warnings(predictor.usual, predictor.names, tally, predictor.axes)
+        slices = ((images[index : index + 1][0], part) for index, part in enumerate(labels))
+        found += unlike.all_warnings(
+            predictor.usual,
+            predictor.names,
+            slices,
+            images.pixel_spacing,
+            predictor.axes,
+            list(predictor.channels),
+        )
     return found
 
 

@@ -1,6 +1,6 @@
 """Warnings about a scan and its labels that are unlike what the model has learned from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,31 @@ SIDES = {
     "height_mm": "its picture is {} mm high",
     "width_mm": "its picture is {} mm wide",
 }
+
+
+def all_warnings(
+    usual: Mapping[str, Any],
+    organs: Sequence[str],
+    slices: Iterable[tuple[NDArray[np.floating], NDArray[np.uint8]]],
+    spacing: Sequence[float],
+    axes: str,
+    channels: Sequence[str] = (),
+) -> list[str]:
+    """What is unlike training in a scan, and then in its labels, one sentence each.
+
+    Args:
+        usual: from `usual.ranges`.
+        organs: names of the labels 1, 2, ...
+        slices: each slice's image (H, W) or (C, H, W) in [0, 1] and its labels (H, W).
+        spacing: voxel sides along slice, row and column, mm.
+        axes: of the slices.
+        channels: names of the images' channels, where there are several.
+    """
+    tally = Tally(len(organs), spacing)
+    for image, labels in slices:
+        tally.add(image, labels)
+    found = scan_warnings(usual, tally, channels)
+    return found + label_warnings(usual, organs, tally, axes)
 
 
 def scan_warnings(

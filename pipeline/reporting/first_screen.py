@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline import datasets
 from pipeline.core.console import duration
+from pipeline.core.errors import few
 from pipeline.datasets.base import together
 from pipeline.imaging.channels import example
 from pipeline.reporting.browser import worst_first
@@ -125,6 +126,11 @@ def warnings(inputs: ReportInputs) -> list[str]:
             "learned from any of these test cases isn't known."
         )
     found += [text[0].upper() + text[1:] for text in cautions(inputs.scores)]
+    if strange := inputs.scores.get("unlike_training"):
+        found.append(
+            f"{len(strange)} of {_cases(inputs.scores['cases'])}, or their labels, are unlike what "
+            f"the model has learned from: {few(list(strange))}; the list of cases says how."
+        )
     if remark := datasets.named(inputs.manifest.name).remark:
         found.append(remark)
     return found + together({row.case: row.warnings for row in inputs.manifest})

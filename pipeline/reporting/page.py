@@ -13,6 +13,7 @@ from markupsafe import Markup
 from hsam.registry import MODELS
 from hsam.weights.record import pretraining
 from pipeline.core.params.dotted import flat
+from pipeline.datasets.base import together
 from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.geometry import BEGINS
 from pipeline.reporting import drawing, trial_plots
@@ -86,6 +87,7 @@ def page(
         "predicted_dice": _predicted_dice(inputs),
         "browser": browser,
         "by_case": _by_case(inputs),
+        "unlike": together(scores.get("unlike_training", {})),
         "strip": _strip(inputs, linked=browser is not None),
         "cases": _rows(inputs.cases),
         "training_note": _training_note(inputs),

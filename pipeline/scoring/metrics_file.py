@@ -101,6 +101,7 @@ class _Evaluation(_Scores):
     stage: Literal["mean", "coarse", "fine"]
     review: _Review
     predicted_dice: _PredictedDice | None = None
+    unlike_training: dict[str, list[str]] = {}
     stages: dict[str, dict[str, float]] = {}
 
 

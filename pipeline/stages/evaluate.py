@@ -29,9 +29,10 @@ from pipeline.core import files, gpu, run_folder, sources, weight_files
 from pipeline.core.console import say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Evaluate, Params, Train, stage_params
+from pipeline.datasets.base import together
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import recorded_preparation, restore_labels, source_voxel
-from pipeline.inference import records
+from pipeline.inference import records, unlike, usual
 from pipeline.scoring import audit, calibration, dice, tables
 from pipeline.scoring.conventions import STRICT, apply_convention
 from pipeline.scoring.disagreement import TWO_STAGES
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
 FINISHED = "cases"  # folders of finished cases, one a precision
 HISTORY = "history.csv"  # beside a trained model
 MEASURES, REVIEW_ROWS, SIGNS = "measures.json", "review.json", "signs.json"  # of a finished case
+UNLIKE = "unlike_training.json"  # of a finished case too
+TOLD = 3  # warnings of cases in the terminal
 
 
 def run(
@@ -124,7 +127,8 @@ def run(
             precision = model_precision(record, settled)
             # what a GPU and a CPU have predicted isn't mixed
             finished = work.path / f"{FINISHED}-{precision.encoder}"
-            scoring = Scoring(params.evaluate, manifest, prepared / "shards", finished)
+            shards, known_slices = prepared / "shards", _usual(model, record)
+            scoring = Scoring(params.evaluate, manifest, shards, finished, known_slices)
 
             @cache
             def load() -> "Ready":
@@ -222,12 +226,14 @@ class Scoring:
         manifest: of the data set.
         shards: folder of its shards.
         finished: folder of the finished cases.
+        usual: what the model's training slices look like, from `inference.usual`; None: not known.
     """
 
     settings: Evaluate
     manifest: Manifest
     shards: Path
     finished: Path
+    usual: Mapping[str, Any] | None = None
 
     def is_done(self, case: str) -> bool:
         """Whether the case was predicted and measured before."""
@@ -268,10 +274,18 @@ class Scoring:
         files.write_json(folder / MEASURES, stored)
         told = {n: asdict(of) for n, of in zip(names, signs, strict=True) if of is not None}
         files.write_json(folder / SIGNS, told)
+        chosen = labels[self.settings.stage]
+        found = []
+        if self.usual is not None:
+            slices = zip(images, chosen, strict=True)
+            found = unlike.all_warnings(
+                self.usual, names, slices, row.spacing_mm, self.manifest.axes
+            )
+        files.write_json(folder / UNLIKE, found)
         two = None
         if set(TWO_STAGES) <= set(stages):
             two = Pairs.of(labels["coarse"], labels["fine"], len(names))
-        scored = Pairs.of(truth, labels[self.settings.stage], len(names))
+        scored = Pairs.of(truth, chosen, len(names))
         stored_review = self._review(row, expected, two, scored)
         files.write_json(folder / REVIEW_ROWS, stored_review)
         os.rename(folder, self.finished / case)
@@ -289,6 +303,11 @@ class Scoring:
             Pair(case, organ, Signs(**of), apply_convention(measured[organ], STRICT)["dice"])
             for organ, of in files.read_json(self.finished / case / SIGNS).items()
         ]
+
+    def unlike(self, case: str) -> list[str]:
+        """What is unlike training in a finished case and its labels, one sentence each."""
+        found: list[str] = files.read_json(self.finished / case / UNLIKE)
+        return found
 
     def review(self, case: str) -> dict[str, Any]:
         """Of a finished case: `rows` of the review list, and what its quality is told from
@@ -375,6 +394,21 @@ def _test_cases(manifest: Manifest, split: SplitFile, folder: Path) -> list[str]
     if not split.cases["test"]:
         raise UserError(f"{folder}: the split has no test slices; name cases in split.test.")
     return split.cases["test"]
+
+
+def _usual(folder: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a model's record keeps of its training slices; None where it keeps nothing.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return usual.recorded(record)
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{folder / run_folder.MODEL_FILES[0]}: usual: expected ranges of the training slices, "
+            "found something else; train the model again."
+        ) from None
 
 
 def _check_data(folder: Path, manifest: Manifest) -> None:
@@ -494,6 +528,9 @@ def _write_outputs(
     rows_said = tables.predicted_rows(found)
     tables.write_table(out, "predicted_dice", rows_said, tables.PREDICTED_DICE)
     calibration.write(out / calibration.CALIBRATION, known, settings.stage, weights)
+    if strange := {case: told for case in cases if (told := scoring.unlike(case))}:
+        metrics["unlike_training"] = strange
+        _tell_unlike(strange, len(cases))
     if stage_rows:
         metrics["stages"] = {
             stage: tables.overall(rows, settings.convention) for stage, rows in stage_rows.items()
@@ -501,6 +538,16 @@ def _write_outputs(
     files.write_json(out / METRICS, metrics)
     files.write_json(out / HEADLINE, headline(metrics))
     _copy_predictions(out, scoring, cases, list(stage_rows))
+
+
+def _tell_unlike(strange: Mapping[str, Sequence[str]], cases: int) -> None:
+    """How many test cases, or their labels, are unlike training, and the first sentences."""
+    say(f"evaluate: warning: {len(strange)} of {cases} test cases, or their labels, are unlike training")
+    told = together(strange)
+    for text in told[:TOLD]:
+        say(f"evaluate: warning: {text}")
+    if len(told) > TOLD:
+        say(f"evaluate: {len(told) - TOLD} more of these in {METRICS}, and in the report")
 
 
 def _stage_rows(

@@ -17,7 +17,8 @@ from pipeline.core.params.blocks import Params
 from pipeline.datasets import synapse
 from pipeline.imaging import volumes
 from pipeline.imaging.geometry import CANONICAL, to_slices
-from pipeline.inference import volume
+from pipeline.inference import usual, volume
+from pipeline.inference.usual import Tally
 from pipeline.scoring import calibration, dice
 from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.measures import measure
@@ -483,3 +484,45 @@ def test_few_cases_calibrate_nothing_and_the_metrics_say_why(finished, folders):
     weights = files.sha256(folders["model"] / "model.safetensors")
     known = calibration.find([finished / "out"], weights, "mean")
     assert known == calibration.Known(None, about["cannot_say"])
+
+
+def learned_from(folders: dict[str, Path], root: Path, **scan: list[float]) -> Path:
+    """The model with ranges of the test cases' own slices and labels, those of `scan` changed."""
+    manifest, cases = read_manifest(folders["prepared"] / "manifest.parquet"), []
+    for case in TEST_CASES:
+        row = manifest.case(case)
+        tally = Tally(len(ORGANS), row.spacing_mm)
+        images, labels = ShardReader(folders["prepared"] / "shards" / row.shard).read_volume()
+        for image, label in zip(images, labels, strict=True):
+            tally.add(image, label)
+        cases.append((tally, row.slices))
+    ranges = usual.ranges(ORGANS, cases)
+    shutil.copytree(folders["model"], root / "model")
+    record = files.read_json(root / "model" / "model.json")
+    record["usual"] = ranges | {"scan": ranges["scan"] | scan}
+    files.write_json(root / "model" / "model.json", record)
+    return root / "model"
+
+
+def test_test_cases_unlike_training_are_told_and_recorded(
+    evaluated, finished, folders, tmp_path, capsys
+):
+    out = evaluated(model=learned_from(folders, tmp_path, gap_mm=[99.0, 99.0]))
+    told = files.read_json(out / "metrics.json")["unlike_training"]
+    assert list(told) == TEST_CASES
+    assert all("apart, in training 99 mm." in sentences[0] for sentences in told.values())
+    # an untrained model's labels are unlike any organ
+    assert any(text.startswith("liver: ") for text in told[TEST_CASES[0]])
+    printed = capsys.readouterr().err
+    assert "evaluate: warning: 2 of 2 test cases, or their labels, are unlike training" in printed
+    assert "apart, in training 99 mm." in printed
+    # a record without ranges says nothing
+    assert "unlike_training" not in files.read_json(finished / "out" / "metrics.json")
+
+
+def test_damaged_ranges_of_the_training_slices_are_refused(evaluated, folders, tmp_path):
+    model = learned_from(folders, tmp_path)
+    record = files.read_json(model / "model.json")
+    files.write_json(model / "model.json", record | {"usual": {"organs": {}}})
+    with pytest.raises(UserError, match=r"model\.json: usual: expected ranges of the training"):
+        evaluated(model=model)

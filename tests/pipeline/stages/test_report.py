@@ -227,6 +227,22 @@ def test_how_far_to_believe_a_prediction(written, inputs):
     assert f"{first} a liver 0.900 0.800 to 0.950 0.910 yes" in text
 
 
+def test_test_cases_unlike_training_are_listed(written, results, tmp_path):
+    shutil.copytree(results, tmp_path / "results")
+    path = tmp_path / "results" / "evaluate" / "metrics.json"
+    scores = files.read_json(path) | {
+        "unlike_training": {"img0004": ["liver: 3 ml, <in> training 900 ml.", "it is darker."]}
+    }
+    files.write_json(path, scores)
+    text = words(written(results=tmp_path / "results"))
+    assert (
+        "1 of 2 cases, or their labels, are unlike what the model has learned from: img0004" in text
+    )
+    assert "img0004: liver: 3 ml, <in> training 900 ml. img0004: it is darker." in text
+    files.write_json(path, scores | {"unlike_training": {}})
+    assert "unlike" not in words(written(results=tmp_path / "results"))
+
+
 def test_an_evaluation_from_before_predicted_dice_is_reported(written, results, tmp_path):
     shutil.copytree(results, tmp_path / "old")
     evaluated = tmp_path / "old" / "evaluate"
