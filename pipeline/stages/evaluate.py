@@ -542,7 +542,8 @@ def _write_outputs(
 
 def _tell_unlike(strange: Mapping[str, Sequence[str]], cases: int) -> None:
     """How many test cases, or their labels, are unlike training, and the first sentences."""
-    say(f"evaluate: warning: {len(strange)} of {cases} test cases, or their labels, are unlike training")
+    said = f"{len(strange)} of {cases} test cases, or their labels, are unlike training"
+    say(f"evaluate: warning: {said}")
     told = together(strange)
     for text in told[:TOLD]:
         say(f"evaluate: warning: {text}")
