@@ -31,6 +31,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Evaluate, Params, Train, stage_params
 from pipeline.datasets.base import together
 from pipeline.imaging import volumes
+from pipeline.imaging.channels import recorded
 from pipeline.imaging.geometry import recorded_preparation, restore_labels, source_voxel
 from pipeline.inference import records, unlike, usual
 from pipeline.scoring import audit, calibration, dice, tables
@@ -279,7 +280,12 @@ class Scoring:
         if self.usual is not None:
             slices = zip(images, chosen, strict=True)
             found = unlike.all_warnings(
-                self.usual, names, slices, row.spacing_mm, self.manifest.axes
+                self.usual,
+                names,
+                slices,
+                row.spacing_mm,
+                self.manifest.axes,
+                list(recorded(self.manifest.preparation)),
             )
         files.write_json(folder / UNLIKE, found)
         two = None
