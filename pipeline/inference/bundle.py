@@ -278,6 +278,6 @@ def _use(name: str) -> str:
         "A MONAI bundle, with all weights in it. In an environment with H-SAM, in this folder:\n\n"
         f"```\npip install 'hsam[{EXTRA}]=={__version__}'\n{RUN}\n```\n\n"
         "SCANS is a folder of volumes or DICOM series, LABELS gets a label map of each on its own "
-        "grid. MONAI Label's app `monaibundle` takes the folder as "
-        f"`--conf models {name}`, for 3D Slicer and OHIF."
+        "grid. MONAI Label's app `monaibundle`, which has 3D Slicer and OHIF as viewers, takes the "
+        f"folder as `model/{name}` below its own, with `--conf models {name}`."
     )
