@@ -329,6 +329,14 @@ def report(
     runs: RunsOption = RUNS,
     reports: ReportsOption = REPORTS,
     run: TrainedOption = None,
+    beside: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Another run to show beside: its name, or a folder of `hsam evaluate`.",
+            show_default="report.beside",
+        ),
+    ] = None,
 ) -> None:
     """Write the HTML report and add a row to `dvc exp show`."""
     from pipeline.reporting.inputs import ReportFolders
@@ -341,7 +349,11 @@ def report(
 
         model = records.model_folder(_run(run, runs))
     folders = ReportFolders.find(results, model)
-    used = stage.run(_load(params), folders, reports, runs, other_run=run is not None)
+    given = _load(params)
+    if beside is not None:
+        block = given.report.model_copy(update={"beside": beside})
+        given = given.model_copy(update={"report": block})
+    used = stage.run(given, folders, reports, runs, other_run=run is not None)
     experiments.record_run(used, folders.stages(), reports / stage.REPORT)
 
 

@@ -9,6 +9,7 @@ import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from PIL import Image
 
 from pipeline.imaging import channels
 from pipeline.imaging.display import shown, shown_spacing
-from pipeline.reporting.inputs import ReportFolders, ReportInputs
 from pipeline.reporting.pictures import read_prediction
 from pipeline.shards.case import ShardReader
 
@@ -32,34 +32,45 @@ class Volume:
     Attributes:
         case: its id.
         images: (slices, rows, columns) in [0, 1], of several channels the first.
-        layers: "truth", "prediction" and, of a model of two stages, "coarse" and "fine" to labels
-            (slices, rows, columns).
+        layers: "truth", one for each model and, of a model of two stages, "coarse" and "fine" to
+            labels (slices, rows, columns).
         spacing_mm: along slice, row and column.
+        judged: layers whose errors say where to look first.
     """
 
     case: str
     images: NDArray[np.float32]
     layers: Mapping[str, NDArray[np.uint8]]
     spacing_mm: tuple[float, float, float]
+    judged: Sequence[str] = ("prediction",)
 
 
-def read_volume(folders: ReportFolders, inputs: ReportInputs, case: str) -> Volume:
+def read_volume(
+    prepared: Path, axes: str, case: str, maps: Mapping[str, Path], judged: Sequence[str]
+) -> Volume:
     """A test case with its labels.
+
+    Args:
+        prepared: published folder of the prepare stage.
+        axes: of its slices.
+        case: its id.
+        maps: layer to the NIfTI file of its labels.
+        judged: of the volume.
 
     Raises:
         UserError: files are missing or damaged.
     """
-    axes = inputs.manifest.axes
-    reader = ShardReader(folders.prepare / "shards" / f"{case}.parquet")
+    reader = ShardReader(prepared / "shards" / f"{case}.parquet")
     images, truth = reader.read_volume()
     layers = {"truth": truth}
-    for name, path in folders.label_maps(case).items():
+    for name, path in maps.items():
         layers[name] = read_prediction(path, reader.shape[1:], axes)
     return Volume(
         case,
         shown(channels.first(images), axes),
         {name: shown(labels, axes) for name, labels in layers.items()},
         shown_spacing(reader.spacing_mm, axes),
+        judged,
     )
 
 
@@ -112,9 +123,13 @@ def _largest_errors(volume: Volume, organs: int) -> tuple[int, list[int | None]]
     Without an error it is the slice with most of the organ, None for an organ that isn't there.
     """
     errors, amounts = [], []
-    for truth, predicted in zip(volume.layers["truth"], volume.layers["prediction"], strict=True):
-        wrong = truth != predicted
-        errors.append(sum(_counts(labels[wrong], organs) for labels in (truth, predicted)))
+    for index, truth in enumerate(volume.layers["truth"]):
+        found = np.zeros(organs, np.int64)
+        for layer in volume.judged:
+            predicted = volume.layers[layer][index]
+            wrong = truth != predicted
+            found += sum(_counts(labels[wrong], organs) for labels in (truth, predicted))
+        errors.append(found)
         amounts.append(_counts(truth, organs))
     error, amount = np.array(errors), np.array(amounts)
     keys = np.where(error.sum(0) > 0, error, amount)
@@ -146,13 +161,12 @@ def _pack_slice(volume: Volume, index: int) -> dict[str, Any]:
     """
     layers = [labels[index] for labels in volume.layers.values()]
     step = _step(*layers[0].shape)
-    codes = sum(
-        labels[::step, ::step].astype(np.uint32) << (8 * place)
-        for place, labels in enumerate(layers)
-    )
-    found, places = np.unique(codes, return_inverse=True)
-    combinations = found[:, None] >> (8 * np.arange(len(layers), dtype=np.uint32)) & 255
-    stored = places.ravel().astype("u1" if len(found) <= 256 else "<u2")
+    layers = [labels[::step, ::step].ravel() for labels in layers]
+    places, first = np.zeros(layers[0].size, np.int64), np.zeros(1, np.int64)
+    for labels in layers:  # places stay small, however many layers there are
+        _, first, places = np.unique(256 * places + labels, return_index=True, return_inverse=True)
+    combinations = np.stack([labels[first] for labels in layers], axis=1)
+    stored = places.astype("u1" if len(combinations) <= 256 else "<u2")
     return {
         "image": _base64(_webp(volume.images[index])),
         "labels": _base64(zlib.compress(stored.tobytes(), 9)),

@@ -88,7 +88,7 @@ def verdict(inputs: ReportInputs) -> list[str]:
     sentences = [_certainty(inputs)]
     means = inputs.cases.groupby("organ", sort=False)["dice"].mean().dropna()
     by_case = inputs.cases.groupby("case")["dice"].mean()
-    worst = worst_first(inputs)[0]
+    worst = worst_first(inputs.cases, inputs.tested)[0]
     if len(means) > 1:
         organ = str(means.idxmin())
         sentences.append(f"The weakest organ is {organ}, Dice {means[organ]:.3f}.")

@@ -182,6 +182,11 @@ class ReportInputs:
     predicted_dice: pd.DataFrame
 
     @property
+    def tested(self) -> list[str]:
+        """The test cases."""
+        return list(self.split.cases["test"])
+
+    @property
     def other_split(self) -> bool:
         """Whether the model was trained on another split than that of the test cases."""
         used = self.provenance["train"].get("inputs", {}).get("split")

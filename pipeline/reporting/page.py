@@ -17,6 +17,7 @@ from pipeline.datasets.base import together
 from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.geometry import BEGINS
 from pipeline.reporting import drawing, trial_plots
+from pipeline.reporting.beside import Beside
 from pipeline.reporting.browser import worst_first
 from pipeline.reporting.first_screen import first_screen
 from pipeline.reporting.inputs import ReportInputs
@@ -27,6 +28,7 @@ from pipeline.scoring.conventions import CONVENTIONS
 from pipeline.scoring.dice import none_if_nan
 from pipeline.scoring.review import FIRST, sentence
 from pipeline.scoring.scores import SCORES, Score, in_view
+from pipeline.scoring.significance import SIGNIFICANT, smallest_p
 from pipeline.scoring.tables import OVERALL, voxel_mm
 
 # evaluate.stage in words
@@ -52,6 +54,7 @@ def page(
     inputs: ReportInputs,
     browser: Mapping[str, Any] | None = None,
     data: str | None = None,
+    beside: Beside | None = None,
 ) -> dict[str, Any]:
     """The template's values, except the pictures and the style sheet.
 
@@ -59,6 +62,7 @@ def page(
         inputs: what was read.
         browser: of `browser.browser`; places lead to it. None: the page has none.
         data: what people call the data set; None: its name.
+        beside: another run to hold against this one; None: there is none.
     """
     scores = inputs.scores
     voxel = voxel_mm(scores)
@@ -86,7 +90,8 @@ def page(
         "review": _review(inputs),
         "predicted_dice": _predicted_dice(inputs),
         "browser": browser,
-        "by_case": _by_case(inputs),
+        "beside": None if beside is None else _beside(inputs, beside),
+        "by_case": _by_case(inputs, beside),
         "unlike": together(scores.get("unlike_training", {})),
         "strip": _strip(inputs, linked=browser is not None),
         "cases": _rows(inputs.cases),
@@ -325,21 +330,67 @@ def place(case: str, **where: str | int) -> str:
     return "#" + urlencode({"case": case, **where})
 
 
-def _by_case(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Each case, the worst first: its mean Dice and the Dice of each organ, with their places."""
+def _beside(inputs: ReportInputs, beside: Beside) -> dict[str, Any]:
+    """Dice of each organ, and of the mean over them, of this run and of the one beside."""
+    means = [
+        table.groupby("organ")["dice"].mean().to_dict()
+        for table in (inputs.cases, beside.run.cases)
+    ]
+    for found in means:
+        found[OVERALL] = _mean(found.values())
+    organs = inputs.manifest.class_names
+    colours = dict(zip(organs, organ_colours(organs), strict=True))
+    cases = len(beside.run.case_ids)
+    note = (
+        f"{beside.name} minus this model, case by case; p of Wilcoxon's signed-rank test over "
+        f"{_count(cases, 'case')}, with Holm's correction over the organs."
+    )
+    least = smallest_p(cases)
+    if least >= SIGNIFICANT:
+        note += f" So few cases can't show a difference: no p is below {least:.2g}."
+    return {
+        "name": beside.name,
+        "note": note,
+        "rows": [
+            {
+                "name": row["organ"],
+                "colour": colours.get(row["organ"]),
+                "this": none_if_nan(means[0].get(row["organ"], math.nan)),
+                "other": none_if_nan(means[1].get(row["organ"], math.nan)),
+                "difference": row["difference"],
+                "low": row["low"] if row["cases"] >= FEWEST else None,
+                "high": row["high"] if row["cases"] >= FEWEST else None,
+                "values": row["values"],
+                "p": row["p_holm"],
+            }
+            for row in beside.compared
+        ],
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _by_case(inputs: ReportInputs, beside: Beside | None) -> list[dict[str, Any]]:
+    """Each case, the worst first: mean Dice, of the run beside too, and Dice of each organ, with
+    their places."""
     values = {(row["case"], row["organ"]): row["dice"] for row in _rows(inputs.cases)}
     means = inputs.cases.groupby("case")["dice"].mean()
+    others = {} if beside is None else beside.run.cases.groupby("case")["dice"].mean()
     return [
         {
             "case": case,
             "place": place(case),
             "mean": none_if_nan(float(means[case])),
+            "other": none_if_nan(float(others.get(case, math.nan))),
             "organs": [
                 {"place": place(case, organ=name), "dice": values.get((case, name))}
                 for name in inputs.manifest.class_names
             ],
         }
-        for case in worst_first(inputs)
+        for case in worst_first(inputs.cases, inputs.tested)
     ]
 
 

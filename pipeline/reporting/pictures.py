@@ -57,7 +57,13 @@ def test_pictures(
     return [
         picture
         for case in sorted(chosen)
-        for picture in case_pictures(folders, inputs, case, sorted(chosen[case]))
+        for picture in case_pictures(
+            folders.prepare,
+            inputs.manifest,
+            case,
+            sorted(chosen[case]),
+            {"prediction": folders.label_maps(case)["prediction"]},
+        )
     ]
 
 
@@ -90,32 +96,42 @@ def choose_slices(
 
 
 def case_pictures(
-    folders: ReportFolders, inputs: ReportInputs, case: str, indices: Iterable[int]
+    prepared: Path, manifest: Manifest, case: str, indices: Iterable[int], maps: Mapping[str, Path]
 ) -> list[dict[str, Any]]:
-    """Pictures of a test case's slices, as `test_pictures` gives them."""
-    names = inputs.manifest.class_names
-    colours = organ_colours(names)
-    reader = ShardReader(folders.prepare / "shards" / f"{case}.parquet")
-    axes = inputs.manifest.axes
-    channel = pictured(inputs.manifest.preparation)
+    """Pictures of a case's slices, as `test_pictures` gives them.
+
+    Args:
+        prepared, manifest: of the prepare stage.
+        case: its id.
+        indices: of the slices.
+        maps: name to the NIfTI file of a model's labels.
+    """
+    colours = organ_colours(manifest.class_names)
+    reader = ShardReader(prepared / "shards" / f"{case}.parquet")
+    axes = manifest.axes
+    channel = pictured(manifest.preparation)
     image = "image" if channel is None else f"image ({channel})"
-    prediction = read_prediction(folders.label_maps(case)["prediction"], reader.shape[1:], axes)
+    predictions = {
+        name: read_prediction(path, reader.shape[1:], axes) for name, path in maps.items()
+    }
     result = []
     for index in indices:
         item = shown_slice(reader.read(index), axes)
-        labels = {"truth": item.label, "prediction": shown(prediction[index], axes)}
+        predicted = {name: shown(labels[index], axes) for name, labels in predictions.items()}
         panels = [{"name": image, "uri": drawing.slice_picture(item.image)}]
         panels += [
             {"name": name, "uri": drawing.slice_picture(item.image, label, colours)}
-            for name, label in labels.items()
+            for name, label in ({"truth": item.label} | predicted).items()
         ]
+        texts = {name: slice_dice_text(item.label, labels) for name, labels in predicted.items()}
+        said = [text if len(texts) == 1 else f"{name} {text}" for name, text in texts.items()]
         rows, columns = item.image.shape
         _, row_mm, column_mm = item.spacing_mm
         result.append(
             {
                 "panels": panels,
                 "aspect": f"{columns * column_mm:.6g} / {rows * row_mm:.6g}",
-                "caption": f"{case}, slice {index}: {slice_dice_text(**labels)}",
+                "caption": f"{case}, slice {index}: {'; '.join(said)}",
             }
         )
     return result

@@ -15,9 +15,13 @@ from markupsafe import Markup
 from pipeline.core.errors import UserError
 from pipeline.imaging.colours import organ_colours
 from pipeline.reporting import layout, study_arms, study_plots
+from pipeline.reporting.browser import Model, Source, packed, worst_first
+from pipeline.reporting.page import place
+from pipeline.reporting.pictures import PREDICTION, read_figure_data
 from pipeline.reporting.study_pictures import galleries, shared_folder
 from pipeline.reporting.study_plots import Band, Dots
 from pipeline.reporting.study_table import main_table
+from pipeline.scoring.runs import read_runs
 from pipeline.studies import files, plan
 from pipeline.studies.files import Collection, StudyFile
 from pipeline.studies.outcomes import Outcome, arms, outcomes
@@ -26,7 +30,7 @@ from pipeline.studies.sheets import sheets as all_sheets
 from pipeline.studies.tables import Tables, tables
 from pipeline.studies.verdict import is_synthetic
 
-TEMPLATE = "study_page.html.j2"
+TEMPLATE, SCRIPTS = "study_page.html.j2", ("browser.js",)
 SYNTHETIC = (
     "Synthetic: these runs are on phantoms, small made-up volumes. Their numbers show that all of "
     "it works and how long it takes; they say nothing of any method, and there is no verdict."
@@ -35,6 +39,8 @@ SYNTHETIC = (
 CURVES = {
     "train_loss": ("Training loss", "loss"),
     "validation_dice": ("Validation Dice", "Dice"),
+    "learning_rate": ("Learning rate", "learning rate"),
+    "lambda": ("λ, weight of the coarse stage's loss", "λ"),
 }
 DETAILS = ("organs", "settings", "runs")  # sheets that are folded away
 NUMBERS = {"models": "6", "predictions": "7", "stages": "8"}  # of the supplement's figures
@@ -104,13 +110,14 @@ def render(found: Found) -> str:
             "synthetic": SYNTHETIC if synthetic else None,
             "on": list(found.on),
             "collection": found.is_collection,
-            "studies": [_study(part) for part in found.parts],
+            "studies": [_study(part, alone=not found.is_collection) for part in found.parts],
         },
+        SCRIPTS,
     )
 
 
-def _study(part: Part) -> dict[str, Any]:
-    """One study's section."""
+def _study(part: Part, *, alone: bool) -> dict[str, Any]:
+    """One study's section; alone on its page it has a case browser."""
     study, found = part.study, part.outcomes
     finished = {arm: [o for o in every if o.done] for arm, every in arms(found).items()}
     started = any(finished.values())
@@ -130,6 +137,7 @@ def _study(part: Part) -> dict[str, Any]:
         "curve": _curve(study.name, part.tables),
         "curve_sheet": sheets.get("curve"),
         "figures": _figures(study, finished) if started else None,
+        "cases": _cases(finished) if started and alone else None,
         "curves": _curves(study.name, finished),
         "costs": study_arms.costs(finished) if started else None,
         "details": [sheets[name] for name in DETAILS if name in sheets],
@@ -227,11 +235,7 @@ def _figures(study: Study, finished: Mapping[str, Sequence[Outcome]]) -> dict[st
     if not study.file.figures:
         return {"note": "", "galleries": [], "organs": []}
     chosen = same_runs(finished)
-    shown = next(iter(chosen.values())).run
-    fold = "" if shown.fold is None else f", tested on fold {shown.fold}"
-    note = f"Each arm's run of draw {shown.draw} and seed {shown.seed}{fold}, whatever it scored."
-    if absent := [arm for arm in finished if arm not in chosen]:
-        note += f" Not finished: {', '.join(absent)}."
+    note = _which(finished, chosen)
     try:
         prepared = shared_folder([o.folders["prepare"] for o in chosen.values()])
         folders = {arm: o.folders["evaluate"] for arm, o in chosen.items()}
@@ -243,6 +247,60 @@ def _figures(study: Study, finished: Mapping[str, Sequence[Outcome]]) -> dict[st
         "note": note,
         "galleries": [gallery | {"number": NUMBERS[gallery["kind"]]} for gallery in drawn],
         "organs": list(zip(organs, organ_colours(organs), strict=True)),
+    }
+
+
+def _which(finished: Mapping[str, Sequence[Outcome]], chosen: Mapping[str, Outcome]) -> str:
+    """Which runs stand for their arms, in words."""
+    run = next(iter(chosen.values())).run
+    fold = "" if run.fold is None else f", tested on fold {run.fold}"
+    note = f"Each arm's run of draw {run.draw} and seed {run.seed}{fold}, whatever it scored."
+    if absent := [arm for arm in finished if arm not in chosen]:
+        note += f" Not finished: {', '.join(absent)}."
+    return note
+
+
+def _cases(finished: Mapping[str, Sequence[Outcome]]) -> dict[str, Any] | None:
+    """Every test case with the predictions of any two arms, of one run each; a sentence where they
+    can't be shown, None where no browser is asked for.
+    """
+    chosen = same_runs(finished)
+    first = next(iter(chosen.values()))
+    budget = first.run.params.report.budget_mib
+    if budget == 0:
+        return None
+    try:
+        prepared = shared_folder([o.folders["prepare"] for o in chosen.values()])
+        runs = read_runs([o.folders["evaluate"] for o in chosen.values()], list(chosen))
+        data = read_figure_data(prepared, runs)
+        names = worst_first(pd.concat([run.cases for run in runs]), runs[0].case_ids)
+        models = [Model(f"arm-{n}", run.name, run.cases) for n, run in enumerate(runs)]
+        maps = {
+            case: {
+                model.layer: run.folder / PREDICTION / f"{case}.nii.gz"
+                for model, run in zip(models, runs, strict=True)
+            }
+            for case in names
+        }
+        layers = [model.layer for model in models]
+        browser = packed(Source(prepared, data.manifest, models, maps, layers), budget)
+    except UserError as error:
+        return {"note": " ".join(error.problems), "browser": None}
+    return {
+        "note": _which(finished, chosen),
+        "browser": browser,
+        "arms": [model.name for model in models],
+        "rows": [
+            {
+                "case": case,
+                "place": place(case),
+                "means": [
+                    _known(float(model.cases.loc[model.cases["case"] == case, "dice"].mean()))
+                    for model in models
+                ],
+            }
+            for case in names
+        ],
     }
 
 

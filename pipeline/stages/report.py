@@ -1,7 +1,8 @@
 """Stage report: a whole run on one HTML page, and its table of scores for the terminal.
 
 Inputs: manifest and shards (prepare), the split, trials.csv and best.yaml (search), history.csv
-and model.json (train), scores and predictions (evaluate), each stage's provenance.json.
+and model.json (train), scores and predictions (evaluate), each stage's provenance.json; scores and
+predictions of a run to show beside, where `report.beside` names one.
 Output: report.html, which needs nothing beside it and is the same for the same inputs, to the
 byte: it holds no date, no host and no absolute path.
 """
@@ -17,6 +18,7 @@ from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.reporting import layout
+from pipeline.reporting.beside import read_beside
 from pipeline.reporting.browser import browser
 from pipeline.reporting.inputs import ReportFolders, read_inputs
 from pipeline.reporting.page import page
@@ -48,10 +50,14 @@ def run(
 
     Raises:
         UserError: inputs that are missing or don't belong together, or that were made with other
-            parameters.
+            parameters; a run to show beside that there isn't or that can't be compared.
     """
     title = datasets.title(params.dataset)
     hashes = folders.hashes() | layout.hashes(*PARTS) | {"title": title}
+    given, beside = params.report.beside, None
+    if given is not None:
+        beside = read_beside(given, runs, folders.prepare, folders.evaluate)
+        hashes |= beside.hashes()
     inputs = read_inputs(folders)
     check_given(params, inputs.provenance, ["evaluate"] if other_run else ["train", "evaluate"])
     key = stage_params(params, "report")
@@ -60,7 +66,8 @@ def run(
         if work.is_done():
             say(f"report: already done in {work.path}")
         else:
-            content = page(inputs, browser(folders, inputs, params.report.budget_mib), title)
+            shown = browser(folders, inputs, params.report.budget_mib, beside)
+            content = page(inputs, shown, title, beside)
             content["pictures"] = test_pictures(folders, inputs, params.report.slices)
             files.write_text(work.out / REPORT, render(content))
             work.finish()

@@ -400,6 +400,9 @@ class Report(Block):
     budget_mib: int = Field(
         ge=0, le=500, description="MiB for the case browser's slices; 0: no case browser"
     )
+    beside: str | None = Field(
+        description="run to show beside, with its scores: a name or folder; null: none"
+    )
 
 
 class Params(Block):

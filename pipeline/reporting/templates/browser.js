@@ -31,7 +31,13 @@
     opacity: 45,
     window: 0,
     apart: false,
+    model: 0, // among about.models
+    beside: about.models.length > 1 ? 1 : -1, // the same, -1: none
+    zoom: 1,
+    x: 0.5, // the middle of what is shown, as shares of the whole slice
+    y: 0.5,
   };
+  const OWN = ["coarse", "fine"]; // stages: of the first model alone
   let current = null; // the value of the case that is shown
   let turn = 0; // counts drawings: a late one gives way to the next
 
@@ -59,10 +65,11 @@
     return slice.combinations.length > 256 ? new Uint16Array(bytes) : new Uint8Array(bytes);
   }
 
-  // combination to label of a layer, without the organs that are switched off
-  function labelsOf(slice, layer) {
+  // combination to label of a layer of a model, without the organs that are switched off
+  function labelsOf(slice, layer, model) {
     const shown = (label) => (state.hidden.has(label) ? 0 : label);
-    const column = (name) => current.layers.indexOf(name);
+    const column = (name) =>
+      current.layers.indexOf(name === "prediction" ? about.models[model].layer : name);
     if (layer !== "error") {
       return slice.combinations.map((labels) => shown(labels[column(layer)] || 0));
     }
@@ -124,11 +131,13 @@
     return made;
   }
 
-  function pane(slice, pixels, layers) {
+  function pane(slice, pixels, { layers, model, title }) {
     const box = element("div", "pane");
+    const zoomed = element("div", "zoomed");
     const image = element("img", "");
     image.src = `data:image/webp;base64,${slice.image}`;
-    image.alt = `${state.case}, slice ${slice.index}${layers.length ? `: ${layers.join(", ")}` : ""}`;
+    const words = [title, layers.join(", ")].filter(Boolean).join(": ");
+    image.alt = `${state.case}, slice ${slice.index}${words ? `: ${words}` : ""}`;
     const canvas = element("canvas", "");
     const scale = Math.max(1, Math.min(6, Math.round(1024 / Math.max(current.rows, current.columns))));
     canvas.width = current.columns * scale;
@@ -139,22 +148,64 @@
     for (const how of ["fill", "contour"]) {
       for (const layer of layers.filter((name) => state.layers[name] === how)) {
         const palette = layer === "error" ? ERRORS : colours;
-        const labels = labelsOf(slice, layer);
+        const labels = labelsOf(slice, layer, model);
         if (how === "fill") fill(context, pixels, labels, palette, scale);
         else outline(context, pixels, labels, palette, scale, DOTS[layer]);
       }
     }
     box.style.aspectRatio = `${current.width_mm} / ${current.height_mm}`;
     box.style.setProperty("--ratio", current.width_mm / current.height_mm);
-    box.append(image, canvas);
+    zoomed.append(image, canvas);
+    box.append(zoomed);
     const letters = { left: about.sides[0], right: about.sides[1], top: about.ends[0], bottom: about.ends[1] };
     for (const [side, letter] of Object.entries(letters)) box.append(element("span", `edge ${side}`, letter));
-    const bar = BARS_MM.find((length) => length <= current.width_mm / 3) || BARS_MM.at(-1);
-    const ruler = element("span", "ruler", `${bar} mm`);
-    ruler.style.width = `${(100 * bar) / current.width_mm}%`;
-    box.append(ruler);
-    if (state.apart) box.append(element("span", "title", layers[0] || "image"));
+    box.append(element("span", "ruler"));
+    if (title) box.append(element("span", "title", title));
     return box;
+  }
+
+  function shownModels() {
+    return state.beside < 0 ? [state.model] : [state.model, state.beside];
+  }
+
+  // what each pane shows: a model each, and, where they are asked for, a layer each
+  function panes() {
+    const on = Object.keys(state.layers).filter((name) => state.layers[name] !== "off");
+    const models = shownModels();
+    const name = (model) => (about.models.length > 1 ? about.models[model].name : "");
+    if (!state.apart || !on.length) {
+      return models.map((model) => ({
+        layers: on.filter((layer) => model === 0 || !OWN.includes(layer)),
+        model,
+        title: name(model),
+      }));
+    }
+    return on.flatMap((layer) => {
+      if (!["prediction", "error"].includes(layer)) return [{ layers: [layer], model: 0, title: layer }];
+      return models.map((model) => ({
+        layers: [layer],
+        model,
+        title: layer === "prediction" ? name(model) || layer : `${name(model)} ${layer}`.trim(),
+      }));
+    });
+  }
+
+  // all panes show the same part of the slice
+  function zoom() {
+    const half = 0.5 / state.zoom;
+    for (const axis of ["x", "y"]) {
+      state[axis] = Math.max(half, Math.min(1 - half, state[axis]));
+      stage.style.setProperty(`--${axis}`, state[axis]);
+    }
+    stage.style.setProperty("--zoom", state.zoom);
+    stage.classList.toggle("large", state.zoom > 1);
+    part("zoom").value = state.zoom;
+    const width = current.width_mm / state.zoom;
+    const bar = BARS_MM.find((length) => length <= width / 3) || BARS_MM.at(-1);
+    for (const ruler of stage.querySelectorAll(".ruler")) {
+      ruler.textContent = `${bar} mm`;
+      ruler.style.width = `${(100 * bar) / width}%`;
+    }
   }
 
   async function draw() {
@@ -164,6 +215,7 @@
     stage.setAttribute("aria-busy", "true");
     if (!slice) {
       stage.replaceChildren();
+      part("dice").replaceChildren();
       stage.setAttribute("aria-busy", "false");
       part("said").textContent = "No slice of this case found room in the page (report.budget_mib).";
       return;
@@ -172,31 +224,34 @@
     picture.src = `data:image/webp;base64,${slice.image}`;
     const [pixels] = await Promise.all([combinationOfPixels(slice), picture.decode()]);
     if (mine !== turn) return;
-    const on = Object.keys(state.layers).filter((name) => state.layers[name] !== "off");
-    const groups = state.apart && on.length ? on.map((name) => [name]) : [on];
-    stage.classList.toggle("apart", groups.length > 1);
-    stage.style.setProperty("--panes", groups.length);
-    stage.replaceChildren(...groups.map((layers) => pane(slice, pixels, layers)));
-    part("said").textContent = describe(slice, pixels);
+    const shown = panes();
+    stage.classList.toggle("apart", shown.length > 1);
+    stage.style.setProperty("--panes", shown.length);
+    stage.replaceChildren(...shown.map((what) => pane(slice, pixels, what)));
+    zoom();
+    const scores = shownModels().map((model) => score(slice, pixels, model));
+    part("said").textContent = describe(slice, scores);
+    part("dice").replaceChildren(diceTable(scores));
     viewer.dataset.shown = `${state.case}/${slice.index}`;
     stage.setAttribute("aria-busy", "false");
   }
 
   // ---- words and controls
 
-  function describe(slice, pixels) {
+  // a model on a slice: Dice of each organ, and what it misses and adds, cm²
+  function score(slice, pixels, model) {
     const counts = new Array(slice.combinations.length).fill(0);
     for (const combination of pixels) counts[combination] += 1;
-    const [truth, predicted] = [labelsOf(slice, "truth"), labelsOf(slice, "prediction")];
-    const organs = new Map();
+    const [truth, predicted] = ["truth", "prediction"].map((layer) => labelsOf(slice, layer, model));
+    const sums = new Map();
     let [missed, added] = [0, 0];
     counts.forEach((count, index) => {
       for (const label of new Set([truth[index], predicted[index]])) {
         if (!label) continue;
-        const sums = organs.get(label) || [0, 0];
-        sums[0] += 2 * count * (truth[index] === predicted[index]);
-        sums[1] += count * ((truth[index] === label) + (predicted[index] === label));
-        organs.set(label, sums);
+        const found = sums.get(label) || [0, 0];
+        found[0] += 2 * count * (truth[index] === predicted[index]);
+        found[1] += count * ((truth[index] === label) + (predicted[index] === label));
+        sums.set(label, found);
       }
       if (truth[index] !== predicted[index]) {
         if (truth[index]) missed += count;
@@ -204,14 +259,44 @@
       }
     });
     const area = (current.width_mm * current.height_mm) / (current.rows * current.columns) / 100;
-    const values = [...organs.values()].map(([shared, both]) => shared / both);
-    const dice = values.reduce((sum, value) => sum + value, 0) / values.length;
-    const scored = values.length
-      ? `Dice ${dice.toFixed(3)} over ${values.length} organ${values.length > 1 ? "s" : ""}, ` +
-        `${(missed * area).toFixed(1)} cm² missed, ${(added * area).toFixed(1)} cm² too much`
-      : "none of the organs that are switched on";
+    const organs = new Map([...sums].map(([label, [shared, both]]) => [label, shared / both]));
+    return { model, organs, missed: missed * area, added: added * area };
+  }
+
+  function describe(slice, scores) {
+    const words = scores.map(({ model, organs, missed, added }) => {
+      const dice = [...organs.values()].reduce((sum, value) => sum + value, 0) / organs.size;
+      const text = organs.size
+        ? `Dice ${dice.toFixed(3)} over ${organs.size} organ${organs.size > 1 ? "s" : ""}, ` +
+          `${missed.toFixed(1)} cm² missed, ${added.toFixed(1)} cm² too much`
+        : "none of the organs that are switched on";
+      return about.models.length > 1 ? `${about.models[model].name} ${text}` : text;
+    });
     const thinned = current.slices.length < current.total ? ` (${current.slices.length} are here)` : "";
-    return `${state.case}, slice ${slice.index} of ${current.total}${thinned}: ${scored}.`;
+    return `${state.case}, slice ${slice.index} of ${current.total}${thinned}: ${words.join("; ")}.`;
+  }
+
+  function diceTable(scores) {
+    const table = element("table", "");
+    const row = (place, words, scope) => {
+      const line = place.insertRow();
+      words.forEach((text, column) => {
+        const cell = element(scope === "col" || column === 0 ? "th" : "td", "", text);
+        if (cell.tagName === "TH") cell.scope = scope;
+        line.append(cell);
+      });
+    };
+    const name = (model) => (about.models.length > 1 ? `${about.models[model].name}, ` : "");
+    const columns = scores.flatMap(({ model }) => [`${name(model)}case`, `${name(model)}slice`]);
+    row(table.createTHead(), ["organ", ...columns], "col");
+    const body = table.createTBody();
+    const shown = (value) => (value === null || value === undefined ? "–" : value.toFixed(3));
+    about.organs.forEach((organ, at) => {
+      if (state.hidden.has(at + 1)) return;
+      const cells = scores.flatMap(({ model, organs }) => [current.dice[model][at], organs.get(at + 1)]);
+      row(body, [organ.name, ...cells.map(shown)], "row");
+    });
+    return table;
   }
 
   function showControls() {
@@ -229,6 +314,7 @@
     part("opacity").value = state.opacity;
     part("window").value = state.window;
     part("apart").checked = state.apart;
+    for (const name of ["model", "beside"]) if (part(name)) part(name).value = state[name];
     const { low, high } = about.windows[state.window];
     for (const channel of viewer.querySelectorAll("feComponentTransfer > *")) {
       channel.setAttribute("slope", 1 / (high - low));
@@ -250,6 +336,14 @@
     if (state.opacity !== 45) words.set("opacity", state.opacity);
     if (state.window) words.set("window", state.window);
     if (state.apart) words.set("apart", 1);
+    if (about.models.length > 1) {
+      words.set("model", about.models[state.model].name);
+      words.set("beside", state.beside < 0 ? "none" : about.models[state.beside].name);
+    }
+    if (state.zoom > 1) {
+      words.set("zoom", state.zoom);
+      words.set("at", `${state.x.toFixed(3)},${state.y.toFixed(3)}`);
+    }
     try {
       history.replaceState(null, "", `#${words}`);
     } catch {
@@ -275,6 +369,13 @@
     if (opacity >= 10 && opacity <= 100) state.opacity = opacity;
     if (about.windows[words.get("window")]) state.window = Number(words.get("window"));
     if (words.has("apart")) state.apart = words.get("apart") === "1";
+    const found = (name) => about.models.findIndex((model) => model.name === words.get(name));
+    if (found("model") >= 0) state.model = found("model");
+    if (words.has("beside")) state.beside = found("beside");
+    const zoomed = Number(words.get("zoom"));
+    if (zoomed >= 1 && zoomed <= 8) state.zoom = zoomed;
+    const [x, y] = (words.get("at") || "").split(",").map(Number);
+    if (x >= 0 && x <= 1 && y >= 0 && y <= 1) [state.x, state.y] = [x, y];
     return true;
   }
 
@@ -315,6 +416,19 @@
     state.window = Number(event.target.value);
     changed();
   });
+  for (const name of ["model", "beside"]) {
+    part(name)?.addEventListener("change", (event) => {
+      state[name] = Number(event.target.value);
+      changed();
+    });
+  }
+  function zoomTo(factor, x = state.x, y = state.y) {
+    state.zoom = Math.max(1, Math.min(8, factor));
+    [state.x, state.y] = [x, y];
+    zoom();
+    write();
+  }
+  part("zoom").addEventListener("input", (event) => zoomTo(Number(event.target.value)));
   part("apart").addEventListener("change", (event) => {
     state.apart = event.target.checked;
     changed();
@@ -340,6 +454,21 @@
     changed();
   });
   stage.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const factors = { "+": 2 * state.zoom, "-": state.zoom / 2, 0: 1 };
+    const [right, down] =
+      { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] || [];
+    if (event.key in factors) {
+      event.preventDefault();
+      zoomTo(factors[event.key]);
+      return;
+    }
+    if (event.shiftKey && right !== undefined) {
+      event.preventDefault();
+      const step = 0.1 / state.zoom;
+      zoomTo(state.zoom, state.x + step * right, state.y + step * down);
+      return;
+    }
     const last = current.slices.length - 1;
     const places = {
       ArrowUp: state.place + 1,
@@ -351,12 +480,33 @@
       Home: 0,
       End: last,
     };
-    if (!(event.key in places) || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (!(event.key in places)) return;
     event.preventDefault();
     go(places[event.key]);
   });
   // only after a click: a reader who scrolls past isn't held up
-  stage.addEventListener("pointerdown", () => stage.focus({ preventScroll: true }));
+  stage.addEventListener("pointerdown", (event) => {
+    stage.focus({ preventScroll: true });
+    const box = event.target.closest(".pane");
+    if (!box || state.zoom === 1 || event.button) return;
+    event.preventDefault();
+    const { width, height } = box.getBoundingClientRect();
+    const begun = { left: event.clientX, top: event.clientY, x: state.x, y: state.y };
+    const drag = ({ clientX, clientY }) =>
+      zoomTo(
+        state.zoom,
+        begun.x - (clientX - begun.left) / width / state.zoom,
+        begun.y - (clientY - begun.top) / height / state.zoom,
+      );
+    const end = () => {
+      window.removeEventListener("pointermove", drag);
+      window.removeEventListener("pointerup", end);
+      window.removeEventListener("pointercancel", end);
+    };
+    window.addEventListener("pointermove", drag);
+    window.addEventListener("pointerup", end);
+    window.addEventListener("pointercancel", end);
+  });
   stage.addEventListener(
     "wheel",
     (event) => {

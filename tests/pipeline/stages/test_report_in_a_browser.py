@@ -115,7 +115,7 @@ def test_an_address_opens_the_same_view(page, address):
 
 
 def test_tables_are_sorted_filtered_and_copied(page):
-    table = page.locator("#cases table")
+    table = page.locator("#cases > .scroll table")
     means = [float(words) for words in table.locator("tbody td:nth-child(2)").all_inner_texts()]
     button = table.get_by_role("button", name="mean Dice")
     button.click()
@@ -127,7 +127,7 @@ def test_tables_are_sorted_filtered_and_copied(page):
     organs.get_by_role("button", name="Dice").first.click()
     assert "total" in organs.locator("table").first.locator("tbody tr").last.get_attribute("class")
     page.evaluate("navigator.clipboard.writeText = async (words) => { window.copied = words; }")
-    tools = page.locator("#cases .tools")
+    tools = page.locator("#cases > .tools")
     tools.get_by_role("button", name="copy as CSV").click()
     tools.get_by_text("CSV is on the clipboard").wait_for()
     lines = page.evaluate("window.copied").splitlines()
