@@ -5,18 +5,23 @@ Everything here gives the same bytes for the same numbers: no dates, no random i
 
 import base64
 import io
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape, unescape
 from typing import Any
+from urllib.parse import quote, unquote
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -59,6 +64,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": LINE,
     "ytick.labelcolor": INK,
 }
+TITLE = "title:"  # address of what has a title and leads nowhere
 PICTURE_SIDE = 384  # pixels that slices are enlarged to, about: the factor is a whole number
 FILL = 0.4  # share of an organ's colour inside its outline, over the image
 
@@ -86,7 +92,7 @@ def line_plot(
         for (title, values), colour, dash in zip(lines.items(), SERIES, DASHES, strict=False):
             defined = ~np.isnan(np.asarray(values, float))
             marker = "o" if markers or defined.sum() == 1 else None
-            axes.plot(
+            (line,) = axes.plot(
                 np.asarray(x)[defined],
                 np.asarray(values, float)[defined],
                 dash,
@@ -95,6 +101,7 @@ def line_plot(
                 marker=marker,
                 markersize=3.5,
             )
+            traced(line)
         axes.set_xlabel(x_label)
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -139,6 +146,30 @@ def strip_plot(
         axes.set_xlabel(label)
     titles = {address: title for group in linked.values() for address, title in group}
     return _titled(svg[0], titles)
+
+
+def traced(line: Line2D, *others: Artist) -> None:
+    """Let readers read off the values of a labelled line and switch it off, with other artists.
+
+    Of a band beside a line, made by `fill_between`, the values are shown too. Axes are linear.
+    """
+    lines = line.axes.lines  # type: ignore[union-attr]
+    number = sum(_is_traced(other) for other in lines)
+    for place, artist in enumerate((line, *others)):
+        artist.set_gid(f"series-{number}-{place}")
+
+
+def _is_traced(artist: Artist) -> bool:
+    return (artist.get_gid() or "").startswith("series-")
+
+
+def title_each(artist: Line2D | PathCollection, titles: Sequence[str]) -> None:
+    """Give each dot of `scatter`, or a line, a title that shows under the pointer."""
+    addresses = [TITLE + quote(title) for title in titles]
+    if isinstance(artist, Line2D):
+        artist.set_url(addresses[0])
+    else:
+        artist.set_urls(addresses)
 
 
 def named(svg: str, name: str, *, links: bool = False) -> str:
@@ -224,19 +255,95 @@ def canvas(name: str, size: tuple[float, float]) -> Iterator[tuple[Axes, list[st
     svg: list[str] = []
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
-        yield figure.subplots(), svg
+        axes = figure.subplots()
+        yield axes, svg
+        _mark_legend(axes)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True)
-    svg.append(_for_page(name, text.getvalue()))
+        traces = _traces(axes)
+    svg.append(_for_page(name, text.getvalue(), traces))
 
 
-def _for_page(name: str, svg: str) -> str:
-    """The SVG element alone, with the page's colours and with ids that begin with `name`."""
+def _mark_legend(axes: Axes) -> None:
+    """Give the entries of traced lines in the legend ids that say whose they are."""
+    numbers = {
+        str(line.get_label()): str(line.get_gid()).split("-")[1]
+        for line in axes.lines
+        if _is_traced(line)
+    }
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    for legend in filter(None, [axes.get_legend(), *figure.legends]):
+        for words, handle in zip(legend.get_texts(), legend.legend_handles, strict=True):
+            if (number := numbers.get(words.get_text())) is not None:
+                words.set_gid(f"key-{number}-0")
+                if handle is not None:
+                    handle.set_gid(f"key-{number}-1")
+
+
+def _traces(axes: Axes) -> dict[str, Any] | None:
+    """What a script reads off the traced lines of a drawn plot; None without any.
+
+    Returns:
+        `label` of the horizontal axis; `x_scale` and `y_scale`: [value, place, value, place] of the
+        axes' ends, places in the SVG's own unit; `lines`: `name`, `x`, `y` and, of a band, `low`
+        and `high` of each.
+    """
+    lines = [line for line in axes.lines if _is_traced(line)]
+    if not any(len(line.get_xdata()) for line in lines):  # type: ignore[arg-type]
+        return None
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    ends = np.array([axes.get_xlim(), axes.get_ylim()])
+    places = axes.transData.transform(ends.T) * 72 / figure.dpi
+    places[:, 1] = 72 * figure.get_figheight() - places[:, 1]  # SVG counts from the top
+    scales = [
+        [_figure(value) for pair in zip(ends[axis], places[:, axis], strict=True) for value in pair]
+        for axis in range(2)
+    ]
+    return {
+        "label": axes.get_xlabel(),
+        "x_scale": scales[0],
+        "y_scale": scales[1],
+        "lines": [_trace(axes, line) for line in lines],
+    }
+
+
+def _trace(axes: Axes, line: Line2D) -> dict[str, Any]:
+    trace: dict[str, Any] = {"name": str(line.get_label())}
+    for key, values in (("x", line.get_xdata()), ("y", line.get_ydata())):
+        trace[key] = [_figure(value) for value in np.asarray(values, float)]
+    prefix = str(line.get_gid()).rpartition("-")[0]
+    for band in axes.collections:
+        if str(band.get_gid() or "").startswith(f"{prefix}-"):
+            # around the band: the first point, the lower edge, the upper edge backwards
+            edge = np.asarray(band.get_paths()[0].vertices)[:, 1]
+            count = len(trace["x"])
+            trace["low"] = [_figure(value) for value in edge[1 : count + 1]]
+            trace["high"] = [_figure(value) for value in edge[count + 2 : 2 * count + 2][::-1]]
+    return trace
+
+
+def _figure(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _for_page(name: str, svg: str, traces: Mapping[str, Any] | None) -> str:
+    """The SVG element alone, with the page's colours, ids that begin with `name`, and traces."""
     svg = svg[svg.index("<svg") :].strip()
     for drawn, shown in PAGE_COLOURS.items():
         svg = svg.replace(drawn, shown)
     # matplotlib's name and the date
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(id="|url\(#|href="#(?!case=))', rf"\g<1>{name}-", svg)
+    svg = re.sub(
+        rf'<a xlink:href="{TITLE}([^"]*)"[^>]*>(.*?)</a>',
+        lambda match: f"<g><title>{escape(unquote(match[1]))}</title>{match[2]}</g>",
+        svg,
+        flags=re.DOTALL,
+    )
+    if traces is not None:
+        content = escape(json.dumps(traces, ensure_ascii=False, separators=(",", ":")))
+        svg = svg.replace("<svg ", f'<svg data-name="{name}" data-traces="{content}" ', 1)
     # the page sets the width
     return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)

@@ -16,6 +16,7 @@ from pipeline.core.errors import UserError
 from pipeline.imaging.colours import organ_colours
 from pipeline.reporting import layout, study_arms, study_plots
 from pipeline.reporting.browser import Model, Source, packed, worst_first
+from pipeline.reporting.drawing import named
 from pipeline.reporting.page import place
 from pipeline.reporting.pictures import PREDICTION, read_figure_data
 from pipeline.reporting.study_pictures import galleries, shared_folder
@@ -30,7 +31,7 @@ from pipeline.studies.sheets import sheets as all_sheets
 from pipeline.studies.tables import Tables, tables
 from pipeline.studies.verdict import is_synthetic
 
-TEMPLATE, SCRIPTS = "study_page.html.j2", ("browser.js",)
+TEMPLATE, SCRIPTS = "study_page.html.j2", ("plots.js", "browser.js")
 SYNTHETIC = (
     "Synthetic: these runs are on phantoms, small made-up volumes. Their numbers show that all of "
     "it works and how long it takes; they say nothing of any method, and there is no verdict."
@@ -149,16 +150,16 @@ def _dots(tables: Tables) -> Markup:
     rows = {}
     for row in tables.arms:
         if row["kind"] == "arm" and row["runs"]:
-            values = [run["dice"] for run in tables.runs if run["arm"] == row["row"]]
+            runs = [run for run in tables.runs if run["arm"] == row["row"]]
             rows[row["row"]] = Dots(
-                [value for value in values if value is not None],
+                {run["run"]: run["dice"] for run in runs if run["dice"] is not None},
                 row["dice_mean"],
                 row["dice_low"],
                 row["dice_high"],
                 None if is_synthetic(tables.study) else row["dice_published"],
             )
     name = f"{tables.study.name}-runs"
-    return Markup(study_plots.arm_plot(name, rows, "mean Dice, %"))
+    return Markup(named(study_plots.arm_plot(name, rows, "mean Dice, %"), "Dice of every run"))
 
 
 def _curve(name: str, tables: Tables) -> Markup | None:
@@ -173,7 +174,7 @@ def _curve(name: str, tables: Tables) -> Markup | None:
     if curve.law is not None:
         x = np.geomspace(curve.points[0].x, 2 * furthest.x, 60)
         fit = ([float(value) for value in x], [curve.law.at(float(value)) for value in x])
-        ahead = Dots([], *(_known(v) for v in (furthest.at_twice, furthest.low, furthest.high)))
+        ahead = Dots({}, *(_known(v) for v in (furthest.at_twice, furthest.low, furthest.high)))
     svg = study_plots.labels_plot(
         f"{name}-curve",
         [places[run["arm"]] for run in runs],
@@ -184,7 +185,7 @@ def _curve(name: str, tables: Tables) -> Markup | None:
         ahead=ahead,
         ahead_at=2 * furthest.x,
     )
-    return Markup(svg)
+    return Markup(named(svg, "Dice along the labels"))
 
 
 def _known(value: float) -> float | None:
@@ -212,7 +213,7 @@ def _curves(name: str, finished: Mapping[str, Sequence[Outcome]]) -> list[dict[s
         shown = {arm: band for arm, band in bands.items() if band is not None}
         if shown:
             svg = study_plots.learning_plot(f"{name}-{column}", shown, label)
-            plots.append({"title": title, "svg": Markup(svg)})
+            plots.append({"title": title, "svg": Markup(named(svg, title))})
     return plots
 
 

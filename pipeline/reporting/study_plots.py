@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from pipeline.reporting.drawing import DASHES, INK, LINE, SERIES, canvas
+from pipeline.reporting.drawing import DASHES, INK, LINE, SERIES, canvas, title_each, traced
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Dots:
     """One arm's row of the plot of all runs.
 
     Attributes:
-        values: of its runs; NaN: none.
+        values: run to value; NaN: none.
         mean: over them.
         low, high: its interval; None: none is known.
         published: what was published; None: nothing.
     """
 
-    values: Sequence[float]
+    values: Mapping[str, float]
     mean: float | None
     low: float | None = None
     high: float | None = None
@@ -57,12 +57,14 @@ def arm_plot(name: str, arms: Mapping[str, Dots], label: str) -> str:
     """
     with canvas(name, (7.2, 1.0 + 0.34 * len(arms))) as (axes, svg):
         for row, dots in enumerate(arms.values()):
-            values = np.asarray([value for value in dots.values if not np.isnan(value)])
+            known = {name: value for name, value in dots.values.items() if not np.isnan(value)}
+            values = np.asarray(list(known.values()))
             # a fixed zigzag keeps equal values apart
             shift = np.resize([-0.14, 0, 0.14], len(values))
             if dots.low is not None and dots.high is not None:
                 axes.plot([dots.low, dots.high], [row, row], color=SERIES[1], lw=1.4)
-            axes.plot(values, row + shift, "o", color=SERIES[0], alpha=0.7, markersize=4.5)
+            drawn = axes.scatter(values, row + shift, s=20, color=SERIES[0], alpha=0.7, zorder=2)
+            title_each(drawn, [f"{name}: {value:.2f}" for name, value in known.items()])
             if dots.mean is not None:
                 axes.plot([dots.mean] * 2, [row - 0.3, row + 0.3], color=SERIES[1], lw=2.2)
             if dots.published is not None:
@@ -107,11 +109,14 @@ def learning_plot(name: str, arms: Mapping[str, Band], label: str) -> str:
         for (title, band), colour, dash in zip(
             arms.items(), cycle(SERIES), cycle(DASHES), strict=False
         ):
+            options: dict[str, Any] = {"color": colour, "label": title}
             if len(band.x) == 1:
-                axes.plot(band.x, band.mean, "o", color=colour, label=title, markersize=3.5)
-            else:
-                axes.plot(band.x, band.mean, dash, color=colour, label=title, lw=1.5)
-                axes.fill_between(band.x, band.low, band.high, color=colour, alpha=0.15, lw=0)
+                traced(*axes.plot(band.x, band.mean, "o", markersize=3.5, **options))
+                continue
+            (line,) = axes.plot(band.x, band.mean, dash, lw=1.5, **options)
+            traced(
+                line, axes.fill_between(band.x, band.low, band.high, fc=colour, alpha=0.15, lw=0)
+            )
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from pipeline.core.params import search_space
-from pipeline.reporting.drawing import LINE, SERIES, canvas
+from pipeline.reporting.drawing import LINE, SERIES, canvas, title_each
 
 SIZE = (4.6, 2.5)  # inches
 MOST_SLICES = 12  # keys with a plot of their own
@@ -48,7 +48,7 @@ def history(trials: pd.DataFrame) -> str:
     with canvas("trials", SIZE) as (axes, svg):
         best = np.fmax.accumulate(np.where(complete, values, np.nan))
         axes.step(x, best, where="post", color=SERIES[1], label="best so far")
-        _dots(axes, x, values, complete)
+        _dots(axes, x, values, complete, x)
         axes.set_xlabel("trial")
         axes.set_ylabel("Dice")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -59,7 +59,9 @@ def history(trials: pd.DataFrame) -> str:
 def importance(importances: Mapping[str, float]) -> str:
     """A bar for each key."""
     with canvas("importance", SIZE) as (axes, svg):
-        axes.barh(range(len(importances)), list(importances.values()), 0.6, color=SERIES[0])
+        bars = axes.barh(range(len(importances)), list(importances.values()), 0.6, color=SERIES[0])
+        axes.bar_label(bars, fmt="%.2f", padding=3)
+        axes.margins(x=0.12)
         axes.set_yticks(range(len(importances)), list(importances))
         axes.set_ylim(len(importances) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
@@ -81,13 +83,16 @@ def parallel(trials: pd.DataFrame, tried: Mapping[str, Any]) -> str:
     columns = np.vstack([columns, dice.places(trials["value"])])
     strength = (values - values.min()) / max(np.ptp(values), 1e-12)
     best = np.argmax(np.where(complete, values, -1.0)) if complete.any() else -1
+    titles = [_title(*pair) for pair in zip(trials["number"], values, strict=True)]
     with canvas("parallel", SIZE) as (axes, svg):
         for number, line in enumerate(columns.T):
             if number != best:
                 alpha = 0.15 + 0.6 * float(strength[number])
-                axes.plot(line, color=SERIES[0], alpha=alpha, linewidth=1)
+                (drawn,) = axes.plot(line, color=SERIES[0], alpha=alpha, linewidth=1)
+                title_each(drawn, [titles[number]])
         if best >= 0:
-            axes.plot(columns[:, best], color=SERIES[1], linewidth=2, label="best")
+            (drawn,) = axes.plot(columns[:, best], color=SERIES[1], linewidth=2, label="best")
+            title_each(drawn, [titles[best]])
             axes.legend(loc="upper left", bbox_to_anchor=(0, 1.16))
         for place, scale in enumerate([*scales.values(), dice]):
             axes.axvline(place, color=LINE, linewidth=0.8, zorder=0)
@@ -115,7 +120,7 @@ def slice_plot(name: str, trials: pd.DataFrame, key: str, given: Any) -> str:
             x = trials[key].to_numpy(float)
             if scale.log:
                 _log_axis(axes)
-        _dots(axes, x, trials["value"].to_numpy(float), complete)
+        _dots(axes, x, trials["value"].to_numpy(float), complete, trials["number"].to_numpy())
         axes.set_xlabel(key)
         axes.set_ylabel("Dice")
         if not complete.all():
@@ -132,12 +137,33 @@ def _log_axis(axes: Axes) -> None:
 
 
 def _dots(
-    axes: Axes, x: NDArray[Any], values: NDArray[np.float64], complete: NDArray[np.bool_]
+    axes: Axes,
+    x: NDArray[Any],
+    values: NDArray[np.float64],
+    complete: NDArray[np.bool_],
+    numbers: NDArray[Any],
 ) -> None:
-    axes.plot(x[complete], values[complete], "o", color=SERIES[0], markersize=4, label="trial")
-    if (~complete & ~np.isnan(values)).any():
-        hollow = {"color": SERIES[0], "markersize": 4, "markerfacecolor": "none"}
-        axes.plot(x[~complete], values[~complete], "o", label="pruned", **hollow)  # type: ignore[arg-type]
+    """A dot for each trial, which says its number."""
+    pruned = ~complete & ~np.isnan(values)
+    for chosen, label in ((complete, "trial"), (pruned, "pruned")):
+        if chosen is pruned and not pruned.any():
+            continue
+        filled = SERIES[0] if chosen is complete else "none"
+        marks = axes.scatter(
+            x[chosen],
+            values[chosen],
+            s=16,
+            facecolors=filled,
+            edgecolors=SERIES[0],
+            label=label,
+            zorder=3,
+        )
+        found = zip(numbers[chosen], values[chosen], strict=True)
+        title_each(marks, [_title(*pair) for pair in found])
+
+
+def _title(number: int, value: float) -> str:
+    return f"trial {number}: Dice {value:.3f}"
 
 
 class _Scale:

@@ -28,7 +28,7 @@ from pipeline.scoring.metrics_file import METRICS, read_metrics
 from pipeline.scoring.tables import print_scores
 
 TEMPLATE, REPORT = "report.html.j2", "report.html"
-SCRIPTS = ("browser.js",)
+SCRIPTS = ("plots.js", "browser.js")
 PARTS = (TEMPLATE, "browser.html.j2", *SCRIPTS)
 
 
