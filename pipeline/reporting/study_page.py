@@ -15,14 +15,11 @@ from markupsafe import Markup
 from pipeline.core.errors import UserError
 from pipeline.imaging.colours import organ_colours
 from pipeline.reporting import layout, study_arms, study_plots
-from pipeline.reporting.browser import Model, Source, packed, worst_first
 from pipeline.reporting.drawing import named
-from pipeline.reporting.page import place
-from pipeline.reporting.pictures import PREDICTION, read_figure_data
+from pipeline.reporting.study_cases import arm_cases
 from pipeline.reporting.study_pictures import galleries, shared_folder
 from pipeline.reporting.study_plots import Band, Dots
 from pipeline.reporting.study_table import main_table
-from pipeline.scoring.runs import read_runs
 from pipeline.studies import files, plan
 from pipeline.studies.files import Collection, StudyFile
 from pipeline.studies.outcomes import Outcome, arms, outcomes
@@ -272,37 +269,11 @@ def _cases(finished: Mapping[str, Sequence[Outcome]]) -> dict[str, Any] | None:
         return None
     try:
         prepared = shared_folder([o.folders["prepare"] for o in chosen.values()])
-        runs = read_runs([o.folders["evaluate"] for o in chosen.values()], list(chosen))
-        data = read_figure_data(prepared, runs)
-        names = worst_first(pd.concat([run.cases for run in runs]), runs[0].case_ids)
-        models = [Model(f"arm-{n}", run.name, run.cases) for n, run in enumerate(runs)]
-        maps = {
-            case: {
-                model.layer: run.folder / PREDICTION / f"{case}.nii.gz"
-                for model, run in zip(models, runs, strict=True)
-            }
-            for case in names
-        }
-        layers = [model.layer for model in models]
-        browser = packed(Source(prepared, data.manifest, models, maps, layers), budget)
+        folders = {arm: o.folders["evaluate"] for arm, o in chosen.items()}
+        shown = arm_cases(folders, prepared, budget)
     except UserError as error:
         return {"note": " ".join(error.problems), "browser": None}
-    return {
-        "note": _which(finished, chosen),
-        "browser": browser,
-        "arms": [model.name for model in models],
-        "rows": [
-            {
-                "case": case,
-                "place": place(case),
-                "means": [
-                    _known(float(model.cases.loc[model.cases["case"] == case, "dice"].mean()))
-                    for model in models
-                ],
-            }
-            for case in names
-        ],
-    }
+    return {"note": _which(finished, chosen), **shown}
 
 
 def same_runs(finished: Mapping[str, Sequence[Outcome]]) -> dict[str, Outcome]:

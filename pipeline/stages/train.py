@@ -11,7 +11,7 @@ and of the best epoch.
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import files, gpu, run_folder, run_names, sources, weight_files
+from pipeline.core import files, gpu, installed, run_folder, run_names, sources, weight_files
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, stage_params
@@ -75,6 +75,8 @@ def run(
         if run.is_done():
             say(f"train: already done in {run.path}")
         else:
+            if settings.tensorboard:
+                installed.need(["tensorboard"], "tensorboard", "train.tensorboard")
             data.check_training(split)
             if settings.validate_every:
                 data.check_validation(split, "train.validate_every", "the model is validated", "0")

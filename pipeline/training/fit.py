@@ -19,7 +19,7 @@ from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
 from pipeline.core.signals import Stop, WaitEnded, listening
 from pipeline.inference.precision import set_tf32
-from pipeline.training import preflight
+from pipeline.training import preflight, tensorboard_log
 from pipeline.training.batches import Batches, Step
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.clock import Clock
@@ -113,15 +113,22 @@ def fit(
     batches = _batches(fabric, slices, settings, seed, passes.slices)
     if folder is not None and fabric.is_global_zero:
         rows = _known(facts, embeddings) | {"picture": f"{folder / NAME}, drawn as it goes"}
+        if settings.tensorboard:
+            rows["to watch"] = f"tensorboard --logdir {folder / tensorboard_log.FOLDER}"
         show_table(title, preflight.derived(fabric, model, settings, batches, rows))
     trainer = Trainer.make(fabric, model, settings, seed)
     progress = Progress() if saved is None else _resume(trainer, saved)
     before = progress.seconds
     del saved  # its weights and moments would live as long as the training
     source = _source(fabric, slices, settings, batches, passes.spare, embeddings)
-    log = picture = None
+    logs: list[LiveLog | tensorboard_log.TensorBoardLog] = []
+    picture = None
     if folder is not None and fabric.is_global_zero:
-        log, picture = LiveLog(folder / LOG, settings.model_dump()), ProgressPicture(folder)
+        # whoever watches, what is published is the same
+        logs.append(LiveLog(folder / LOG, settings.model_dump(exclude={"tensorboard"})))
+        if settings.tensorboard:
+            logs.append(tensorboard_log.TensorBoardLog(folder / tensorboard_log.FOLDER))
+        picture = ProgressPicture(folder)
     pending, clock = Pending(), Clock(settings.checkpoint_minutes)
     shown = steps(
         title, batches.total_steps, progress.step, LINE_SECONDS, shown=fabric.is_global_zero
@@ -160,8 +167,9 @@ def fit(
             clock.stop(done)
             if validate is not None and validates:
                 _validate(trainer, validate, progress, batches)
-            if log is not None and picture is not None:
+            for log in logs:
                 log.update(progress.history)
+            if picture is not None:
                 picture.update(progress.history)
             bar.advance(*clock.notes(progress.history, rate, done), count=len(done))
             number = _signal_of_any(fabric, stop)
@@ -174,11 +182,12 @@ def fit(
             clock.start()
             if number:
                 raise Stopped(f"{title}: stopped after step {progress.step:,}", number)
-    if log is not None and picture is not None:
-        # a training that was killed after its last step has no step left
+    # a training that was killed after its last step has no step left
+    for log in logs:
         log.update(progress.history)
-        picture.update(progress.history, last=True)
         log.end()
+    if picture is not None:
+        picture.update(progress.history, last=True)
     if trainer.average is not None:
         trainer.average.keep()
     progress.seconds = before + time.monotonic() - started

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,18 @@ def table(columns: Sequence[str], rows: Iterable[Row]) -> str:
     return text.getvalue()
 
 
+def scalars(history: History, row: Row) -> Iterator[tuple[str, float]]:
+    """Name and value of what was measured in an epoch, the Dice of each organ included."""
+    for column in EPOCH_COLUMNS[2:]:
+        if row[column] is not None:
+            yield column, row[column]
+    for item in history.validations:
+        if item["epoch"] == row["epoch"]:
+            # dvclive turns the name into a path
+            name = re.sub(r"[^\w -]", "_", item["organ"])
+            yield f"validation/{name}", item["dice"]
+
+
 class LiveLog:
     """Writes the history as dvclive's files, for `dvc plots` and DVC Studio.
 
@@ -148,14 +160,8 @@ class LiveLog:
         """Write the epochs that were added since the last call."""
         for row in history.epochs[self._written :]:
             self._live.step = row["epoch"]
-            for column in EPOCH_COLUMNS[2:]:
-                if row[column] is not None:
-                    self._live.log_metric(column, row[column])
-            for item in history.validations:
-                if item["epoch"] == row["epoch"]:
-                    # dvclive turns the name into a path
-                    name = re.sub(r"[^\w -]", "_", item["organ"])
-                    self._live.log_metric(f"validation/{name}", item["dice"])
+            for name, value in scalars(history, row):
+                self._live.log_metric(name, value)
             self._live.make_summary()
         self._written = len(history.epochs)
 

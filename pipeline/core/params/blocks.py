@@ -344,6 +344,9 @@ class Train(Block):
     checkpoint_minutes: Annotated[float, OUTSIDE_TRIALS] = Field(
         ge=0, description="minutes between checkpoints; 0: one after every step"
     )
+    tensorboard: Annotated[bool, OUTSIDE_TRIALS, OUTSIDE_RESULTS] = Field(
+        description="write TensorBoard's files while it runs (extra tensorboard)"
+    )
 
 
 # the rules of a space know `train` and its model: `pipeline.core.params.search_space`

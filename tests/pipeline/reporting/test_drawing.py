@@ -1,6 +1,8 @@
 import base64
 import io
+import json
 import re
+from html import unescape
 from xml.etree import ElementTree
 
 import matplotlib.image
@@ -46,6 +48,29 @@ def test_dots_are_links_with_titles():
         ('xlink:href="#case=c&amp;organ=x"', "&lt;c&gt;"),
     ]
     assert svg.count("<a ") == 2
+
+
+def test_lines_carry_their_values_and_the_places_of_their_axes():
+    svg = drawing.line_plot("a", [0, 1, 2], LINES, label="loss")
+    traces = json.loads(unescape(re.search(r'data-traces="([^"]*)"', svg)[1]))
+    assert traces["label"] == "epoch"
+    total, coarse = traces["lines"]
+    assert total == {"name": "total", "x": [0, 1], "y": [3, 2]}
+    assert coarse == {"name": "coarse", "x": [0, 2], "y": [1, 2]}
+    drawn = re.search(r'<g id="a-series-0-0">\s*<path d="M ([\d.]+) ([\d.]+)', svg)
+    for value, place, scale in ((0, drawn[1], "x_scale"), (3, drawn[2], "y_scale")):
+        first, start, last, end = traces[scale]
+        at = start + (value - first) / (last - first) * (end - start)
+        assert at == pytest.approx(float(place), abs=0.01)
+    for part in ("series-0-0", "series-1-0", "key-0-0", "key-1-0"):
+        assert f'id="a-{part}"' in svg
+
+
+def test_dots_have_titles_that_lead_nowhere():
+    with drawing.canvas("a", (3, 2)) as (axes, svg):
+        drawing.title_each(axes.scatter([1, 2], [3, 4]), ["one: <1>", "two"])
+    assert re.findall(r"<g><title>(.*?)</title>", svg[0]) == ["one: &lt;1&gt;", "two"]
+    assert "<a" not in svg[0] and "title:" not in svg[0]
 
 
 def test_the_same_numbers_give_the_same_bytes():

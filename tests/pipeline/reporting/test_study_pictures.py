@@ -1,11 +1,15 @@
 """Figures 6, 7 and 8 for the arms of a study: which slices they show, and the pictures."""
 
+import base64
+import zlib
+
 import numpy as np
 import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.reporting.pictures import read_figure_data
 from pipeline.reporting.slice_rows import fullest_slices, worst_slice
+from pipeline.reporting.study_cases import arm_cases
 from pipeline.reporting.study_pictures import galleries, shared_folder
 from pipeline.scoring.runs import read_runs
 from tests.pipeline.stages.test_evaluate import evaluate_two
@@ -76,6 +80,30 @@ def test_a_study_without_two_stages_has_no_figure_of_them(runs, prepared_phantom
 def test_the_same_runs_give_the_same_pictures(runs, prepared_phantoms, drawn):
     again = galleries(KINDS, runs, prepared_phantoms, None)
     assert again == list(drawn.values())
+
+
+def test_every_case_has_the_labels_of_all_arms(runs, prepared_phantoms, data):
+    shown = arm_cases(runs, prepared_phantoms, 20)
+    means = [run.cases.groupby("case")["dice"].mean() for run in data.runs]
+    assert [row["means"] for row in shown["rows"]] == [
+        [pytest.approx(found[row["case"]]) for found in means] for row in shown["rows"]
+    ]
+    averages = [np.mean(row["means"]) for row in shown["rows"]]
+    assert averages == sorted(averages)
+    about, case = shown["browser"]["about"], shown["browser"]["cases"][0]
+    assert [model["name"] for model in about["models"]] == ["one", "two"]
+    assert case["layers"] == ["truth", *(model["layer"] for model in about["models"])]
+    for number, run in enumerate(data.runs):
+        item = case["slices"][case["worst"]]
+        expected = data.prediction(run, case["case"], item["index"])
+        packed = np.frombuffer(zlib.decompress(base64.b64decode(item["labels"])), "u1")
+        found = np.array(item["combinations"])[packed, number + 1].reshape(expected.shape)
+        np.testing.assert_array_equal(found, expected)
+        assert case["dice"][number] == [
+            None if np.isnan(value) else pytest.approx(value, abs=1e-4)
+            for value in run.values([case["case"]], data.organs)[0, :, 0]
+        ]
+    assert "one Dice" in shown["browser"]["still"]["caption"]
 
 
 def test_arms_on_other_volumes_are_not_side_by_side(tmp_path):

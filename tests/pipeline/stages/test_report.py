@@ -39,7 +39,7 @@ def results(run_results) -> Path:
 def written(params, results, tmp_path):
     """Write a report into tmp_path; keywords change the block's values."""
 
-    def run(results: Path = results, runs: str = "runs", **settings: int) -> str:
+    def run(results: Path = results, runs: str = "runs", **settings: int | str) -> str:
         block = params.report.model_copy(update=settings)
         changed = params.model_copy(update={"report": block})
         report.run(changed, folders_of(results), tmp_path / "reports", tmp_path / runs)
@@ -428,6 +428,29 @@ def test_the_browsers_budget_is_kept(inputs, results):
     assert kept <= 0.7 * size
     assert counts[0][0] == counts[0][1] and 0 < counts[1][0] < counts[1][1]  # the worst in full
     assert f"{sum(n for n, _ in counts)} of {every} slices are here: 1 of 2 cases" in less["note"]
+
+
+def test_runs_that_cannot_stand_beside_are_refused(written, results, params, tmp_path):
+    shutil.copytree(results, tmp_path / "same")
+    with pytest.raises(UserError, match="report.beside: .*/same/evaluate is the run that"):
+        written(beside=str(tmp_path / "same" / "evaluate"))
+    with pytest.raises(UserError, match="report.beside: nothing-there: "):
+        written(beside="nothing-there")
+    paper = params.evaluate.model_copy(update={"convention": "paper", "stage": "fine"})
+    folders = [results / stage for stage in ("prepare", "split", "train")]
+    changed = params.model_copy(update={"evaluate": paper})
+    evaluate.run(changed, *folders, tmp_path / "paper", tmp_path / "work", device="cpu")
+    with pytest.raises(UserError, match="report.beside: .*expected convention strict"):
+        written(beside=str(tmp_path / "paper"))
+    strict = params.model_copy(
+        update={"evaluate": params.evaluate.model_copy(update={"stage": "fine"})}
+    )
+    evaluate.run(strict, *folders, tmp_path / "fine", tmp_path / "work", device="cpu")
+    html = written(beside=str(tmp_path / "fine"))
+    assert "<h2>Beside fine</h2>" in html and str(tmp_path) not in html
+    (tmp_path / "fine" / "predictions" / "img0004.nii.gz").unlink()
+    with pytest.raises(UserError, match="no prediction of img0004; evaluate that run again"):
+        written(beside=str(tmp_path / "fine"))
 
 
 def test_a_missing_prediction_is_named(inputs, results, tmp_path):

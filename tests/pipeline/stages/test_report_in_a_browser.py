@@ -1,9 +1,13 @@
 """The report as people use it, in headless Chromium."""
 
+from pathlib import Path
+
+import nibabel as nib
+import pandas as pd
 import pytest
 
 from pipeline.reporting.inputs import ReportFolders
-from pipeline.stages import report
+from pipeline.stages import evaluate, report
 
 # texts smaller than 11 px, as they are drawn
 SMALL = """() => [...document.querySelectorAll("main *")].filter((element) => {
@@ -21,17 +25,47 @@ def address(run_params, run_results, tmp_path_factory) -> str:
     return (root / "reports/report.html").as_uri()
 
 
+@pytest.fixture(scope="module")
+def other(run_params, run_results, tmp_path_factory) -> Path:
+    """An evaluation of the coarse stage alone: another run on the same cases."""
+    root = tmp_path_factory.mktemp("other")
+    stage = run_params.evaluate.model_copy(update={"stage": "coarse"})
+    folders = [run_results / name for name in ("prepare", "split", "train")]
+    changed = run_params.model_copy(update={"evaluate": stage})
+    evaluate.run(changed, *folders, root / "coarse" / "evaluate", root / "runs", device="cpu")
+    return root / "coarse" / "evaluate"
+
+
+@pytest.fixture(scope="module")
+def beside_address(run_params, run_results, other, tmp_path_factory) -> str:
+    root = tmp_path_factory.mktemp("beside")
+    block = run_params.report.model_copy(update={"beside": str(other)})
+    params = run_params.model_copy(update={"report": block})
+    report.run(params, ReportFolders.find(run_results), root / "reports", root / "runs")
+    return (root / "reports/report.html").as_uri()
+
+
 @pytest.fixture
 def page(chromium, address):
     """The opened report; what its scripts complain of fails the test."""
+    yield from opened(chromium, address)
+
+
+@pytest.fixture
+def beside(chromium, beside_address):
+    """The opened report with another run beside."""
+    yield from opened(chromium, beside_address)
+
+
+def opened(chromium, address):
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, offline=True)
-    opened = context.new_page()
+    found = context.new_page()
     problems: list[str] = []
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("console", lambda message: problems.append(message.text))
-    opened.goto(address)
-    shows(opened)
-    yield opened
+    found.on("pageerror", lambda error: problems.append(str(error)))
+    found.on("console", lambda message: problems.append(message.text))
+    found.goto(address)
+    shows(found)
+    yield found
     context.close()
     assert problems == []
 
@@ -142,11 +176,95 @@ def test_tables_are_sorted_filtered_and_copied(page):
     assert rows.count() == len(means) and "liver" in rows.first.inner_text()
 
 
+def test_two_models_show_one_slice_at_one_zoom(beside, other):
+    assert panes(beside) == 2
+    titles = beside.locator("#viewer .pane .title").all_inner_texts()
+    assert titles == ["this model", "coarse"]
+    case, index = shows(beside).split("/")
+    part(beside, "stage").click()
+    beside.keyboard.press("+")
+    beside.keyboard.press("Shift+ArrowRight")
+    same = """() => [...document.querySelectorAll("#viewer .zoomed")].map((part) => {
+      const { a, e } = new DOMMatrix(getComputedStyle(part).transform);
+      return [a, e];
+    })"""
+    first, second = beside.evaluate(same)
+    assert first == pytest.approx(second, abs=0.1) and first[0] == 2 and first[1] < 0
+    assert "zoom=2" in beside.url and "beside=coarse" in beside.url
+    box = beside.locator("#viewer .pane").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    beside.mouse.move(x, y)
+    beside.mouse.down()
+    beside.mouse.move(x + 40, y)
+    beside.mouse.up()
+    assert beside.evaluate(same)[0][1] == pytest.approx(first[1] + 40, abs=1.5)
+    beside.keyboard.press("ArrowUp")
+    shows(beside, f"{case}/{int(index) + 1}")
+    assert beside.evaluate(same)[0][0] == 2 and panes(beside) == 2
+    view = beside.url
+    part(beside, "beside").select_option("none")
+    assert panes(beside) == 1
+    beside.goto("about:blank")
+    beside.goto(view)
+    shows(beside, f"{case}/{int(index) + 1}")
+    assert panes(beside) == 2 and beside.evaluate(same)[1][0] == 2
+
+
+def test_scores_of_both_models_stand_beside_each_other(beside, run_results, other):
+    tables = [pd.read_parquet(run / "cases.parquet") for run in (run_results / "evaluate", other)]
+    dice = [table.set_index(["case", "organ"])["dice"] for table in tables]
+    case = shows(beside).split("/")[0]
+    row = part(beside, "dice").locator("tbody tr", has_text="liver")
+    found = [row.locator("td").nth(column).inner_text() for column in (0, 2)]
+    assert found == [f"{values[case, 'liver']:.3f}" for values in dice]
+    for place, level, name in (("#beside", "organ", "liver"), ("#cases > .scroll", "case", case)):
+        first, second = (values.groupby(level=level).mean()[name] for values in dice)
+        words = beside.locator(f"{place} tr", has_text=name).inner_text().removeprefix(name).split()
+        assert words[:3] == [f"{first:.3f}", f"{second:.3f}", f"{second - first:+.3f}"]
+
+
+def test_panes_are_painted_with_their_own_models_labels(beside, other, run_results):
+    case, index = shows(beside).split("/")
+    part(beside, "stage").click()
+    beside.select_option("[data-layer=truth]", "off")
+    shows(beside)
+    counts = beside.evaluate(
+        """() => [...document.querySelectorAll("#viewer canvas")].map((canvas) => {
+          const { width, height } = canvas;
+          const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+          return data.filter((value, place) => place % 4 === 3 && value).length / (width * height);
+        })"""
+    )
+    for share, run in zip(counts, (run_results / "evaluate", other), strict=True):
+        labels = nib.load(run / "predictions" / f"{case}.nii.gz").get_fdata()
+        assert share == pytest.approx((labels[..., int(index)] > 0).mean())
+
+
+def test_plots_say_values_and_switch_lines(page):
+    figure = page.locator(".plots figure", has=page.get_by_role("heading", name="Loss", exact=True))
+    figure.locator("svg").focus()
+    page.keyboard.press("ArrowLeft")
+    said = figure.locator(".values")
+    assert said.inner_text().startswith("epoch 1: total ") and "coarse" in said.inner_text()
+    key = figure.get_by_role("button", name="coarse")
+    key.focus()
+    page.keyboard.press("Enter")
+    assert key.get_attribute("aria-pressed") == "false"
+    figure.locator("svg").hover(position={"x": 60, "y": 60})
+    assert said.inner_text().startswith("epoch 0: total") and "coarse" not in said.inner_text()
+    hidden = figure.locator("svg [id$='series-1-0']")
+    assert hidden.evaluate("part => part.style.visibility") == "hidden"
+    key.click()
+    assert hidden.evaluate("part => part.style.visibility") == ""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280, 1920])
+@pytest.mark.parametrize("kind", ["address", "beside_address"])
 def test_nothing_sticks_out_is_too_small_or_breaks_rules_of_access(
-    chromium, address, width, scheme
+    chromium, request, kind, width, scheme
 ):
+    address = request.getfixturevalue(kind)
     context = chromium.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
     )

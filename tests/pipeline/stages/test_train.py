@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import hsam
-from pipeline.core import trainings
+from pipeline.core import installed, trainings
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import overlay, validate
 from pipeline.core.run_folder import read_provenance
@@ -103,6 +103,36 @@ def test_validations_are_published_organ_by_organ(trained):
     assert "spleen" in {row["organ"] for row in rows}
     curve = trained / "train" / "dvclive" / "plots" / "metrics" / "validation" / "spleen.tsv"
     assert curve.read_text().splitlines()[0] == "step\tspleen"
+
+
+def test_tensorboard_is_told_the_same_and_changes_nothing(work, trained, tmp_path, capsys):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    watched = work[0].train.model_copy(update={"tensorboard": True})
+    run(work, tmp_path, train=watched)
+    (folder,) = (tmp_path / "runs").glob("*-train-*")
+    assert (trained / "runs" / folder.name).is_dir()  # the same parameters, as far as results go
+    assert f"tensorboard --logdir {folder}" in capsys.readouterr().err
+    for name in ("model.safetensors", "model.json", "history.csv", "provenance.json"):
+        assert (tmp_path / "train" / name).read_bytes() == (trained / "train" / name).read_bytes()
+    assert not list((tmp_path / "train").glob("**/*tfevents*"))
+    found = events.EventAccumulator(str(folder / "tensorboard")).Reload()
+    history = list(csv.DictReader((tmp_path / "train" / "history.csv").open()))
+    for column in ("train_loss", "learning_rate", "validation_dice"):
+        told = [(event.step, event.value) for event in found.Scalars(column)]
+        rows = [row for row in history if row[column]]
+        assert [step for step, _ in told] == [int(row["epoch"]) for row in rows]
+        assert [value for _, value in told] == pytest.approx([float(row[column]) for row in rows])
+    assert "validation/right kidney" in found.Tags()["scalars"]
+
+
+def test_without_tensorboard_a_training_that_wants_it_is_refused(work, tmp_path, monkeypatch):
+    monkeypatch.setattr(installed, "find_spec", lambda name: None)
+    watched = work[0].train.model_copy(update={"tensorboard": True})
+    with pytest.raises(
+        UserError, match=r"train.tensorboard: needs .*'hsam\[tensorboard\]'` brings"
+    ):
+        run(work, tmp_path, train=watched)
+    assert not (tmp_path / "train").exists()
 
 
 def test_best_and_last_stay_in_the_run_folder_and_checkpoints_do_not(trained):
