@@ -8,7 +8,10 @@ one slice a call: cubic spline to the model's side (SciPy), SAM's own encoder wi
 float32, the largest logit, nearest label back to 512 pixels (SciPy). "Here" is
 `pipeline.inference.volume.predict_volume` with a model of `hsam.for_inference`: batches, LoRA
 merged, on CUDA the encoder in bfloat16. "Three stages" are the labels of mean, coarse and fine from
-one pass, as `hsam predict` needs them for its review list. Weights are random, the same in both
+one pass, as `hsam predict` needs them for its review list. "Uncertainty" is what each way to know
+how unsure a prediction is costs: the probabilities and all signs of `pipeline.scoring.uncertainty`
+(expected Dice, agreement of the stages, expected error), and the average over the views of `--tta`,
+as seconds of a slice over those of the three stages' labels. Weights are random, the same in both
 models. The ways are measured in turn in one process.
 """
 
@@ -24,7 +27,15 @@ from scipy import ndimage
 import hsam
 from hsam.lora import add_lora
 from hsam.output import STAGES
-from pipeline.inference.volume import predict_stages, predict_volume
+from pipeline.inference.tta import VIEWS, averaged
+from pipeline.inference.volume import (
+    STEPS,
+    forward,
+    predict_batches,
+    predict_stages,
+    predict_volume,
+)
+from pipeline.scoring.uncertainty import Uncertainty
 
 SIDE = 512  # of the scan's slices, pixels
 CLASSES = 9
@@ -101,16 +112,52 @@ def speed(backbone: str, image_size: int, batch: int, device: str, rounds: int) 
     }
 
 
+def uncertainty(backbone: str, image_size: int, batch: int, device: str, rounds: int) -> dict:
+    """Seconds of a slice, and what each way adds to the labels of three stages."""
+    images = volume(batch)
+    model = hsam.for_inference(build(backbone, image_size), device, half_encoder=device == "cuda")
+
+    def signs(passes: Callable) -> Uncertainty:
+        found = Uncertainty.of(batch, CLASSES - 1, (0.8, 0.8))
+        options = {"batch_size": batch, "device": device, "forward": passes}
+        for part in predict_batches(model, images, STAGES, probabilities="mean", **options):
+            found.add(part.first, part.labels, "mean", part.probabilities, STEPS)
+        return found
+
+    times = fastest(
+        {
+            "labels": lambda: predict_stages(
+                model, images, STAGES, batch_size=batch, device=device
+            ),
+            "signs": lambda: signs(forward),
+            "views": lambda: signs(averaged),
+        },
+        rounds,
+    )
+    return {
+        "backbone": backbone,
+        "image": image_size,
+        "labels, s/slice": times["labels"] / batch,
+        "and signs, s/slice": times["signs"] / batch,
+        f"and {len(VIEWS)} views, s/slice": times["views"] / batch,
+        "signs, times": times["signs"] / times["labels"],
+        "views, times": times["views"] / times["labels"],
+    }
+
+
 def main() -> None:
     arguments = options(__doc__, rounds=5, threads=2)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tiny, small, large = (64, 32, 16) if device == "cuda" else (16, 4, 2)
     cases = (("vit_tiny", 128, tiny), ("vit_b", 224, small), ("vit_b", 512, large))
     rows = [alone(speed, arguments.threads, *case, device, arguments.rounds) for case in cases]
-    report(
-        {"machine": machine(arguments.threads, "numpy", "scipy"), "Prediction": rows},
-        arguments.json,
-    )
+    small_cases = (("vit_tiny", 128, tiny), ("litemedsam", 128, small))
+    costs = [
+        alone(uncertainty, arguments.threads, *case, device, arguments.rounds)
+        for case in small_cases
+    ]
+    found = {"machine": machine(arguments.threads, "numpy", "scipy")}
+    report(found | {"Prediction": rows, "Uncertainty": costs}, arguments.json)
 
 
 if __name__ == "__main__":

@@ -49,10 +49,8 @@ from pipeline.inference.tta import averaged
 from pipeline.inference.volume import STEPS, forward, predict_batches
 from pipeline.scoring import calibration
 from pipeline.scoring.calibration import Known
-from pipeline.scoring.disagreement import TWO_STAGES
-from pipeline.scoring.doubt import Doubt
-from pipeline.scoring.expected_error import ExpectedError
 from pipeline.scoring.review import Pairs, review_rows
+from pipeline.scoring.uncertainty import TWO_STAGES, ExpectedError, Uncertainty
 
 SYNTHETIC = "the model has learned from made-up volumes; its labels of a real scan mean nothing."
 PROBABILITIES = "probabilities"  # folder below the output folder
@@ -178,8 +176,7 @@ def predict_scan(
     for warning in warnings:
         say(f"warning: {source.name}: {warning}")
     out.mkdir(parents=True, exist_ok=True)
-    doubt = None if known.calibration is None else Doubt(len(predictor.names))
-    labels, expected = _label(source.name, images, predictor, out, wanted, doubt)
+    labels, unsure = _label(source.name, images, predictor, out, wanted)
     geometry, chosen = scan.volume.geometry, labels[wanted.stage]
     restored = restore_labels(chosen, geometry, predictor.axes)
     for warning in (unlikely := _unlike_training(images, chosen, predictor)):
@@ -196,12 +193,11 @@ def predict_scan(
         warnings += _write_dicom(
             out / source.name, scan.series, geometry, restored, predictor, wanted
         )
-    _write_review(out / f"{source.name}_review.csv", labels, expected, images, predictor.names)
+    review = out / f"{source.name}_review.csv"
+    _write_review(review, labels, unsure.expected, images, predictor.names)
     record = _record(source, scan, bounds, restored, predictor, wanted, warnings)
     record |= {"run": str(run), "label_map": target.name}
-    record["predicted_dice"] = known.of_scan(
-        predictor.names, () if doubt is None else doubt.signs()
-    )
+    record["predicted_dice"] = known.of_scan(predictor.names, unsure.doubt.signs())
     _show_predicted_dice(record, bool(unlikely))
     record["seconds"] = round(time.monotonic() - start, 2)
     write_json(out / f"{source.name}.json", record)
@@ -214,21 +210,18 @@ def _label(
     predictor: Predictor,
     out: Path,
     wanted: Wanted,
-    doubt: Doubt | None,
-) -> tuple[dict[str, NDArray[np.uint8]], ExpectedError]:
+) -> tuple[dict[str, NDArray[np.uint8]], Uncertainty]:
     """Predict the wanted stage, and both stages for the review list if the model has two.
 
-    Writes the wanted stage's probabilities meanwhile, if they are asked for, and adds every slice
-    to the doubt.
+    Writes the wanted stage's probabilities meanwhile, if they are asked for.
 
     Returns:
-        Stage to labels (slices, rows, columns); where those of the wanted stage are expected to be
-        wrong.
+        Stage to labels (slices, rows, columns); how unsure those of the wanted stage are.
     """
     reviewed = TWO_STAGES if set(TWO_STAGES) <= set(predictor.stages) else ()
     stages = tuple(dict.fromkeys((wanted.stage, *reviewed)))
     _, *pixel = images.pixel_spacing
-    expected = ExpectedError.of(images.grid[0], len(predictor.names), (pixel[0], pixel[1]))
+    unsure = Uncertainty.of(images.grid[0], len(predictor.names), (pixel[0], pixel[1]))
     labels = {stage: np.empty(images.grid, np.uint8) for stage in stages}
     predictions = predict_batches(
         predictor.ready.model,
@@ -254,16 +247,13 @@ def _label(
             )
         for batch in predictions:
             batch.put(labels)
-            shares, chosen = batch.probabilities, batch.labels[wanted.stage]
+            shares = batch.probabilities
             assert shares is not None, "predict_batches was asked for them"
-            expected.add(batch.first, chosen, shares, STEPS)
-            if doubt is not None:
-                both = (batch.labels["coarse"], batch.labels["fine"]) if reviewed else None
-                doubt.add(chosen, shares, STEPS, both)
+            unsure.add(batch.first, batch.labels, wanted.stage, shares, STEPS)
             if probabilities is not None:
                 probabilities.add(batch)
             bar.advance(f"{batch.first + len(batch)} slices")
-    return labels, expected
+    return labels, unsure
 
 
 def _known(predictor: Predictor, wanted: Wanted) -> Known:

@@ -18,8 +18,8 @@ from pipeline.reporting.browser_case import pack, read_volume
 from pipeline.reporting.inputs import ReportFolders, ReportInputs
 from pipeline.reporting.pictures import case_pictures
 from pipeline.scoring.dice import none_if_nan
-from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.review import FIRST
+from pipeline.scoring.uncertainty import TWO_STAGES
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest
 

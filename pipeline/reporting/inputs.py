@@ -12,7 +12,6 @@ from pandas.api.types import is_numeric_dtype
 from pipeline.core import files, run_folder
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import read_yaml
-from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.metrics_file import read_metrics
 from pipeline.scoring.scores import SCORES
 from pipeline.scoring.tables import (
@@ -24,6 +23,7 @@ from pipeline.scoring.tables import (
     case_schema,
     read_table,
 )
+from pipeline.scoring.uncertainty import TWO_STAGES
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import SplitFile, read_split
 

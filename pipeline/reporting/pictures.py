@@ -18,8 +18,8 @@ from pipeline.imaging.geometry import resample_labels, to_slices
 from pipeline.reporting import drawing
 from pipeline.reporting.inputs import ReportFolders, ReportInputs
 from pipeline.scoring import dice
-from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.runs import ScoredRun
+from pipeline.scoring.uncertainty import TWO_STAGES
 from pipeline.shards.case import ShardReader, Slice
 from pipeline.shards.manifest import Manifest, read_manifest
 

@@ -22,12 +22,12 @@ from pipeline.reporting.panels import (
 )
 from pipeline.reporting.pictures import FigureData, organ_dice
 from pipeline.scoring import dice
-from pipeline.scoring.disagreement import TWO_STAGES
 from pipeline.scoring.run_sheet import means
 from pipeline.scoring.runs import ScoredRun
 from pipeline.scoring.scores import SCORES
 from pipeline.scoring.sheet import number
 from pipeline.scoring.tables import REVIEW, read_table
+from pipeline.scoring.uncertainty import TWO_STAGES
 from pipeline.shards.case import Slice
 
 Chosen = Sequence[tuple[str, int]]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files
-from pipeline.scoring.doubt import Signs
 from pipeline.scoring.predicted_dice import (
     FEWEST,
     LEVEL,
@@ -22,6 +21,7 @@ from pipeline.scoring.predicted_dice import (
     judged,
     left_out,
 )
+from pipeline.scoring.uncertainty import Signs
 
 CALIBRATION = "calibration.json"
 NOT_FOUND = "not found"  # of an organ without a voxel

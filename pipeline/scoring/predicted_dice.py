@@ -1,7 +1,7 @@
 """A predicted Dice with an interval for each organ of a prediction whose truth isn't known.
 
 On cases with truth, logit(Dice) is fitted by a line in the logits of the signs of doubt
-(`pipeline.scoring.doubt`), with an offset of each organ. No slope is negative: more doubt never
+(`scoring.uncertainty`), with an offset of each organ. No slope is negative: more doubt never
 means a higher Dice. Offsets are shrunk to 0 and slopes a little, so that few cases suffice. The
 interval holds LEVEL of the cases in the long run, if new cases are like those of the fit: its half
 width, on the logit scale, is the conformal quantile of the distances between truth and prediction,
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scoring.disagreement import rank_correlation
-from pipeline.scoring.doubt import Signs
+from pipeline.scoring.correlation import rank_correlation
+from pipeline.scoring.uncertainty import Signs
 
 LEVEL = 0.9  # share of cases whose Dice the interval is to hold
 FEWEST = 10  # cases below which nothing is said; nine are the least that an interval of 90% needs

@@ -1,6 +1,6 @@
 """Where to look first in a prediction: neighbouring slices of one organ, found without a truth.
 
-Rows come in the order of the area that is expected to be wrong (`pipeline.scoring.expected_error`).
+Rows come in the order of the area that is expected to be wrong (`pipeline.scoring.uncertainty`).
 No two rows have an organ on a slice in common.
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scoring.disagreement import overlaps, rank_correlation
-from pipeline.scoring.expected_error import ExpectedError
+from pipeline.scoring.correlation import rank_correlation
+from pipeline.scoring.uncertainty import ExpectedError, overlaps
 
 FIRST = 20  # rows that are judged: about what a person looks through
 MOST = FIRST  # rows a case: the first ones of all cases may be those of one

@@ -36,9 +36,6 @@ from pipeline.imaging.geometry import recorded_preparation, restore_labels, sour
 from pipeline.inference import records, unlike, usual
 from pipeline.scoring import audit, calibration, dice, tables
 from pipeline.scoring.conventions import STRICT, apply_convention
-from pipeline.scoring.disagreement import TWO_STAGES
-from pipeline.scoring.doubt import Doubt, Signs
-from pipeline.scoring.expected_error import ExpectedError
 from pipeline.scoring.measures import Measures, measure_organs
 from pipeline.scoring.metrics_file import HEADLINE, METRICS, headline
 from pipeline.scoring.predicted_dice import FEWEST, Pair
@@ -52,6 +49,7 @@ from pipeline.scoring.review import (
     sentence,
 )
 from pipeline.scoring.tables import Measured
+from pipeline.scoring.uncertainty import TWO_STAGES, ExpectedError, Signs, Uncertainty
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, ManifestRow, read_manifest
 from pipeline.shards.roles import SplitFile, check_slices, read_split
@@ -260,7 +258,7 @@ class Scoring:
         row = self.manifest.case(case)
         images, truth = self._read(row)
         names = self.manifest.class_names
-        labels, expected, signs = self._predict(network, row, images, stages, device)
+        labels, unsure = self._predict(network, row, images, stages, device)
         organs = {name: ((label,), (label,)) for label, name in enumerate(names, 1)}
         measured = {
             stage: measure_organs(truth, prediction, organs, row.spacing_mm)
@@ -273,7 +271,8 @@ class Scoring:
             volumes.write_label_nifti(folder / f"{stage}.nii.gz", source, row.geometry)
         stored = {stage: tables.to_json(by_organ) for stage, by_organ in measured.items()}
         files.write_json(folder / MEASURES, stored)
-        told = {n: asdict(of) for n, of in zip(names, signs, strict=True) if of is not None}
+        signs = zip(names, unsure.doubt.signs(), strict=True)
+        told = {name: asdict(of) for name, of in signs if of is not None}
         files.write_json(folder / SIGNS, told)
         chosen = labels[self.settings.stage]
         found = []
@@ -292,7 +291,7 @@ class Scoring:
         if set(TWO_STAGES) <= set(stages):
             two = Pairs.of(labels["coarse"], labels["fine"], len(names))
         scored = Pairs.of(truth, chosen, len(names))
-        stored_review = self._review(row, expected, two, scored)
+        stored_review = self._review(row, unsure.expected, two, scored)
         files.write_json(folder / REVIEW_ROWS, stored_review)
         os.rename(folder, self.finished / case)
         return measured[self.settings.stage]
@@ -354,20 +353,14 @@ class Scoring:
         images: Any,
         stages: Sequence[str],
         device: str,
-    ) -> tuple[dict[str, NDArray[np.uint8]], ExpectedError, list[Signs | None]]:
-        """Labels of each stage, where the scored ones are expected to be wrong, and the doubt.
-
-        Returns:
-            Stage to labels (slices, rows, columns); the expected error and the signs of each organ
-            in the labels of the stage that is scored.
-        """
+    ) -> tuple[dict[str, NDArray[np.uint8]], Uncertainty]:
+        """Stage to labels (slices, rows, columns); how unsure those of the scored stage are."""
         from pipeline.inference.volume import STEPS, predict_batches
 
-        two, chosen = set(TWO_STAGES) <= set(stages), self.settings.stage
-        doubt = Doubt(len(self.manifest.class_names))
+        chosen = self.settings.stage
         labels = {stage: np.empty(row.shape, np.uint8) for stage in stages}
         pixel = (row.spacing_mm[1], row.spacing_mm[2])
-        expected = ExpectedError.of(images.shape[0], len(self.manifest.class_names), pixel)
+        unsure = Uncertainty.of(images.shape[0], len(self.manifest.class_names), pixel)
         for batch in predict_batches(
             network.model,
             images,
@@ -380,10 +373,8 @@ class Scoring:
             batch.put(labels)
             shares = batch.probabilities
             assert shares is not None, "predict_batches was asked for them"
-            both = (batch.labels["coarse"], batch.labels["fine"]) if two else None
-            doubt.add(batch.labels[chosen], shares, STEPS, both)
-            expected.add(batch.first, batch.labels[chosen], shares, STEPS)
-        return labels, expected, doubt.signs()
+            unsure.add(batch.first, batch.labels, chosen, shares, STEPS)
+        return labels, unsure
 
     def _read(self, row: ManifestRow) -> tuple[Any, Any]:
         path = self.shards / row.shard

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import h5py
@@ -35,8 +36,8 @@ from pipeline.inference.scan_slices import ScanSlices
 from pipeline.inference.trained import Ready
 from pipeline.scoring import calibration
 from pipeline.scoring.calibration import Known
-from pipeline.scoring.doubt import Signs
 from pipeline.scoring.predicted_dice import FEWEST, Pair, calibrate
+from pipeline.scoring.uncertainty import Signs
 from pipeline.shards.manifest import read_manifest
 from pipeline.stages import evaluate, split
 from tests.pipeline.conftest import AFFINE, save_nifti, save_nifti_header, tiny_image
@@ -307,7 +308,7 @@ def test_a_report_holds_the_call_and_its_scans(trained, tmp_path):
     wanted = Wanted(report=tmp_path / "reports" / "run.json")
     assert not predict_command.run([good, bad], trained, tmp_path / "out", wanted, None, "cpu")
     report = json.loads(wanted.report.read_text())
-    assert report["device"] == "CPU" and report["versions"]["torch"] == torch.__version__
+    assert report["device"] == "CPU" and report["versions"]["torch"] == version("torch")
     (scan,) = report["scans"]
     assert scan["scan"] == "a" and scan["sha256"] == files.sha256(good)
     assert set(scan["millilitres"]) == set(report["labels"]) and scan["seconds"] > 0

@@ -4,8 +4,8 @@ import pytest
 
 from pipeline.scoring import calibration
 from pipeline.scoring.calibration import CALIBRATION, Known, find, of_evaluation, sentence
-from pipeline.scoring.doubt import Signs
 from pipeline.scoring.predicted_dice import FEWEST, calibrate, left_out
+from pipeline.scoring.uncertainty import Signs
 from tests.pipeline.scoring.test_predicted_dice import made_up
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from pipeline.scoring import predicted_dice
-from pipeline.scoring.doubt import Signs
 from pipeline.scoring.predicted_dice import (
     FEWEST,
     LEVEL,
@@ -17,6 +16,7 @@ from pipeline.scoring.predicted_dice import (
     left_out,
     quantile,
 )
+from pipeline.scoring.uncertainty import Signs
 
 ORGANS = ("liver", "pancreas")
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from pipeline.scoring.expected_error import ExpectedError
 from pipeline.scoring.review import (
     FIRST,
     LONGEST,
@@ -13,6 +12,7 @@ from pipeline.scoring.review import (
     row_errors,
     sentence,
 )
+from pipeline.scoring.uncertainty import ExpectedError
 
 
 def expecting(areas, pixel_mm=(1.0, 1.0)):
