@@ -120,7 +120,7 @@ def learning_plot(name: str, arms: Mapping[str, Band], label: str) -> str:
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.figure.legend(loc="outside upper left", ncols=3, fontsize=8)
+        axes.figure.legend(loc="outside upper left", ncols=3, fontsize=8.5)
     return svg[0]
 
 

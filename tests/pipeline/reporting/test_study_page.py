@@ -13,6 +13,7 @@ from pipeline.core.errors import UserError
 from pipeline.reporting import study_page
 from pipeline.studies import plan
 from pipeline.studies.outcomes import arms, outcomes
+from tests.pipeline.stages.test_report_in_a_browser import SMALL
 from tests.pipeline.studies.conftest import PRESET, RANKS, write
 from tests.pipeline.studies.outputs import RESULTS, finish
 
@@ -217,4 +218,10 @@ def test_its_tables_sort_in_a_browser(finished, chromium):
         rising = arms_shown.all_inner_texts()
         table.locator("th button.sort", has_text="Dice").first.click()
         assert arms_shown.all_inner_texts() == rising[::-1] and sorted(rising) == sorted(before)
+        assert opened.evaluate(SMALL) == []
+        figure = opened.locator(".plots figure").first
+        figure.locator("svg").focus()
+        opened.keyboard.press("ArrowLeft")
+        said = figure.locator(".values").inner_text()
+        assert said == "epoch 1: rank-1 0.5 (0.5 to 0.5), rank-4 0.5 (0.5 to 0.5)"
         assert problems == []
