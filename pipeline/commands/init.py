@@ -1,4 +1,7 @@
-"""`hsam init`: from a folder of scans and labels to a parameter file with reasons."""
+"""`hsam init`: from a folder of scans and labels to a parameter file with reasons.
+
+Beside it lies a page of what was found in the data.
+"""
 
 import json
 from pathlib import Path
@@ -58,11 +61,13 @@ def run(
     Raises:
         UserError: a file at `out`, or data that can't be used.
     """
-    if out.exists():
-        raise UserError(
-            f"{out}: is there already, maybe edited by hand; remove it, or name another file with "
-            "--out."
-        )
+    page = out.with_suffix(".html")
+    for path in (out, page):
+        if path.exists():
+            raise UserError(
+                f"{path}: is there already, maybe edited by hand; remove it, or name another file "
+                "with --out."
+            )
     machine = Machine(cpus.usable(), gpus, _encoders())
     check_encoder(encoder, machine)
     dataset = recognise.recognise(folder)
@@ -75,15 +80,18 @@ def run(
     params = validate(parameter_file.nested(plan.choices), str(out))
     check_split(params)
     device = "cuda" if gpus and gpu.lease(gpus) else "cpu"
-    # imports PyTorch, which takes longer than refusing a folder
+    # import PyTorch and matplotlib, which takes longer than refusing a folder
+    from pipeline.reporting import fingerprint
     from pipeline.training.forecast import forecast
 
     expected = forecast(params.train, len(found.organs), plan.slices, device)
+    files.write_text(page, fingerprint.render(found, plan, out.name))
     files.write_text(out, parameter_file.text(plan.choices, _head(found, folder, machine)))
     if as_json:
-        print(json.dumps(_record(found, plan, expected, out), indent=2, ensure_ascii=False))
+        record = _record(found, plan, expected, out, page)
+        print(json.dumps(record, indent=2, ensure_ascii=False))
     else:
-        _tell(found, plan, expected, out)
+        _tell(found, plan, expected, out, page)
 
 
 def _encoders() -> tuple[str, ...]:
@@ -104,9 +112,12 @@ def _head(found: Survey, folder: Path, machine: Machine) -> list[str]:
     ]
 
 
-def _record(found: Survey, plan: Plan, expected: "Forecast", out: Path) -> dict[str, Any]:
+def _record(
+    found: Survey, plan: Plan, expected: "Forecast", out: Path, page: Path
+) -> dict[str, Any]:
     return {
         "file": str(out),
+        "page": str(page),
         "params": parameter_file.nested(plan.choices),
         "reasons": {choice.key: choice.reason for choice in plan.choices},
         "expected": {
@@ -117,7 +128,7 @@ def _record(found: Survey, plan: Plan, expected: "Forecast", out: Path) -> dict[
     }
 
 
-def _tell(found: Survey, plan: Plan, expected: "Forecast", out: Path) -> None:
+def _tell(found: Survey, plan: Plan, expected: "Forecast", out: Path, page: Path) -> None:
     several = f", channels {', '.join(map(str, found.channels))}" if found.channels else ""
     shapes = [tuple(case["shape"]) for case in found.cases]
     spacings = [tuple(case["spacing_mm"]) for case in found.cases]
@@ -141,6 +152,7 @@ def _tell(found: Survey, plan: Plan, expected: "Forecast", out: Path) -> None:
             print(f"  {choice.key}: {parameter_file.shown(choice.value)}  # {choice.reason}")
     memory = f"{expected.memory_bytes / MIB:,.0f} MiB beside Python's own"
     print(f"  expected: {duration(expected.seconds)} of training on an idle machine, {memory}")
+    print(f"{page}: what was found, with a picture of every case")
     say(f"next: look through {out}, then hsam run {out}")
 
 

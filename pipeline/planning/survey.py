@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,9 +16,12 @@ from pipeline.core.pool import over_cases
 from pipeline.datasets import check
 from pipeline.datasets.base import CaseList, LabelMap, Raw, RawCase, together
 from pipeline.imaging.channels import each
-from pipeline.imaging.geometry import CANONICAL
+from pipeline.imaging.display import OPPOSITE
+from pipeline.imaging.geometry import BEGINS, CANONICAL
 from pipeline.imaging.intensity import Rules, each_rule
 from pipeline.imaging.label_values import distinct, fractional, shown
+from pipeline.imaging.volumes import Volume
+from pipeline.planning.sketches import Sketch, longest_side, sketch
 
 MOST_PROBLEMS = 5  # that are printed; `hsam check` lists all of them
 MOST_LABELS = 64  # values of label volumes that nothing names
@@ -32,6 +35,9 @@ AXES = {"axial": CANONICAL, "coronal": "PIL", "sagittal": "LIP"}
 PLANE = {**dict.fromkeys("SI", "axial"), **dict.fromkeys("AP", "coronal")}
 PLANE |= dict.fromkeys("LR", "sagittal")
 OUTLYING = 4.0  # median absolute deviations from which a value is far from the others'
+# the least deviation that counts as usual: a twentieth, and 4 HU or % of the range
+LEAST_SPREAD = {"logarithmic": 0.05, "linear": 4.0}
+FEWEST_COMPARED = 5  # cases
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Survey:
         cases: fingerprints (`check.fingerprint`), each also with "labelled", percentiles of the
             intensities of its organs in the first channel, and "organ_slices", along x, y and z the
             number of slices that show an organ.
+        sketches: of the cases, in their order, of the first channel.
     """
 
     dataset: Dataset
@@ -61,6 +68,7 @@ class Survey:
     folds: tuple[tuple[str, ...], ...]
     patients: Mapping[str, str]
     cases: tuple[dict[str, Any], ...]
+    sketches: tuple[Sketch, ...]
 
     @property
     def ct(self) -> bool:
@@ -95,6 +103,26 @@ class Survey:
             for found in self.cases
         ]
 
+    def spacings_mm(self) -> dict[str, dict[str, float]]:
+        """What is measured to its value in each case, mm: slices' distance, pixels' longer side."""
+        axes = AXES[self.plane]
+        names = [found["case"] for found in self.cases]
+        apart = [found["spacing_mm"][_places(found, axes)[0]] for found in self.cases]
+        return {
+            f"distance of {self.plane} slices": dict(zip(names, apart, strict=True)),
+            "side of pixels": dict(zip(names, self.in_plane_mm(axes), strict=True)),
+        }
+
+    def extents_mm(self) -> dict[str, dict[str, float]]:
+        """Direction to the volume's length in it in each case, mm."""
+        lengths: dict[str, dict[str, float]] = {}
+        for place, letter in enumerate(CANONICAL):
+            values = lengths[f"from {BEGINS[letter]} to {BEGINS[OPPOSITE[letter]]}"] = {}
+            for found in self.cases:
+                axis = _places(found, CANONICAL)[place]
+                values[found["case"]] = found["spacing_mm"][axis] * found["shape"][axis]
+        return lengths
+
     def volumes_ml(self) -> dict[str, dict[str, float]]:
         """Organ to volume in each case that shows it, ml."""
         return {
@@ -110,17 +138,42 @@ class Survey:
 
     def remarks(self) -> list[str]:
         """What a person should look at: what files leave open, and values far from the others'."""
-        warned = {found["case"]: found["warnings"] for found in self.cases}
-        remarks = together(warned)
-        for organ, sizes in self.volumes_ml().items():
+        remarks = together({found["case"]: found["warnings"] for found in self.cases})
+        for organ in self.organs:
             if lacking := [c["case"] for c in self.cases if not c["voxels"][organ]]:
                 remarks.append(f"{organ}: not in {few(lacking)}.")
-            for case, value in _outliers(sizes).items():
-                middle = median(sizes.values())
-                remarks.append(
-                    f"{case}: {organ} of {value:,.3f} ml, where the median is {middle:,.3f} ml."
-                )
-        return remarks
+        far = self.far_from_others().items()
+        return remarks + together({case: [f"{words}." for words in found] for case, found in far})
+
+    def far_from_others(self) -> dict[str, list[str]]:
+        """Case to how it stands out, a few words each: spacing, size, intensity, organ volumes."""
+        found: dict[str, list[str]] = {case["case"]: [] for case in self.cases}
+        for what, values in (self.spacings_mm() | self.extents_mm()).items():
+            for case, words in _compared(values, "mm").items():
+                found[case].append(f"{what} {words}")
+        unit = "HU" if self.ct else "% of the way from dark to bright"
+        for case, words in _compared(self.brightness(), unit, scale="linear").items():
+            found[case].append(f"median of the organs {words}")
+        for organ, sizes in self.volumes_ml().items():
+            for case, words in _compared(sizes, "ml").items():
+                found[case].append(f"{organ} {words}")
+        return {case: words for case, words in found.items() if words}
+
+    def brightness(self) -> dict[str, float]:
+        """Median of the organs' voxels in each case that shows one, in HU for CT; else the place
+        between the volume's percentiles 0.5 and 99.5, %.
+        """
+        values = {}
+        for case in self.cases:
+            if not case["labelled"]:
+                continue
+            middle, whole = case["labelled"]["50%"], case["percentiles"]
+            width = whole["99.5%"] - whole["0.5%"]
+            if self.ct:
+                values[case["case"]] = middle
+            elif width > 0:
+                values[case["case"]] = 100 * (middle - whole["0.5%"]) / width
+        return values
 
     def as_json(self) -> dict[str, Any]:
         """All of it, as plain JSON types."""
@@ -164,7 +217,8 @@ def survey(dataset: Dataset, jobs: int) -> Survey:
     labels, rule = entry.labels(dataset), entry.intensity(dataset)
     canonical = entry.canonical(dataset)
     folds = tuple(map(tuple, entry.folds(dataset)))
-    work = {case: (raw, labels, rule) for case, raw in listed.cases.items()}
+    longest = longest_side(len(listed.cases))
+    work = {case: (raw, labels, rule, longest) for case, raw in listed.cases.items()}
     found, problems = over_cases(survey_case, work, jobs, "init")
     if problems:
         raise UserError(_first(problems))
@@ -177,7 +231,8 @@ def survey(dataset: Dataset, jobs: int) -> Survey:
         tuple(case for case in found if canonical.role(case) == "test"),
         folds,
         entry.patients(dataset),
-        tuple(found.values()),
+        tuple(facts for facts, _ in found.values()),
+        tuple(sketch for _, sketch in found.values()),
     )
 
 
@@ -234,9 +289,16 @@ def label_values(raw: RawCase) -> list[int]:
     return [int(value) for value in found]
 
 
-def survey_case(arguments: tuple[RawCase, LabelMap, Rules]) -> dict[str, Any]:
-    """The fingerprint of a case (see `Survey.cases`); its problems as a UserError."""
-    raw, labels, rule = arguments
+def survey_case(
+    arguments: tuple[RawCase, LabelMap, Rules, int],
+) -> tuple[dict[str, Any], Sketch]:
+    """The fingerprint of a case (see `Survey.cases`) and its sketch; its problems as a UserError.
+
+    Args:
+        arguments: the case, how its labels and intensities are mapped, and the longest side of the
+            sketch's picture, pixels.
+    """
+    raw, labels, rule, longest = arguments
     found = check.inspect(raw, labels, rule)
     if found.problems or found.image is None or found.label is None:
         raise UserError(found.problems)
@@ -251,7 +313,10 @@ def survey_case(arguments: tuple[RawCase, LabelMap, Rules]) -> dict[str, Any]:
         for share, value in zip(LABELLED, values, strict=False)
     }
     facts["organ_slices"] = [int(organ.any(axis=axes).sum()) for axes in others]
-    return {**facts, "warnings": found.warnings}
+    facts["warnings"] = found.warnings
+    shown_one = Volume(first, found.image.geometry)
+    axes = AXES[_plane(facts)]
+    return facts, sketch(shown_one, classes, facts, axes, each_rule(rule)[0], longest)
 
 
 def _first(problems: list[str]) -> list[str]:
@@ -285,12 +350,30 @@ def _plane(found: dict[str, Any]) -> str:
     return PLANE[found["orientation"][order[2]]]
 
 
-def _outliers(values: dict[str, float]) -> dict[str, float]:
-    """Those of the positive values that are far from the others, on a logarithmic scale."""
-    if len(values) < 5:
+def _compared(
+    values: Mapping[str, float], unit: str, scale: Literal["logarithmic", "linear"] = "logarithmic"
+) -> dict[str, str]:
+    """Those of the values that are far from the others, in words beside the median.
+
+    Args:
+        values: of the cases; positive on a logarithmic scale.
+        unit: of the values.
+        scale: on which distances are measured, with the least spread that LEAST_SPREAD has for it.
+    """
+    if len(values) < FEWEST_COMPARED:
         return {}
-    logs = np.log(list(values.values()))
-    distance = np.abs(logs - np.median(logs))
-    spread = max(1.4826 * float(np.median(distance)), 0.05)
-    far = distance > OUTLYING * spread
-    return {case: value for (case, value), odd in zip(values.items(), far, strict=True) if odd}
+    numbers = np.array(list(values.values()))
+    places = np.log(numbers) if scale == "logarithmic" else numbers
+    distance = np.abs(places - np.median(places))
+    spread = max(1.4826 * float(np.median(distance)), LEAST_SPREAD[scale])
+    middle = float(np.median(numbers))
+    return {
+        case: f"{_digits(value)} {unit}, where the median is {_digits(middle)} {unit}"
+        for (case, value), far in zip(values.items(), distance, strict=True)
+        if far > OUTLYING * spread
+    }
+
+
+def _digits(value: float) -> str:
+    """Three digits, or whole."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

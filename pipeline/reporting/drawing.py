@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape, unescape
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 import matplotlib
@@ -22,7 +22,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -65,7 +65,7 @@ STYLE: dict[Any, Any] = {
     "ytick.labelcolor": INK,
 }
 TITLE = "title:"  # address of what has a title and leads nowhere
-PICTURE_SIDE = 384  # pixels that slices are enlarged to, about: the factor is a whole number
+PICTURE_SIDE = 384  # pixels
 FILL = 0.4  # share of an organ's colour inside its outline, over the image
 
 
@@ -115,14 +115,17 @@ def strip_plot(
     groups: Mapping[str, Sequence[float]],
     label: str,
     links: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    scale: Literal["share", "linear", "log"] = "share",
 ) -> str:
     """An SVG with a row for each group: a dot for each value, a bar at their mean.
 
     Args:
         name: unique within the page.
-        groups: label of the row to values in [0, 1]; NaN is left out.
+        groups: label of the row to values; NaN is left out.
         label: of the horizontal axis.
         links: label of the row to the address and the title of each value.
+        scale: of the horizontal axis: from 0 to 1, from 0 to the largest value, or logarithmic, for
+            values above 0.
     """
     linked = links or {}
     with canvas(name, (7.2, 0.5 + 0.32 * len(groups))) as (axes, svg):
@@ -142,10 +145,23 @@ def strip_plot(
         axes.set_yticks(range(len(groups)), list(groups))
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(groups) - 0.5, -0.5)
-        axes.set_xlim(-0.02, 1.02)
+        if scale == "share":
+            axes.set_xlim(-0.02, 1.02)
+        elif scale == "linear":
+            axes.set_xlim(left=0)
+        else:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(label)
     titles = {address: title for group in linked.values() for address, title in group}
     return _titled(svg[0], titles)
+
+
+def _plain(value: float, _: int | None) -> str:
+    """A number on an axis, without an exponent."""
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
 def traced(line: Line2D, *others: Artist) -> None:
@@ -203,6 +219,7 @@ def slice_pixels(
     colours: Sequence[str] = (),
     *,
     outlined: bool = True,
+    side: int = PICTURE_SIDE,
 ) -> NDArray[np.uint8]:
     """A slice in grey, with its organs tinted and outlined, enlarged by a whole factor.
 
@@ -211,11 +228,12 @@ def slice_pixels(
         labels: (rows, columns); label k has colour k - 1; None: the image alone.
         colours: "#rrggbb" of each label.
         outlined: whether organs have an outline beside their tint.
+        side: pixels that the longer side is enlarged to, about: the factor is a whole number.
 
     Returns:
         RGB (rows * factor, columns * factor, 3).
     """
-    factor = max(1, round(PICTURE_SIDE / max(image.shape)))
+    factor = max(1, round(side / max(image.shape)))
     grey = ndimage.zoom(image, factor, order=1, mode="nearest", grid_mode=True)
     picture = np.repeat(np.clip(grey, 0, 1)[..., None], 3, axis=2)
     if labels is not None:

@@ -50,7 +50,8 @@ def test_the_same_data_give_the_same_file_and_json_says_all_of_it(folder, monkey
     told = json.loads(capsys.readouterr().out)
     plan(Path("raw"), Path("b.yaml"))
     assert Path("a.yaml").read_bytes() == Path("b.yaml").read_bytes()
-    assert told["file"] == "a.yaml"
+    assert Path("a.html").read_text() == Path("b.html").read_text().replace("b.yaml", "a.yaml")
+    assert (told["file"], told["page"]) == ("a.yaml", "a.html")
     assert told["params"]["dataset"] == {"name": "nnunet", "root": "raw", "labels": None}
     assert set(told["reasons"]) >= {"train.epochs", "split.test", "prepare.intensity"}
     assert told["expected"]["training_seconds"] > 0
@@ -91,6 +92,8 @@ def test_what_cannot_be_used_is_one_sentence_and_nothing_is_written(folder, tmp_
     Path("mine.yaml").write_text("train: {epochs: 3}\n")
     assert "mine.yaml: is there already" in message("empty", "mine.yaml")
     assert Path("mine.yaml").read_text() == "train: {epochs: 3}\n"
+    Path("notes.html").write_text("mine")
+    assert "notes.html: is there already" in message("empty", "notes.yaml")
     assert "expected one of unet, litemedsam" in message("two/b", encoder="vit_tiny")
 
 
