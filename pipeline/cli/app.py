@@ -391,6 +391,12 @@ def predict(
     rtstruct: Annotated[
         bool, typer.Option("--rtstruct", help="Also an RT Structure Set of a DICOM series.")
     ] = False,
+    secondary_capture: Annotated[
+        bool,
+        typer.Option(
+            "--secondary-capture", help="Also a DICOM series of pictures, for viewers without SEG."
+        ),
+    ] = False,
     format: Annotated[
         LabelFormat | None,
         typer.Option(help="Of the label maps.", show_default="as the scan"),
@@ -416,7 +422,18 @@ def predict(
 
     ending = None if format is None else f".{format}"
     wanted = predict_scans.Wanted(
-        stage, tta, batch, probabilities, overlay, dicom_seg, rtstruct, ending, series, report, case
+        stage,
+        tta,
+        batch,
+        probabilities,
+        overlay,
+        dicom_seg,
+        rtstruct,
+        secondary_capture,
+        ending,
+        series,
+        report,
+        case,
     )
     if not predict_scans.run(scan, folder, out, wanted, checkpoint, chosen):
         raise typer.Exit(1)

@@ -1,8 +1,8 @@
 """`hsam predict`: label maps of a user's own scans, each on exactly the grid of its scan.
 
 Output for each scan, in one folder: the label map, a JSON record of what was done, a review list
-if the model has two stages, and on request probabilities, a picture, a DICOM Segmentation and an RT
-Structure Set.
+if the model has two stages, and on request probabilities, a picture, a DICOM Segmentation, an RT
+Structure Set and a series of Secondary Capture images.
 Memory: the scan's voxels as read, one byte a voxel for each label map, and one batch of slices.
 """
 
@@ -22,17 +22,16 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
+from hsam.version import __version__
 from pipeline.core.console import console, say, steps
 from pipeline.core.errors import UserError
 from pipeline.core.files import sha256_of, write_json, write_text
 from pipeline.core.run_folder import MODEL_FILES, provenance
 from pipeline.datasets.phantom import Phantom
-from pipeline.imaging import channels, label_volumes, scans
-from pipeline.imaging.dicom.series import Series
+from pipeline.imaging import channels, intensity, label_volumes, scans
 from pipeline.imaging.geometry import (
     BEGINS,
     PLANES,
-    Geometry,
     restore_labels,
     source_slice,
     source_voxel,
@@ -53,6 +52,7 @@ from pipeline.scoring.review import Pairs, review_rows
 from pipeline.scoring.uncertainty import TWO_STAGES, ExpectedError, Uncertainty
 
 SYNTHETIC = "the model has learned from made-up volumes; its labels of a real scan mean nothing."
+LONGEST_TEXT = 1024  # characters of DICOM's short texts
 PROBABILITIES = "probabilities"  # folder below the output folder
 # columns of the review list after the slice's
 REVIEW = ("source_slice", "first", "last", "organ", "voxel", "expected_mm2", "disagreement")
@@ -66,7 +66,7 @@ class Wanted:
         stage: whose labels to write: "mean", "coarse" or "fine".
         tta: average over views of each slice (`pipeline.inference.tta`).
         batch: slices per forward pass.
-        probabilities, overlay, dicom_seg, rtstruct: write these too.
+        probabilities, overlay, dicom_seg, rtstruct, secondary_capture: write these too.
         ending: of the label maps, one of `label_volumes.FORMATS`; None: that of the scan.
         series: which DICOM series to read, where a folder has several.
         report: file for the records of all scans and of the call; None: not written.
@@ -81,6 +81,7 @@ class Wanted:
     overlay: bool = False
     dicom_seg: bool = False
     rtstruct: bool = False
+    secondary_capture: bool = False
     ending: str | None = None
     series: str | None = None
     report: Path | None = None
@@ -165,7 +166,11 @@ def predict_scan(
     """
     start = time.monotonic()
     scan = scans.read(source, wanted.series)
-    for option, asked in (("--dicom-seg", wanted.dicom_seg), ("--rtstruct", wanted.rtstruct)):
+    for option, asked in (
+        ("--dicom-seg", wanted.dicom_seg),
+        ("--rtstruct", wanted.rtstruct),
+        ("--secondary-capture", wanted.secondary_capture),
+    ):
         if asked and scan.series is None:
             raise UserError(f"{source.path}: {option} needs a DICOM series, this is none.")
     target = out / f"{source.name}{_ending(source, wanted)}"
@@ -190,9 +195,7 @@ def predict_scan(
         path = out / f"{source.name}_overlay.png"
         write_overlay(path, images, chosen, predictor.names, images.pixel_spacing, predictor.axes)
     if scan.series is not None:
-        warnings += _write_dicom(
-            out / source.name, scan.series, geometry, restored, predictor, wanted
-        )
+        warnings += _write_dicom(out / source.name, scan, bounds, restored, predictor, wanted)
     review = out / f"{source.name}_review.csv"
     _write_review(review, labels, unsure.expected, images, predictor.names)
     record = _record(source, scan, bounds, restored, predictor, wanted, warnings)
@@ -343,8 +346,8 @@ def _shape_hints(scan: Scan, axes: str) -> list[str]:
 
 def _write_dicom(
     path: Path,
-    series: Series,
-    geometry: Geometry,
+    scan: Scan,
+    bounds: Bounds,
     labels: NDArray[np.uint8],
     predictor: Predictor,
     wanted: Wanted,
@@ -352,29 +355,68 @@ def _write_dicom(
     """Write the DICOM objects that are asked for, `path` and an ending each; what isn't possible
     is a warning with the reason.
     """
-    if not wanted.dicom_seg and not wanted.rtstruct:
+    if not (wanted.dicom_seg or wanted.rtstruct or wanted.secondary_capture):
         return []
     from pipeline.imaging.dicom import segmentation, structures
 
+    series, geometry = scan.series, scan.volume.geometry
+    assert series is not None, "these are written for DICOM series alone"
     names, warnings = predictor.names, []
     segment = partial(segmentation.write_dicom_seg, labels=labels, series=series, names=names)
     outline = partial(
         structures.write_rtstruct, labels=labels, geometry=geometry, series=series, names=names
     )
+    capture = partial(_write_capture, scan=scan, bounds=bounds, labels=labels, names=names)
     for asked, what, ending, write in (
-        (wanted.dicom_seg, "DICOM Segmentation", "seg", segment),
-        (wanted.rtstruct, "RT Structure Set", "rtstruct", outline),
+        (wanted.dicom_seg, "DICOM Segmentation", "seg.dcm", segment),
+        (wanted.rtstruct, "RT Structure Set", "rtstruct.dcm", outline),
+        (wanted.secondary_capture, "Secondary Capture", "sc", capture),
     ):
         warning = segmentation.obstacle(labels, series, what) if asked else None
         if asked and warning is None:
             try:
-                write(path.with_name(f"{path.name}.{ending}.dcm"))
+                write(path.with_name(f"{path.name}.{ending}"))
             except UserError as error:
                 warning = str(error)
         if warning is not None:
             say(f"warning: {path.name}: {warning}")
             warnings.append(warning)
     return warnings
+
+
+def _write_capture(
+    folder: Path, scan: Scan, bounds: Bounds, labels: NDArray[np.uint8], names: Sequence[str]
+) -> None:
+    """Pictures of the slices from the first to the last that shows an organ, as DICOM.
+
+    Args:
+        folder: to write.
+        scan: of a DICOM series.
+        bounds: of the values that become black and white.
+        labels: (column, row, slice).
+        names: organs.
+    """
+    # drawing takes longer to import than predicting a slice
+    from pipeline.imaging.colours import organ_colours
+    from pipeline.imaging.dicom.secondary_capture import write_secondary_capture
+    from pipeline.reporting.overlay import tinted
+
+    colours, array = organ_colours(names), channels.each(scan.volume.array)[0]
+    low, high = channels.many(bounds.low)[0], channels.many(bounds.high)[0]
+
+    def picture(index: int) -> NDArray[np.uint8]:
+        unit = intensity.to_unit(array[:, :, index].T, low, high)
+        return np.round(tinted(unit, labels[:, :, index].T, colours) * 255).astype(np.uint8)
+
+    showing = np.flatnonzero(labels.any(axis=(0, 1)))
+    present = [names[label - 1] for label in np.unique(labels) if label]
+    derivation = (
+        f"Organs as labelled by H-SAM {__version__} ({', '.join(present)}) over the image, whose "
+        f"values {low:g} to {high:g} are black to white. Not for diagnostic use."
+    )
+    assert scan.series is not None, "written for DICOM series alone"
+    chosen = range(int(showing[0]), int(showing[-1]) + 1)
+    write_secondary_capture(folder, picture, chosen, scan.series, derivation[:LONGEST_TEXT])
 
 
 def _write_review(

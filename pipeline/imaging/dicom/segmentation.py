@@ -4,7 +4,9 @@ As the standard requires, the file repeats the identifiers of the patient and st
 belongs to; no other output of the pipeline does.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import highdicom as hd
@@ -77,17 +79,31 @@ def write_dicom_seg(
     Raises:
         UserError: headers of the source that lack what a Segmentation repeats.
     """
-    try:
+    with naming_headers("DICOM Segmentation", series):
         segmentation = _segmentation(labels, series, names)
+    with atomic_path(path) as temporary:
+        segmentation.save_as(temporary)
+
+
+@contextmanager
+def naming_headers(what: str, series: Series) -> Iterator[None]:
+    """Inside the block, headers from which highdicom can't make an object are a UserError.
+
+    Args:
+        what: the object, such as "DICOM Segmentation".
+        series: whose headers it repeats.
+    """
+    try:
+        # highdicom warns of names with one part, and prints them
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # the error's own words may hold the patient's
         lacking = getattr(error, "name", None)
         reason = f"lack {lacking}" if lacking else "have values that DICOM doesn't allow"
         raise UserError(
-            f"no DICOM Segmentation was written: the headers in {series.folder} {reason}."
+            f"no {what} was written: the headers in {series.folder} {reason}."
         ) from None
-    with atomic_path(path) as temporary:
-        segmentation.save_as(temporary)
 
 
 def _segmentation(

@@ -14,6 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from scipy import ndimage
 
 import hsam
@@ -25,6 +26,8 @@ from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Percentile, Window
 from pipeline.imaging import scans, volumes
+from pipeline.imaging.colours import organ_colours
+from pipeline.imaging.dicom.secondary_capture import directions
 from pipeline.imaging.geometry import CANONICAL
 from pipeline.imaging.grids import largest_distance
 from pipeline.imaging.scan_intensity import Bounds
@@ -41,7 +44,7 @@ from pipeline.scoring.uncertainty import Signs
 from pipeline.shards.manifest import read_manifest
 from pipeline.stages import evaluate, split
 from tests.pipeline.conftest import AFFINE, save_nifti, save_nifti_header, tiny_image
-from tests.pipeline.dicom_files import PATIENT, changed, write_enhanced, write_series
+from tests.pipeline.dicom_files import AXIAL, PATIENT, changed, write_enhanced, write_series
 from tests.pipeline.grids import ENDINGS, random_grid, write_scan
 
 WINDOW = Window(kind="window", low=-125.0, high=275.0)
@@ -287,12 +290,15 @@ def test_probabilities_lie_on_the_same_grid_and_their_largest_is_the_label(train
 def test_a_folder_with_everything_in_it_is_scored_as_it_is(trained, tmp_path):
     array = tiny_image((24, 24, 5))
     write_series(tmp_path / "scans" / "series", array.transpose())
-    everything = Wanted(probabilities=True, overlay=True, dicom_seg=True, rtstruct=True)
+    everything = Wanted(
+        probabilities=True, overlay=True, dicom_seg=True, rtstruct=True, secondary_capture=True
+    )
     assert predict_command.run(
         [tmp_path / "scans"], trained, tmp_path / "out", everything, None, "cpu"
     )
     assert (tmp_path / "out" / "series.seg.dcm").is_file()
     assert (tmp_path / "out" / "series.rtstruct.dcm").is_file()
+    assert (tmp_path / "out" / "series.sc" / "0001.dcm").is_file()
     (tmp_path / "truth").mkdir()
     shutil.copy(tmp_path / "out" / "series.nii.gz", tmp_path / "truth")
     model = trained / "train" / "model.json"
@@ -383,6 +389,88 @@ def test_a_multi_frame_file_becomes_nifti_and_a_segmentation(tmp_path):
     seg = hd.seg.segread(tmp_path / "out" / "ct.seg.dcm")
     pixels = seg.get_pixels_by_source_frame(uid, [1, 2, 3, 4, 5], ignore_spatial_locations=True)
     assert np.array_equal(pixels[..., 0], array[[3, 0, 4, 1, 2]] > 75)
+
+
+@pytest.mark.parametrize("axes", [AXIAL, (-1, 0, 0, 0, -1, 0), (0.8, 0.6, 0, 0, 0, -1)])
+def test_pictures_of_a_series_lie_in_its_study_as_it_was_acquired(tmp_path, axes):
+    array = np.full((6, SIDE, SIDE), -125, np.int16)
+    array[2:5, 4:10, 6:9] = 275  # white, and an organ
+    array[:, 0, 0] = 0  # 125 of the window's 400 HU: dark grey, and none
+    step = 3 * np.cross(axes[:3], axes[3:])
+    write_series(tmp_path / "series", array, axes=axes, step=step.tolist())
+    record = predict(tmp_path / "series", tmp_path / "out", secondary_capture=True)
+    files = sorted((tmp_path / "out" / "series.sc").iterdir())
+    assert [path.name for path in files] == ["0001.dcm", "0002.dcm", "0003.dcm"]
+    sources = {
+        int(image.InstanceNumber): image
+        for image in map(pydicom.dcmread, (tmp_path / "series").iterdir())
+    }
+    colour = np.round(255 * (0.55 + 0.45 * np.array(to_rgb(organ_colours(["organ"])[0]))))
+    series = set()
+    for number, path in enumerate(files, 3):
+        found, source = pydicom.dcmread(path), sources[number]
+        pixels = found.pixel_array
+        assert pixels.shape == (SIDE, SIDE, 3)
+        inside = array[number - 1] == 275
+        np.testing.assert_allclose(pixels[inside], np.broadcast_to(colour, (18, 3)), atol=1)
+        assert pixels[0, 0].tolist() == [80, 80, 80]
+        assert not pixels[~inside & (array[number - 1] == -125)].any()
+        for tag in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "StudyDate"):
+            assert found[tag].value == source[tag].value
+        for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+            np.testing.assert_allclose(found[tag].value, source[tag].value, atol=1e-5)
+        assert found.SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+        assert found.SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
+        assert "not for diagnostic use" in found.SeriesDescription
+        assert "(organ) over the image, whose values -125 to 275" in found.DerivationDescription
+        series.add(found.SeriesInstanceUID)
+        assert found.SeriesInstanceUID != source.SeriesInstanceUID
+    assert len(series) == 1
+    text = json.dumps(record)
+    assert not any(value in text for value in PATIENT.values())
+
+
+def test_pictures_are_replaced_whole_and_frames_are_named(tmp_path):
+    array = np.random.default_rng(2).integers(-1000, 1000, (5, SIDE, SIDE), np.int16)
+    write_enhanced(tmp_path / "ct" / "ct.dcm", array, order=(3, 0, 4, 1, 2))
+    (tmp_path / "out" / "ct.sc").mkdir(parents=True)
+    (tmp_path / "out" / "ct.sc" / "0099.dcm").write_text("of an earlier call")
+    predict(tmp_path / "ct", tmp_path / "out", secondary_capture=True)
+    files = sorted((tmp_path / "out" / "ct.sc").iterdir())
+    assert [path.name for path in files] == [f"{number:04}.dcm" for number in range(1, 6)]
+    references = [pydicom.dcmread(path).SourceImageSequence[0] for path in files]
+    assert [reference.ReferencedFrameNumber for reference in references] == [2, 4, 5, 1, 3]
+
+
+def test_pictures_that_headers_do_not_allow_are_warned_of(tmp_path):
+    array = np.random.default_rng(2).integers(-1000, 1000, (5, SIDE, SIDE), np.int16)
+    for path in write_series(tmp_path / "series", array):
+        changed(path, StudyInstanceUID=None)
+    record = predict(tmp_path / "series", tmp_path / "out", secondary_capture=True)
+    assert any("no Secondary Capture was written" in warning for warning in record["warnings"])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "series.json",
+        "series.nii.gz",
+        "series_review.csv",
+    ]
+
+
+def test_no_warning_of_a_library_names_the_patient(tmp_path, capsys, recwarn):
+    array = np.random.default_rng(2).integers(-1000, 1000, (5, SIDE, SIDE), np.int16)
+    write_series(tmp_path / "series", array, PatientName="Mononym")
+    wanted = {"dicom_seg": True, "rtstruct": True, "secondary_capture": True}
+    predict(tmp_path / "series", tmp_path / "out", **wanted)
+    assert (tmp_path / "out" / "series.sc").is_dir()
+    told = " ".join(str(warning.message) for warning in recwarn) + "".join(capsys.readouterr())
+    assert "Mononym" not in told
+
+
+@pytest.mark.parametrize(
+    ("direction", "letters"),
+    [((1, 0, 0), "L"), ((0, -1, 0), "A"), ((0.8, 0.6, 0), "LP"), ((0.05, 0, -1), "F")],
+)
+def test_directions_are_named_the_nearest_axis_first(direction, letters):
+    assert directions(np.array(direction)) == letters
 
 
 def test_frames_of_several_files_have_no_segmentation(tmp_path):

@@ -1,6 +1,9 @@
 import numpy as np
+import pytest
 from matplotlib.image import imread
 
+from pipeline.imaging.display import OPPOSITE
+from pipeline.imaging.geometry import PLANES
 from pipeline.reporting import overlay
 
 
@@ -32,3 +35,29 @@ def test_the_same_prediction_gives_the_same_bytes(tmp_path):
     for name in ("a.png", "b.png"):
         overlay.write_overlay(tmp_path / name, images, labels(), ["spleen"], (3, 1, 1), "SPL")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("axes", ["SPL", "SAL", "LIP"])
+def test_projections_show_every_voxel_in_its_place_and_all_of_an_organ(axes):
+    # one bright voxel, first along each of the axes; the organ is the three beside it
+    images = np.zeros((4, 5, 6), np.float32)
+    images[0, 0, 0] = 1
+    found = np.zeros(images.shape, np.uint8)
+    found[0, 0, 1:4] = 1
+    all_three = overlay.projections(images, found, (3.0, 1.0, 2.0), axes)
+    assert [PLANES[one.axes[0]] for one in all_three] == ["axial", "coronal", "sagittal"]
+    length = dict(zip(axes, images.shape, strict=True))
+    spacing = dict(zip(axes, (3.0, 1.0, 2.0), strict=True))
+    for one in all_three:
+        # the display's own directions: rows and columns grow so
+        rows, columns = {"axial": "PL", "coronal": "IL", "sagittal": "IP"}[PLANES[one.axes[0]]]
+        letters = [next(a for a in axes if a in (d, OPPOSITE[d])) for d in (rows, columns)]
+        assert one.image.shape == tuple(length[letter] for letter in letters)
+        assert (one.row_mm, one.column_mm) == tuple(spacing[letter] for letter in letters)
+        # where an axis of the slices grows the other way, its first voxel is shown last
+        ends = tuple(
+            0 if letter == wanted else length[letter] - 1
+            for letter, wanted in zip(letters, (rows, columns), strict=True)
+        )
+        assert one.image[ends] == 1 and one.image.sum() == 1
+        assert one.organs[1].sum() == (1 if one.axes[0] == axes[2] else 3)
