@@ -1,6 +1,6 @@
 """What ends a command without a traceback: a user's mistake, a signal; and words for messages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(Exception):
@@ -32,3 +32,16 @@ def few(names: Iterable[str], most: int = 5) -> str:
     """The first names as a list for a message, and how many there are where some are left out."""
     names = list(names)
     return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+
+
+def together(warnings: Mapping[str, Iterable[str]]) -> list[str]:
+    """Warnings of cases as "CASES: SENTENCE", a sentence that several cases share once.
+
+    Args:
+        warnings: case id to sentences.
+    """
+    cases: dict[str, list[str]] = {}
+    for case, sentences in warnings.items():
+        for sentence in dict.fromkeys(sentences):
+            cases.setdefault(sentence, []).append(case)
+    return [f"{few(names)}: {sentence}" for sentence, names in cases.items()]

@@ -386,19 +386,6 @@ def pair(
     return found
 
 
-def together(warnings: Mapping[str, Iterable[str]]) -> list[str]:
-    """Warnings of cases as "CASES: SENTENCE", a sentence that several cases share once.
-
-    Args:
-        warnings: case id to sentences.
-    """
-    cases: dict[str, list[str]] = {}
-    for case, sentences in warnings.items():
-        for sentence in dict.fromkeys(sentences):
-            cases.setdefault(sentence, []).append(case)
-    return [f"{few(names)}: {sentence}" for sentence, names in cases.items()]
-
-
 def _present(*paths: Path | None) -> tuple[Path, ...]:
     return tuple(path for path in paths if path is not None)
 

@@ -20,10 +20,10 @@ from rich.table import Table
 from pipeline import datasets
 from pipeline.core import files
 from pipeline.core.console import table_console
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, together
 from pipeline.core.params.blocks import Params, Percentile, Window
 from pipeline.core.pool import over_cases
-from pipeline.datasets.base import LabelMap, RawCase, together
+from pipeline.datasets.base import LabelMap, RawCase
 from pipeline.imaging.channels import each
 from pipeline.imaging.grids import grid_difference
 from pipeline.imaging.intensity import Rules, each_rule

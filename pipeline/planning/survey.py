@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline import datasets
-from pipeline.core.errors import UserError, few
+from pipeline.core.errors import UserError, few, together
 from pipeline.core.params.blocks import MOST_CHANNELS, Dataset, Percentile, Window
 from pipeline.core.pool import over_cases
 from pipeline.datasets import check
-from pipeline.datasets.base import CaseList, LabelMap, Raw, RawCase, together
+from pipeline.datasets.base import CaseList, LabelMap, Raw, RawCase
 from pipeline.imaging.channels import each
 from pipeline.imaging.display import OPPOSITE
 from pipeline.imaging.geometry import BEGINS, CANONICAL

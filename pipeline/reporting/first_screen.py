@@ -5,8 +5,7 @@ from typing import Any
 
 from pipeline import datasets
 from pipeline.core.console import duration
-from pipeline.core.errors import few
-from pipeline.datasets.base import together
+from pipeline.core.errors import few, together
 from pipeline.imaging.channels import example
 from pipeline.reporting.browser import worst_first
 from pipeline.reporting.inputs import ReportInputs

@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from hsam.registry import MODELS
 from hsam.weights.record import pretraining
+from pipeline.core.errors import together
 from pipeline.core.params.dotted import flat
-from pipeline.datasets.base import together
 from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.geometry import BEGINS
 from pipeline.reporting import drawing, trial_plots

@@ -1,4 +1,5 @@
 """The parquet files between the stages: one shard per case, the manifest, the roles of the slices.
 
-Nothing here knows how they are made or what is learned from them.
+Beside them: which cases are of one subject. Nothing here knows how they are made or what is learned
+from them.
 """

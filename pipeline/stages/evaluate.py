@@ -27,9 +27,8 @@ from numpy.typing import NDArray
 from hsam.backbones import HUGGING_FACE
 from pipeline.core import files, gpu, run_folder, sources, weight_files
 from pipeline.core.console import say, steps
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, together
 from pipeline.core.params.blocks import Evaluate, Params, Train, stage_params
-from pipeline.datasets.base import together
 from pipeline.imaging import volumes
 from pipeline.imaging.channels import recorded
 from pipeline.imaging.geometry import recorded_preparation, restore_labels, source_voxel

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from pipeline import datasets
 from pipeline.core import files, run_folder, sources
 from pipeline.core.console import say
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, together
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.pool import over_cases
-from pipeline.datasets.base import CanonicalSplit, RawCase, together
+from pipeline.datasets.base import CanonicalSplit, RawCase
 from pipeline.datasets.batches import cases_of
 from pipeline.imaging import channels, intensity
 from pipeline.imaging.geometry import (

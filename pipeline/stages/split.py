@@ -21,10 +21,10 @@ from pipeline.core.console import say
 from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.params.blocks import Split as Settings
-from pipeline.datasets.subjects import owners
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import ROLES, SplitFile, leaks, write_split
+from pipeline.shards.subjects import owners
 
 SPLIT, SUMMARY = "split.parquet", "split.json"
 Key = tuple[str, int]

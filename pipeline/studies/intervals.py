@@ -25,7 +25,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.datasets.subjects import owners
 from pipeline.scoring import dice
 from pipeline.scoring.bootstrap import (
     BLOCK,
@@ -38,6 +37,7 @@ from pipeline.scoring.bootstrap import (
     resamples,
 )
 from pipeline.scoring.significance import smallest_p
+from pipeline.shards.subjects import owners
 from pipeline.studies.outcomes import Outcome
 
 NO_FOLD = -1

@@ -23,7 +23,7 @@ from pipeline.core.errors import UserError, few
 from pipeline.core.files import digest
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.datasets.phantom import Phantom
-from pipeline.datasets.subjects import owners
+from pipeline.shards.subjects import owners
 from pipeline.studies import files
 from pipeline.studies.files import Collection, StudyFile
 
