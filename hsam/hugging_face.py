@@ -171,7 +171,7 @@ def folder_of(name: str) -> Path:
 
 
 def read_form(folder: Path) -> dict[str, Any]:
-    """What a folder says of its encoder, as JSON values.
+    """Read the description of the encoder in a folder, as JSON values.
 
     Returns:
         config: config.json's values that describe the encoder.
@@ -244,7 +244,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _describing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config's values that say something of the encoder, in the order of their names."""
+    """The entries of a config that affect the encoder, sorted by name."""
     return {
         key: _describing(value) if isinstance(value, dict) else value
         for key, value in sorted(config.items())
@@ -262,7 +262,7 @@ def _with_defaults(defaults: Mapping[str, Any], config: Mapping[str, Any]) -> di
 
 
 def _whole(value: Any, lowest: int = 1) -> int:
-    """A whole number, or a pair of equal ones."""
+    """An integer, given as one or as a pair of equal ones; ValueError below `lowest`."""
     pair = value if isinstance(value, list | tuple) and len(value) == 2 else [value, value]
     first, second = pair
     if not isinstance(first, int) or isinstance(first, bool) or first != second or first < lowest:

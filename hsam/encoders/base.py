@@ -60,7 +60,7 @@ class ImageEncoder(nn.Module):
     _std: tuple[float, ...]
 
     def set_up(self, backbone: Backbone, image_size: int, normalise: bool) -> None:
-        """Set what all encoders have, from a line of the table, a side E and `normalise`."""
+        """Set the attributes that all encoders have; E = `image_size`, G = `grid`."""
         self.image_size, self.grid = image_size, image_size // backbone.stride
         self.width = backbone.features or backbone.width
         self._decoder_width, self.normalise = backbone.width, normalise
@@ -76,14 +76,14 @@ class ImageEncoder(nn.Module):
             )
 
     def normalised(self, image: Tensor) -> Tensor:
-        """Images as the encoder's layers take them, (B, 3, E, E)."""
+        """Subtract the pretraining's mean and divide by its deviation, if asked: (B, 3, E, E)."""
         if not self.normalise:
             return image
         mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (self._mean, self._std))
         return (image - mean) / std
 
     def new_neck(self) -> nn.Module:
-        """What brings embeddings to the decoders' width, (B, D, G, G) -> (B, width, G, G).
+        """A layer from embeddings to the decoders' width, (B, D, G, G) -> (B, width, G, G).
 
         Source: the neck of segment_anything/modeling/image_encoder.py, its first half.
         """
@@ -103,7 +103,7 @@ class ImageEncoder(nn.Module):
     @staticmethod
     @abstractmethod
     def kind_in(state: Mapping[str, Tensor]) -> str | None:
-        """The same of the encoder whose tensors, under "image_encoder.", a file has; None: none."""
+        """`kind` of the encoder in a weight file, by its tensors "image_encoder."; None: none."""
 
     def settle(self) -> None:
         """Rewrite the encoder for inference where that is faster; it can't be stored then."""

@@ -41,7 +41,7 @@ class ConvBlock(nn.Module):
     """Inverted bottleneck with a depthwise convolution: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, dim: int, expansion: int = 4) -> None:
-        """Args: channels, and how many times as many the depthwise convolution has."""
+        """Args: channels; ratio of the depthwise convolution's channels to them."""
         super().__init__()
         hidden = expansion * dim
         self.conv1 = ConvNorm(dim, hidden)

@@ -81,14 +81,14 @@ def sha256(path: str | Path) -> str:
 
 
 def _is_state(value: Any) -> bool:
-    """Whether it is a dict of names and tensors."""
+    """Whether a value is a state dict: names to tensors."""
     return isinstance(value, dict) and all(
         isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items()
     )
 
 
 def _something_else(value: Any) -> str:
-    """What is no state dict, for a message."""
+    """Name the part of a value that makes it no state dict, for a message."""
     if not isinstance(value, dict):
         return f"a {type(value).__name__}"
     key, item = next((k, v) for k, v in value.items() if not _is_state({k: v}))

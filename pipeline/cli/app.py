@@ -646,7 +646,7 @@ def list_runs(
 @_command(
     SCORES,
     "score",
-    "hsam score --truth labelsTs --prediction nnunet_out --labels dataset.json --out scores",
+    "hsam score --truth truth --prediction pred --labels dataset.json --out scores",
 )
 def score(
     prediction: Annotated[Path, typer.Option(metavar="FOLDER", help="Predicted label volumes.")],

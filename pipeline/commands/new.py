@@ -102,12 +102,12 @@ def run(folder: Path, params: Params) -> None:
 
 def dvc_yaml(text: str) -> str:
     """The clone's dvc.yaml for a project: stages depend on the pins instead of the code's files."""
-    first, _, rest = text.partition("\n")
+    first_line, _, stages = text.partition("\n")
     upgrade = f"""\
 # With another version of hsam write its number into {PINS}: the stages run again, and find done
 # what the version doesn't change.
 """
-    return f"{first}\n{upgrade}" + CODE.sub(f"      - {PINS}\n", rest)
+    return f"{first_line}\n{upgrade}" + CODE.sub(f"      - {PINS}\n", stages)
 
 
 def _fill(place: Path, params: Params, ignored: Sequence[str]) -> None:

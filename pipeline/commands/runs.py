@@ -97,8 +97,8 @@ def remove(given: Sequence[Path], runs: Path, results: Path, yes: bool) -> None:
             continue
         chosen[found.path] = found
         if found.outputs:
-            own = trainings.evaluations(found.hashes(), work)
-            chosen |= {evaluation.path: evaluation for evaluation in own}
+            evaluations = trainings.evaluations(found.hashes(), work)
+            chosen |= {evaluation.path: evaluation for evaluation in evaluations}
     problems += filter(None, (_needed(each, places) for each in chosen.values()))
     if problems:
         raise UserError(problems)

@@ -99,8 +99,8 @@ def write_report(name: str | None, on: tuple[str, ...], results: Path, out: Path
     html = study_page.render(found)
     whole = results / plan.folder_of(name, on) / writers.FOLDER
     for part in found.parts:
-        own = writers.folder_of(part.study, results)
-        writers.write(part.tables, whole / part.study.name if found.is_collection else own)
+        folder = writers.folder_of(part.study, results)
+        writers.write(part.tables, whole / part.study.name if found.is_collection else folder)
     core_files.write_text(out, html)
     say(f"study: {out}")
 

@@ -54,8 +54,8 @@ def _is_needed(work: Work, others: Sequence[Work]) -> bool:
             best = work.outputs.get("best.yaml")
             return best is None or any(_inputs(model).get("search") == best for model in models)
         case "evaluate":
-            made = [model.hashes() for model in models if model.outputs]
-            return any(trainings.is_of(hashes, work.key) for hashes in made)
+            finished = [model.hashes() for model in models if model.outputs]
+            return any(trainings.is_of(hashes, work.key) for hashes in finished)
         case "embeddings":
             open_ends = [each for each in others if each.is_model or each.stage == "search"]
             return any(each.state != FINISHED and _same_slices(each, work) for each in open_ends)

@@ -135,14 +135,14 @@ def _scores(identity: Mapping[str, Any]) -> str:
     table = "\n".join(
         f"| {name} | {'' if value is None else f'{value:.4f}'} |" for name, value in rows
     )
-    told = (
+    conditions = (
         f"Over {test['cases']} cases, logits of {test['stage']}, empty organs under the convention "
         f"{test['convention']}."
     )
     before = identity["pretraining"]
     if before is not None and before["may_include_test"]:
-        told += " Images of the test set may be among those of the encoder's pretraining."
-    return f"| organ | Dice |\n| --- | ---: |\n{table}\n\n{told}"
+        conditions += " Images of the test set may be among those of the encoder's pretraining."
+    return f"| organ | Dice |\n| --- | ---: |\n{table}\n\n{conditions}"
 
 
 def _limits(record: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:

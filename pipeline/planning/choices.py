@@ -278,17 +278,17 @@ def _has_range(found: Mapping[str, Any], rule: Window | Percentile) -> bool:
 
 
 def _split(survey: Survey, fold: int) -> tuple[int, list[Choice]]:
-    """How many cases are tested on, and the choices."""
-    own = () if survey.test else survey.folds
-    if fold and fold >= len(own):
-        said = f"0 to {len(own) - 1}" if own else "none: the data set names no folds"
+    """How many test cases there are, and the choices of the block `split`."""
+    folds = () if survey.test else survey.folds
+    if fold and fold >= len(folds):
+        said = f"0 to {len(folds) - 1}" if folds else "none: the data set names no folds"
         raise UserError(f"--fold {fold}: expected one of {said}.")
     count = len(survey.cases)
     pattern, patients = _patients(survey)
     value: Any
-    if own:
-        test, value = len(own[fold]), list(own[fold])
-        reason = f"fold {fold} of the {len(own)} in splits_final.json (--fold); never learned from"
+    if folds:
+        test, value = len(folds[fold]), list(folds[fold])
+        reason = f"fold {fold} of {len(folds)} in splits_final.json (--fold); never learned from"
     elif survey.test and len(survey.test) < count:
         test, value = len(survey.test), None
         reason = f"the {test} test cases that the data set names"
@@ -298,7 +298,7 @@ def _split(survey: Survey, fold: int) -> tuple[int, list[Choice]]:
         reason = f"{about} of {count} cases, drawn by base.seed; never learned from"
     return test, [
         Choice("split.test", value, reason),
-        _group(survey, pattern, patients, own[fold] if own else ()),
+        _group(survey, pattern, patients, folds[fold] if folds else ()),
         Choice("split.validation", 0.0, "nothing is tuned, so every other case is learned from"),
     ]
 
@@ -353,7 +353,7 @@ def _group(
 
 
 def _amount(survey: Survey, axes: str, test: int, recipe: Recipe) -> tuple[int, list[Choice]]:
-    """How many slices are learned from, about, and the choices."""
+    """About how many slices the model is trained on, and the choices."""
     sliced = survey.sliced(axes)
     share = (len(sliced) - test) / len(sliced)
     everything = sum(slices for slices, *_ in sliced)

@@ -64,10 +64,10 @@ def tables(study: Study, outcomes: Sequence[Outcome]) -> Tables:
         study: from `plan.load`.
         outcomes: of its runs, from `outcomes.outcomes`; those of other studies are passed over.
     """
-    own = [outcome for outcome in outcomes if outcome.run.study == study.folder]
+    of_study = [outcome for outcome in outcomes if outcome.run.study == study.folder]
     order = {run.name: place for place, run in enumerate(study.runs)}
-    by_arm = arms(sorted(own, key=lambda outcome: order[outcome.run.name]))
-    organs = tuple(dict.fromkeys(organ for outcome in own for organ in outcome.organs))
+    by_arm = arms(sorted(of_study, key=lambda outcome: order[outcome.run.name]))
+    organs = tuple(dict.fromkeys(organ for outcome in of_study for organ in outcome.organs))
     objections = rule.objections(study)
     scores = [
         row

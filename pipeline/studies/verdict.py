@@ -63,18 +63,18 @@ def objections(study: Study) -> dict[str, str]:
     """
     if not study.on:
         return {}
-    own = {run.arm: run for part in plan.load(study.name) for run in part.runs}
+    defined = {run.arm: run for part in plan.load(study.name) for run in part.runs}
     found = {}
     for run in study.runs:
-        if run.arm not in found and (changed := _changed(own[run.arm], run)):
+        if run.arm not in found and (changed := _changed(defined[run.arm], run)):
             found[run.arm] = f"run with another {', '.join(changed)} than the study's own"
     return found
 
 
-def _changed(own: Run, run: Run) -> list[str]:
+def _changed(one: Run, other: Run) -> list[str]:
     """Names of the parameters in which two runs compute something else."""
-    mine, other = _computed(own), _computed(run)
-    return [name for name, value in mine.items() if other[name] != value]
+    before, after = _computed(one), _computed(other)
+    return [name for name, value in before.items() if after[name] != value]
 
 
 def _computed(run: Run) -> dict[str, Any]:

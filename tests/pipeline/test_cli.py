@@ -134,6 +134,7 @@ def test_help_of_a_command_is_in_plain_words_and_ends_with_the_example(tmp_path,
     assert not any(cut in text for cut in ("<", "x>=", "list[", "PATH", "TEXT", "INTEGER"))
     example = COMMANDS[name].epilog.splitlines()
     assert [line.removeprefix("  ") for line in lines[-len(example) :]] == example
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize("name", STAGES)
