@@ -27,7 +27,14 @@ for name in ("sigtimedwait", "pthread_sigmask", "SIGKILL", "SIGHUP"):
 LIBRARIES = (
     *("torch", "lightning_fabric", "psutil", "pandas", "pyarrow.parquet", "optuna", "dvclive"),
     *("nibabel", "SimpleITK", "h5py", "pydicom", "highdicom", "matplotlib.pyplot", "scipy.ndimage"),
-    *("filelock", "jinja2", "concurrent.futures.process", "torch.utils.data", "tempfile"),
+    *(
+        "filelock",
+        "monai.data",
+        "jinja2",
+        "concurrent.futures.process",
+        "torch.utils.data",
+        "tempfile",
+    ),
 )
 
 

@@ -288,7 +288,8 @@ def _split(survey: Survey, fold: int) -> tuple[int, list[Choice]]:
     value: Any
     if folds:
         test, value = len(folds[fold]), list(folds[fold])
-        reason = f"fold {fold} of {len(folds)} in splits_final.json (--fold); never learned from"
+        which = f"fold {fold} of the {len(folds)} in splits_final.json (--fold)"
+        reason = f"{which}; never learned from"
     elif survey.test and len(survey.test) < count:
         test, value = len(survey.test), None
         reason = f"the {test} test cases that the data set names"
