@@ -8,10 +8,7 @@ neither. How it is trained and scored: docs/rivals.md.
 """
 
 import shlex
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +18,6 @@ from pipeline.core.console import say
 from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Params
 from pipeline.core.pool import over_cases
-from pipeline.core.writable import naming_unwritable
 from pipeline.datasets import check, nnunet_export, nnunet_folds
 from pipeline.datasets.base import RawCase
 from pipeline.shards.manifest import Manifest, ManifestRow, read_manifest
@@ -94,7 +90,7 @@ def run(
         sparse = any(slices is not None for slices in learned.values())
         about = recipe.intensity, list(recipe.channels), len(learned), sparse, record
         content = nnunet_export.description(manifest.class_names, *about)
-        with _in_one_piece(target) as new:
+        with files.staged_folder(target) as new:
             work = {
                 case: _work(new, found[case], recipe, manifest, kept[case], case in learned)
                 for case in kept
@@ -109,19 +105,6 @@ def run(
     files.write_json(beside, folds)
     _tell(target, roles, learned)
     _tell_next(target, number, arm)
-
-
-@contextmanager
-def _in_one_piece(target: Path) -> Iterator[Path]:
-    """A folder beside `target` to fill, which takes its place when the block ends without error."""
-    with naming_unwritable(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        yield staging / target.name
-        files.replace_folder(staging / target.name, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_case(work: Work) -> None:

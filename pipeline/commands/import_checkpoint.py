@@ -4,8 +4,6 @@ Reads the adapter file and the SAM file that it was trained on. The preset says 
 don't: model, organs, intensity rule, axes of the slices. Writes the same files as the train stage.
 """
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from hsam.two_stage import HSAM
@@ -79,9 +77,7 @@ def run(
         report = load_published_adapter(model, adapter)
     except ValueError as error:
         raise UserError(f"--adapter: {error}; choose the --preset it was trained with.") from None
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with files.staged_folder(out) as new:
         imported = params.model_copy(update={"train": settings})
         key = {
             "stage": IMPORT,
@@ -89,7 +85,7 @@ def run(
             "inputs": {"adapter": files.sha256(adapter), "sam_checkpoint": digest},
             "code": sources.digest("pipeline.commands.import_checkpoint"),
         }
-        work = RunFolder(staging / out.name, key)
+        work = RunFolder(new, key)
         storage.save(
             model,
             work.out,
@@ -103,9 +99,6 @@ def run(
         files.write_text(work.out / "history.csv", table(EPOCH_COLUMNS, []))
         files.write_text(work.out / "validation.csv", table(VALIDATION_COLUMNS, []))
         work.finish()
-        files.replace_folder(work.path, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     say(
         f"import-checkpoint: {len(report.loaded)} tensors of {adapter.name}, "
         f"{settings.backbone} at {settings.image_size} px, {len(names)} organs, slices along "

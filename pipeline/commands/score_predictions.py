@@ -4,8 +4,6 @@ Outputs: as of the stage evaluate, without what only a model has: metrics.json, 
 tables cases and organs, an empty table stages, predictions/<case>.nii.gz, provenance.json.
 """
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.pool import over_cases
-from pipeline.core.writable import naming_unwritable
 from pipeline.datasets import nnunet_export
 from pipeline.imaging.geometry import resample_labels, to_slices
 from pipeline.imaging.grids import grid_difference
@@ -74,11 +71,7 @@ def run(params: Params, prepared: Path, split: Path, predictions: Path, out: Pat
     _check_split(predictions, roles.hash)
     found = find_predictions(predictions, roles.cases["test"])
     settings = params.evaluate
-    with naming_unwritable(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-new-", dir=out.parent))
-    try:
-        new = staging / out.name
+    with files.staged_folder(out) as new:
         work = {
             case: Work(
                 manifest.case(case),
@@ -111,9 +104,6 @@ def run(params: Params, prepared: Path, split: Path, predictions: Path, out: Pat
             "code": sources.digest(__name__),
         }
         files.write_json(new / run_folder.PROVENANCE, run_folder.provenance(key))
-        files.replace_folder(new, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     tables.print_scores(metrics, f"cases: {len(measured)}, of {predictions}")
     say(f"evaluate: {out / METRICS}")
 

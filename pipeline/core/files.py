@@ -120,11 +120,33 @@ def replace_folder(new: Path, target: Path) -> None:
 
 
 @contextmanager
-def atomic_folder(target: Path, option: str) -> Iterator[Path]:
+def staged_folder(target: Path) -> Iterator[Path]:
     """Yield a new folder beside `target`; it takes its place when the block ends without error.
 
     Args:
-        target: must not be there yet, or be empty.
+        target: what stands there goes then, and stays after an error.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    with naming_unwritable(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}-new-", dir=target.parent))
+    try:
+        new = staging / target.name
+        new.mkdir()
+        yield new
+        replace_folder(new, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def atomic_folder(target: Path, option: str) -> Iterator[Path]:
+    """As `staged_folder`, for a target that must not be there yet, or be empty.
+
+    Args:
+        target: the folder.
         option: that names another one, for the message.
 
     Raises:
@@ -133,17 +155,8 @@ def atomic_folder(target: Path, option: str) -> Iterator[Path]:
     target = Path(target)
     if target.exists() and not (target.is_dir() and not entries(target)):
         raise UserError(f"{target}: expected a new or an empty folder; {option}.")
-    with naming_unwritable(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}-", dir=target.parent))
-    try:
-        new = staging / target.name
-        new.mkdir()
-        with naming_unwritable(target):
-            yield new
-        replace_folder(new, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with staged_folder(target) as new, naming_unwritable(target):
+        yield new
 
 
 def read_json(path: Path) -> Any:

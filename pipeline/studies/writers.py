@@ -5,8 +5,6 @@ They come into one folder in one piece; the same tables give the same bytes.
 
 import csv
 import io
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -43,20 +41,12 @@ def write(tables: Tables, folder: Path) -> None:
         UserError: the folder can't be written; what stood there stays.
     """
     folder = Path(folder)
-    with naming_unwritable(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-new-", dir=folder.parent))
-        try:
-            new = staging / folder.name
-            new.mkdir()
-            for name, columns, rows in data(tables):
-                _write_rows(new / name, columns, rows)
-            for sheet in sheets(tables):
-                (new / f"{sheet.name}.md").write_text(markdown(sheet), encoding="utf-8")
-                (new / f"{sheet.name}.tex").write_text(latex(sheet), encoding="utf-8")
-            files.replace_folder(new, folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    with files.staged_folder(folder) as new, naming_unwritable(folder):
+        for name, columns, rows in data(tables):
+            _write_rows(new / name, columns, rows)
+        for sheet in sheets(tables):
+            (new / f"{sheet.name}.md").write_text(markdown(sheet), encoding="utf-8")
+            (new / f"{sheet.name}.tex").write_text(latex(sheet), encoding="utf-8")
 
 
 def data(tables: Tables) -> list[tuple[str, list[str], list[dict[str, Any]]]]:

@@ -6,7 +6,6 @@ and say so. Like the Segmentation, they repeat the identifiers of the patient an
 Source of the attributes: DICOM PS3.3, A.8.1, C.7.6.1 and C.8.6.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from hsam.version import __version__
-from pipeline.core.files import replace_folder
+from pipeline.core.files import staged_folder
 from pipeline.core.writable import naming_unwritable
 from pipeline.imaging.dicom.images import Image
 from pipeline.imaging.dicom.segmentation import MAKER, MODEL_NAME, naming_headers
@@ -53,11 +52,7 @@ def write_secondary_capture(
         UserError: headers of the source that lack what a Secondary Capture image repeats.
     """
     uid = hd.UID()
-    with naming_unwritable(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
-        new = Path(place, folder.name)
-        new.mkdir()
+    with staged_folder(folder) as new:
         source, path = Dataset(), None
         for number, index in enumerate(chosen, 1):
             image = series.images[index]
@@ -68,7 +63,6 @@ def write_secondary_capture(
             with naming_unwritable(folder, target):
                 found = _capture(picture(index), image, source, uid, number, derivation, series)
                 found.save_as(target, enforce_file_format=True)
-        replace_folder(new, folder)
 
 
 def _capture(
