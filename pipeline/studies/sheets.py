@@ -44,11 +44,6 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def digits_of(score: str) -> int:
-    """Digits after the point; Dice is in percent."""
-    return SCORES[score].digits
-
-
 def _arms(tables: Tables) -> Sheet:
     header = (
         *("arm", "Dice, %", "sd seeds", "sd draws", "sd folds", "95% interval", "published"),
