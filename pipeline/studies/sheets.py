@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.scoring.bootstrap import FEWEST
-from pipeline.scoring.scores import SCORES
 from pipeline.scoring.sheet import NONE, Sheet, number
 from pipeline.scoring.tables import OVERALL
 from pipeline.studies.tables import SHOWN, Row, Tables
