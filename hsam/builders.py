@@ -25,6 +25,7 @@ def build_hsam(
     pixel_decoder: bool = True,
     cm_attention: bool = True,
     gate: str = "spatial",
+    embedding_noise: float = 0.2,
     **encoder: Any,
 ) -> HSAM:
     """Build H-SAM, in training mode.
@@ -38,6 +39,9 @@ def build_hsam(
         sam_checkpoint: file of SAM's weights; None: random weights, or those in "hf:FOLDER".
         mask_attention, pixel_decoder, cm_attention: parts of stage 2 (paper table 11).
         gate: CMAttn's gate, "spatial" as in the paper or "constant" as in the published H-SAM code.
+        embedding_noise: standard deviation of the noise on stage 2's image embedding in training,
+            as a share of the embedding's range; 0.2 in the published H-SAM code, the paper's text
+            has none.
         encoder: as in `hsam.adapted_encoder.EncoderOptions`.
 
     Raises:
@@ -69,6 +73,7 @@ def build_hsam(
         ),
         image_size,
         classes,
+        embedding_noise,
     )
     model.config = {
         "model": "hsam",
@@ -81,5 +86,6 @@ def build_hsam(
         "pixel_decoder": pixel_decoder,
         "cm_attention": cm_attention,
         "gate": gate,
+        "embedding_noise": embedding_noise,
     }
     return load_start(model, options, sam_checkpoint)

@@ -91,7 +91,7 @@ _ENCODER = (
     "checkpoint_blocks",
 )
 _LORA = ("lora_rank", "lora_scale")
-_PARTS = ("mask_attention", "pixel_decoder", "cm_attention", "gate")
+_PARTS = ("mask_attention", "pixel_decoder", "cm_attention", "gate", "embedding_noise")
 
 MODELS: dict[str, Model] = {
     "hsam": Model(

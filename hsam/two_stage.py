@@ -22,8 +22,6 @@ class HSAM(EncodedModel):
     Source: paper section 3, figure 2.
     """
 
-    EMBEDDING_NOISE = 0.2  # std of stage 2's input noise, relative to the embedding's range
-
     def __init__(
         self,
         image_encoder: ImageEncoder,
@@ -32,6 +30,7 @@ class HSAM(EncodedModel):
         fine_decoder: FineDecoder,
         image_size: int,
         classes: int,
+        embedding_noise: float,
     ) -> None:
         """Join the parts.
 
@@ -39,11 +38,14 @@ class HSAM(EncodedModel):
             image_encoder, prompt_encoder, coarse_decoder, fine_decoder: of one width and grid.
             image_size: side S of the images in pixels.
             classes: number of classes C, background included.
+            embedding_noise: standard deviation of the noise that stage 2's image embedding gets in
+                training, as a share of the embedding's range.
         """
         super().__init__(image_encoder, image_size, classes)
         self.prompt_encoder = prompt_encoder
         self.coarse_decoder = coarse_decoder
         self.fine_decoder = fine_decoder
+        self.embedding_noise = embedding_noise
 
     def forward(
         self,
@@ -75,7 +77,7 @@ class HSAM(EncodedModel):
         image_pe, dense = self.prompt_encoder()
         coarse = self.coarse_decoder(embedding, image_pe, dense)
         if self.training:
-            embedding = embedding + range_noise(embedding, self.EMBEDDING_NOISE, generator)
+            embedding = embedding + range_noise(embedding, self.embedding_noise, generator)
         fine = self.fine_decoder(embedding, image_pe, dense, coarse, labels, generator)
         scale = self.image_size // coarse.logits.shape[-1]
         return Segmentation(coarse.logits, fine.logits, coarse.iou, fine.iou, scale)

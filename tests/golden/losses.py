@@ -54,6 +54,7 @@ PARAMS = {
         "pixel_decoder": True,
         "cm_attention": True,
         "gate": "spatial",
+        "embedding_noise": 0.2,
         "micro_batch": 6,
         "precision": "fp32",
         "sampler": "rare_organ",

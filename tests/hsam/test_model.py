@@ -8,7 +8,6 @@ import torch
 import hsam
 from hsam.class_balance import ClassBalancedMaskAttention
 from hsam.noise import range_noise
-from hsam.two_stage import HSAM
 from tests.hsam.seeded import seeded_image
 
 SWITCHES = ("mask_attention", "pixel_decoder", "cm_attention")
@@ -104,12 +103,25 @@ def replace_cm_attention(model):
             parameter.copy_(torch.randn_like(parameter))
 
 
-def test_embedding_noise_has_the_documented_std():
+def test_range_noise_has_a_share_of_the_range_as_its_std():
     embedding = torch.zeros(1, 4, 100, 100)
     embedding[0, 0, 0, :2] = torch.tensor([-1.0, 2.0])
-    noise = range_noise(embedding, HSAM.EMBEDDING_NOISE)
+    noise = range_noise(embedding, 0.2)
     assert noise.std().item() == pytest.approx(0.2 * 3, rel=0.03)
     assert noise.mean().item() == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize(("options", "share"), [({}, 0.2), ({"embedding_noise": 0.0}, 0.0)])
+def test_the_fine_stage_alone_sees_a_noisy_embedding(toy, options, share):
+    model = toy(**options)
+    seen = []
+    model.coarse_decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model.fine_decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        model(seeded_image(1, 64))
+    clean, noisy = seen
+    expected = share * (clean.max() - clean.min()).item()
+    assert (noisy - clean).std().item() == pytest.approx(expected, rel=0.1)
 
 
 def test_inference_is_steady_and_ignores_labels(toy, batch):

@@ -268,6 +268,11 @@ class Train(Block):
     gate: Literal["spatial", "constant"] = Field(
         description="CMAttn's gate: spatial (the paper's) | constant (the published code's)"
     )
+    embedding_noise: float = Field(
+        ge=0,
+        le=1,
+        description="noise on stage 2's embedding in training, share of the embedding's range",
+    )
     epochs: int = Field(ge=1, le=100_000)
     batch_size: int = Field(
         ge=1, le=4096, description="slices per optimizer step, over all devices and passes"

@@ -66,6 +66,7 @@ def test_record_says_everything(trained, tmp_path):
         "pixel_decoder": True,
         "cm_attention": True,
         "gate": "spatial",
+        "embedding_noise": 0.2,
         "train_encoder": False,
         "checkpoint_blocks": False,
         "encoder_size": None,
