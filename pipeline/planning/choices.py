@@ -104,6 +104,7 @@ class Recipe:
 _MILD, _PAPER = (0.6, 1.0), (0.2, 0.8)
 _FROZEN = (
     ("lora_rank", 0, "a frozen encoder, whose embeddings can be kept"),
+    ("embedding_noise", 0.0, "measured: the published 0.2 drowns such embeddings"),
     (
         "cache_embeddings",
         4,
