@@ -39,6 +39,7 @@ from pipeline.training.slices import SliceDataset
 
 PROGRESS, EMBEDDINGS, LABELS = "progress.json", "embeddings.f16", "labels.u8"
 CHUNK = 8  # slices embedded together
+MEASURED = 64  # rows whose range is told
 SAVED_EVERY = 8  # chunks between two notes of how far it is
 # what they depend on of the block `train`
 DEPENDS = {
@@ -106,6 +107,11 @@ class Embeddings:
                     torch.from_numpy(labels[rows]).to(device),
                     part.indices,
                 )
+
+    def range_in_std(self) -> float:
+        """Range of the first rows over their standard deviation."""
+        rows = np.asarray(self.arrays()[0][:MEASURED], np.float32)
+        return float(np.ptp(rows) / rows.std())
 
     def arrays(self) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
         """The files as arrays (rows, D, G, G) and (rows, S, S), read as they are used."""

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from hsam.model import SegmentationModel
+from hsam.registry import MODELS
 from hsam.schedules import lr_factor, stage_weight
 from pipeline.core import files
 from pipeline.core.console import LINE_SECONDS, say, show_table, steps
@@ -112,7 +113,9 @@ def fit(
     passes = _passes(fabric, model, slices, settings, saved, validate is not None)
     batches = _batches(fabric, slices, settings, seed, passes.slices)
     if folder is not None and fabric.is_global_zero:
-        rows = _known(facts, embeddings) | {"picture": f"{folder / NAME}, drawn as it goes"}
+        rows = _known(facts, embeddings, settings) | {
+            "picture": f"{folder / NAME}, drawn as it goes"
+        }
         if settings.tensorboard:
             rows["to watch"] = f"tensorboard --logdir {folder / tensorboard_log.FOLDER}"
         show_table(title, preflight.derived(fabric, model, settings, batches, rows))
@@ -194,11 +197,19 @@ def fit(
     return progress
 
 
-def _known(facts: Mapping[str, str] | None, embeddings: Embeddings | None) -> dict[str, str]:
+def _known(
+    facts: Mapping[str, str] | None, embeddings: Embeddings | None, settings: Train
+) -> dict[str, str]:
     """The first rows of the table of settings."""
     rows = dict(facts or {})
     if embeddings is not None:
         rows["embeddings"] = f"{embeddings.size}, computed once: an epoch costs the decoders alone"
+        share = settings.embedding_noise
+        if share and "embedding_noise" in MODELS[settings.model].takes:
+            times = share * embeddings.range_in_std()
+            rows["noise of stage 2"] = (
+                f"{share:g} of the embeddings' range, {times:.1f} times their standard deviation"
+            )
     return rows
 
 

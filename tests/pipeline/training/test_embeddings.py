@@ -70,6 +70,22 @@ def test_a_row_is_an_augmented_slices_embedding(tmp_path, data, settings):
     assert not np.array_equal(rows[1], rows[len(slices) + 1])
 
 
+def test_noise_is_told_in_standard_deviations(tmp_path, data, settings, capsys):
+    found = compute(tmp_path, data, settings)
+    rows = found.arrays()[0].astype(np.float64)
+    times = 0.2 * (rows.max() - rows.min()) / rows.std()
+    for name, told in (("hsam", True), ("samed", False)):
+        chosen = settings.model_copy(update={"model": name, "embedding_noise": 0.2, "epochs": 1})
+        fabric, folder = make_fabric(chosen, "cpu"), tmp_path / name
+        fabric.launch()
+        folder.mkdir()
+        model = build_model(chosen, len(data.class_names), SEED)
+        slices = data.slices("train")
+        fit(fabric, model, slices, chosen, seed=SEED, folder=folder, embeddings=found)
+        shown = "".join(capsys.readouterr())
+        assert (f"{times:.1f} times their standard" in " ".join(shown.split())) == told
+
+
 def test_each_epoch_takes_a_view(tmp_path, data, settings):
     found = compute(tmp_path, data, settings)
     rows, _ = found.arrays()
