@@ -23,8 +23,8 @@ def arm_cases(folders: Mapping[str, Path], prepared: Path, budget_mib: float) ->
         budget_mib: size of all images and labels in the page, MiB.
 
     Returns:
-        `browser`: as `browser.packed`; `arms`; `rows`: `case`, `place` and the `means` of its Dice,
-        an arm each, the case that is worst on average over the arms first.
+        `browser`: as `browser.packed`; `arms`; `rows`: `case`, `place`, the `means` of its Dice and
+        the `places` that show it alone, an arm each, the case that is worst on average first.
 
     Raises:
         UserError: runs that can't be shown side by side, or a prediction that isn't there.
@@ -62,6 +62,7 @@ def arm_cases(folders: Mapping[str, Path], prepared: Path, budget_mib: float) ->
                 "case": case,
                 "place": place(case),
                 "means": [none_if_nan(float(found[case])) for found in means],
+                "places": [place(case, model=model.name, beside="none") for model in models],
             }
             for case in cases
         ],

@@ -17,6 +17,7 @@ from pipeline.imaging.colours import organ_colours
 from pipeline.reporting import layout, study_arms, study_plots
 from pipeline.reporting.drawing import named
 from pipeline.reporting.study_cases import arm_cases
+from pipeline.reporting.study_first import first_screen
 from pipeline.reporting.study_pictures import galleries, shared_folder
 from pipeline.reporting.study_plots import Band, Dots
 from pipeline.reporting.study_table import main_table
@@ -58,11 +59,13 @@ class Found:
     """What a page shows.
 
     Attributes:
-        file: of the study or the collection.
+        name: of the study or the collection.
+        file: its content.
         on: what it is run on.
         parts: the studies.
     """
 
+    name: str
     file: StudyFile | Collection
     on: tuple[str, ...]
     parts: tuple[Part, ...]
@@ -94,7 +97,7 @@ def read(name: str, on: tuple[str, ...], results: Path) -> Found:
             f"{name}: none of its runs is finished in {results}; run "
             f"snakemake --cores all{argument} -- reports/{name}.html"
         )
-    return Found(files.read(name), on, tuple(parts))
+    return Found(name, files.read(name), on, tuple(parts))
 
 
 def render(found: Found) -> str:
@@ -108,14 +111,16 @@ def render(found: Found) -> str:
             "synthetic": SYNTHETIC if synthetic else None,
             "on": list(found.on),
             "collection": found.is_collection,
-            "studies": [_study(part, alone=not found.is_collection) for part in found.parts],
+            "studies": [
+                _study(part, found.name, alone=not found.is_collection) for part in found.parts
+            ],
         },
         SCRIPTS,
     )
 
 
-def _study(part: Part, *, alone: bool) -> dict[str, Any]:
-    """One study's section; alone on its page it has a case browser."""
+def _study(part: Part, page: str, *, alone: bool) -> dict[str, Any]:
+    """One study's section on the page of that name; alone on it it has a case browser."""
     study, found = part.study, part.outcomes
     finished = {arm: [o for o in every if o.done] for arm, every in arms(found).items()}
     started = any(finished.values())
@@ -127,6 +132,7 @@ def _study(part: Part, *, alone: bool) -> dict[str, Any]:
         "question": study.file.question,
         "what": _what(study, found),
         "started": started,
+        "first": first_screen(part.tables, page) if started else None,
         "common": study_arms.common(found),
         "main": main,
         "dots": _dots(part.tables) if started else None,

@@ -337,14 +337,17 @@ def _notes(
     notes = []
     if rule.is_synthetic(study):
         notes.append("Synthetic volumes: published numbers say nothing of them; no verdict.")
+    unfinished: dict[str, list[str]] = {}
     for arm, found in by_arm.items():
         todo = [outcome for outcome in found if not outcome.done]
         if todo:
             why = ", ".join(dict.fromkeys(str(outcome.missing) for outcome in todo))
-            notes.append(f"{arm}: {len(todo)} of {len(found)} runs are to do ({why}).")
+            words = f"{len(todo)} of {len(found)} runs are to do ({why})."
+            unfinished.setdefault(words, []).append(arm)
+    notes += [f"{', '.join(names)}: {words}" for words, names in unfinished.items()]
     if not rule.is_synthetic(study):
-        words = dict.fromkeys(f"{arm}: {why}." for arm, why in objections.items())
-        notes += [word for word in words if study.file.published]
+        reasons = dict.fromkeys(f"{arm}: {why}." for arm, why in objections.items())
+        notes += [reason for reason in reasons if study.file.published]
     facts = [o.facts for found in by_arm.values() for o in found if o.facts is not None]
     notes += dict.fromkeys(f"Warning: {f.caution}" for f in facts if f.caution is not None)
     return notes

@@ -16,6 +16,8 @@ from pipeline.imaging.geometry import Geometry
 from pipeline.shards.case import Prepared, Source, write_shard
 from pipeline.stages import phantom, prepare, search, split
 
+pytest.register_assert_rewrite("tests.pipeline.pages")
+
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")  # names of the command
 ROOT = Path(__file__).resolve().parents[2]
 # LAS, as BTCV stores its volumes, and anisotropic

@@ -231,6 +231,7 @@
     zoom();
     const scores = shownModels().map((model) => score(slice, pixels, model));
     part("said").textContent = describe(slice, scores);
+    part("drawn").textContent = drawnLayers();
     part("dice").replaceChildren(diceTable(scores));
     viewer.dataset.shown = `${state.case}/${slice.index}`;
     stage.setAttribute("aria-busy", "false");
@@ -274,6 +275,14 @@
     });
     const thinned = current.slices.length < current.total ? ` (${current.slices.length} are here)` : "";
     return `${state.case}, slice ${slice.index} of ${current.total}${thinned}: ${words.join("; ")}.`;
+  }
+
+  // for paper, which has no controls to tell it
+  function drawnLayers() {
+    const on = Object.entries(state.layers).filter(([, how]) => how !== "off");
+    const words = on.map(([name, how]) => `${name} as ${how}`).join(", ") || "no labels";
+    part("errors").classList.toggle("screen", state.layers.error === "off");
+    return `Drawn: ${words}; window: ${about.windows[state.window].name}.`;
   }
 
   function diceTable(scores) {

@@ -140,10 +140,12 @@
     frame.before(tools(table));
   }
   // what is wider than the page can be scrolled with the keyboard too
+  const titles = [...document.querySelectorAll("main h1, main h2, main h3")];
   [...document.querySelectorAll(".scroll, .plots figure, .wide")].forEach((frame, place) => {
     frame.tabIndex = 0;
     frame.setAttribute("role", "region");
-    const title = frame.closest("figure, section")?.querySelector("h2, h3");
+    const before = (part) => part.compareDocumentPosition(frame) & Node.DOCUMENT_POSITION_FOLLOWING;
+    const title = frame.querySelector("h3") || titles.filter(before).at(-1);
     frame.setAttribute("aria-label", `Part ${place + 1}: ${title ? title.textContent : "table"}`);
   });
 })();

@@ -7,8 +7,8 @@ import pytest
 from pipeline.planning.choices import Machine, choose
 from pipeline.planning.survey import survey
 from pipeline.reporting import fingerprint
+from tests.pipeline.pages import SMALL
 from tests.pipeline.planning.folders import block, write_nnunet
-from tests.pipeline.stages.test_report_in_a_browser import SMALL
 
 
 @pytest.fixture(scope="module")

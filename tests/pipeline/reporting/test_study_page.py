@@ -13,7 +13,7 @@ from pipeline.core.errors import UserError
 from pipeline.reporting import study_page
 from pipeline.studies import plan
 from pipeline.studies.outcomes import arms, outcomes
-from tests.pipeline.stages.test_report_in_a_browser import SMALL
+from tests.pipeline.pages import SMALL
 from tests.pipeline.studies.conftest import PRESET, RANKS, write
 from tests.pipeline.studies.outputs import RESULTS, finish
 
@@ -151,6 +151,7 @@ def test_other_data_than_phantoms_get_a_verdict(finished):
     assert second[head.index("difference")] == "-11.50"
     assert first[verdict] and second[verdict]
     assert f"rank-4: {second[verdict]}, " in words(html)
+    assert "Published means of Dice: 2 cannot say." in answer(html)
 
 
 def test_the_labels_curve_is_drawn(finished):
@@ -225,3 +226,41 @@ def test_its_tables_sort_in_a_browser(finished, chromium):
         said = figure.locator(".values").inner_text()
         assert said == "epoch 1: rank-1 0.5 (0.5 to 0.5), rank-4 0.5 (0.5 to 0.5)"
         assert problems == []
+
+
+def answer(html: str) -> str:
+    return words(html.partition('<p class="answer">')[2].partition("</p>")[0])
+
+
+def test_the_head_says_who_is_ahead_and_how_sure_that_is(finished):
+    html = page()
+    assert answer(html) == (
+        "rank-4 has the highest mean Dice of 87.50% (95% interval 81.33 to 93.67). rank-1 minus "
+        "rank-4 is -25.00 points (-30.00 to -20.00), p 0.031: more than chance between cases "
+        "explains. With 2 pairs of runs, how far other seeds would move that isn't known."
+    )
+    assert "do what is left" not in html
+
+
+def test_the_head_says_where_arms_can_not_be_told_apart(finished):
+    study(finished, "alike", seeds=[1, 2, 3])
+
+    def dice(run, case, organ) -> float:
+        return 0.5 + (run.arm == "rank-1" and case != "a") * (0.1 if case in "bcd" else -0.1)
+
+    finish(plan.load("alike")[0], dice)
+    text = answer(page("alike"))
+    assert "p 0.828: over 6 cases the two can't be told apart." in text and "seeds" not in text
+    finish(plan.load("alike")[0], dice, cases=("b", "c", "d"))
+    assert "+10.00 points; 3 cases are too few to show any difference." in answer(page("alike"))
+
+
+def test_the_head_says_how_to_do_what_is_left(finished):
+    shutil.rmtree(RESULTS / "ranks" / "rank-1")
+    html = page()
+    head = words(html.partition("</h1>")[2].partition("<table")[0])
+    assert "rank-4 has a mean Dice of 87.50%" in head and "minus" not in answer(html)
+    assert (
+        "do what is left, 2 of 4 runs: snakemake --cores all -- reports/ranks.html see how long "
+        "that takes: hsam study ranks the tables in the terminal: hsam study ranks --table" in head
+    )

@@ -8,14 +8,16 @@ import pytest
 
 from pipeline.reporting.inputs import ReportFolders
 from pipeline.stages import evaluate, report
-
-# texts smaller than 11 px, as they are drawn
-SMALL = """() => [...document.querySelectorAll("main *")].filter((element) => {
-  const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-  if (!own || !element.getClientRects().length) return false;
-  const { a, b } = element.ownerSVGElement ? element.getScreenCTM() : { a: 1, b: 0 };
-  return parseFloat(getComputedStyle(element).fontSize) * Math.hypot(a, b) < 11;
-}).map((element) => element.outerHTML.slice(0, 200))"""
+from tests.pipeline.pages import (
+    check_by_keyboard,
+    check_on_paper,
+    check_on_screen,
+    opened,
+    painted,
+    panes,
+    part,
+    shows,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,47 +59,6 @@ def beside(chromium, beside_address):
     yield from opened(chromium, beside_address)
 
 
-def opened(chromium, address):
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, offline=True)
-    found = context.new_page()
-    problems: list[str] = []
-    found.on("pageerror", lambda error: problems.append(str(error)))
-    found.on("console", lambda message: problems.append(message.text))
-    found.goto(address)
-    shows(found)
-    yield found
-    context.close()
-    assert problems == []
-
-
-def shows(page, place: str | None = None) -> str:
-    """Wait until the case browser has drawn, or shows "case/slice"; what it shows."""
-    wanted = f"[data-shown='{place}']" if place else "[data-shown]"
-    page.wait_for_selector(f"#viewer{wanted} [aria-busy=false]")
-    return page.get_attribute("#viewer", "data-shown")
-
-
-def part(page, name: str):
-    return page.locator(f"#viewer [data-part={name}]")
-
-
-def painted(page) -> int:
-    """Pixels of the first pane that have a label's colour."""
-    shows(page)
-    return page.evaluate(
-        """() => {
-          const canvas = document.querySelector("#viewer canvas");
-          const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-          return data.filter((value, place) => place % 4 === 3 && value).length;
-        }"""
-    )
-
-
-def panes(page) -> int:
-    shows(page)
-    return page.locator("#viewer .pane").count()
-
-
 def test_slices_are_turned_with_slider_keys_and_wheel(page):
     case, index = shows(page).split("/")
     part(page, "slice").fill("3")
@@ -114,12 +75,12 @@ def test_slices_are_turned_with_slider_keys_and_wheel(page):
 
 def test_layers_and_organs_are_switched(page):
     page.select_option("[data-layer=truth]", "fill")
-    before = painted(page)
+    (before,) = painted(page)
     assert before > 0 and "truth=fill" in page.url
     part(page, "none").click()
-    assert painted(page) == 0 and "off=" in page.url
+    assert painted(page) == [0] and "off=" in page.url
     part(page, "all").click()
-    assert painted(page) == before
+    assert painted(page) == [before]
     part(page, "apart").check()
     assert panes(page) == 2
     page.select_option("[data-layer=error]", "fill")
@@ -264,21 +225,17 @@ def test_plots_say_values_and_switch_lines(page):
 def test_nothing_sticks_out_is_too_small_or_breaks_rules_of_access(
     chromium, request, kind, width, scheme
 ):
-    address = request.getfixturevalue(kind)
-    context = chromium.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
-    )
-    opened = context.new_page()
-    opened.goto(address)
-    shows(opened)
-    opened.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
-    assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert opened.evaluate(SMALL) == []
-    if width == 1280:
-        axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-        found = axe.run(opened).response["violations"]
-        assert [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in found] == []
-    context.close()
+    check_on_screen(chromium, request.getfixturevalue(kind), width, scheme)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["address", "beside_address"])
+def test_on_paper_nothing_is_cut_off_and_no_control_is_left(chromium, request, kind, scheme):
+    check_on_paper(chromium, request.getfixturevalue(kind), scheme)
+
+
+def test_the_keyboard_alone_reaches_every_control(beside):
+    check_by_keyboard(beside)
 
 
 def test_without_scripts_a_picture_stays(chromium, address):

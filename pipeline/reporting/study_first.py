@@ -1,0 +1,94 @@
+"""What a reader of a study's page sees first: which arm is ahead, how sure that is, what's next."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.scoring.sheet import NONE, number
+from pipeline.scoring.significance import SIGNIFICANT, smallest_p
+from pipeline.scoring.tables import OVERALL
+from pipeline.studies.sheets import interval, p_value
+from pipeline.studies.tables import Row, Tables
+from pipeline.studies.verdict import FEWEST_SEEDS
+
+
+def first_screen(tables: Tables, page: str) -> dict[str, Any]:
+    """The values of a study's head.
+
+    Args:
+        tables: of the study; a run of it is finished.
+        page: name of the page's study or collection.
+
+    Returns:
+        `verdict`: sentences; `next`: commands and what they do.
+    """
+    return {"verdict": verdict(tables), "next": _next(tables, page)}
+
+
+def verdict(tables: Tables) -> list[str]:
+    """The arm with the highest mean Dice, how sure that is, and what came of published numbers."""
+    scored = [row for row in tables.arms if row["kind"] == "arm" and row["dice_mean"] is not None]
+    if not scored:
+        return []
+    best = max(scored, key=lambda row: row["dice_mean"])
+    which = "the highest" if len(scored) > 1 else "a"
+    words = f"{best['row']} has {which} mean Dice of {number(best['dice_mean'], 2)}%"
+    if (bounds := interval(best, "dice_", 2)) != NONE:
+        words += f" (95% interval {bounds})"
+    sentences = [f"{words}."]
+    if (other := _rival(tables, best["row"])) is not None:
+        sentences += _compared(other)
+    if verdicts := Counter(row["dice_verdict"] for row in scored if row["dice_verdict"]):
+        counts = ", ".join(f"{count} {word}" for word, count in verdicts.items())
+        sentences.append(f"Published means of Dice: {counts}.")
+    return sentences
+
+
+def _rival(tables: Tables, best: str) -> Row | None:
+    """The best arm minus the reference; if it is the reference, the nearest arm minus it."""
+    rows = [
+        row
+        for row in tables.comparisons
+        if row["organ"] == OVERALL and row["score"] == "dice" and row["difference"] is not None
+    ]
+    rows = [row for row in rows if row["convention"] == rows[0]["convention"]]
+    if best != tables.study.file.reference:
+        return next((row for row in rows if row["arm"] == best), None)
+    return max(rows, key=lambda row: row["difference"], default=None)
+
+
+def _compared(row: Row) -> Sequence[str]:
+    """A comparison of two arms, and whether it tells them apart."""
+    difference = number(row["difference"], 2, sign=True)
+    words = f"{row['arm']} minus {row['reference']} is {difference} points"
+    if (bounds := interval(row, "", 2, sign=True)) != NONE:
+        words += f" ({bounds})"
+    p = row["p_holm"]
+    cases = f"{row['cases']} case{'' if row['cases'] == 1 else 's'}"
+    if smallest_p(row["cases"]) >= SIGNIFICANT:
+        said = f"{words}; {cases} are too few to show any difference."
+    elif p is None:
+        said = f"{words}."
+    elif p < SIGNIFICANT:
+        said = f"{words}, p {p_value(p)}: more than chance between cases explains."
+    else:
+        said = f"{words}, p {p_value(p)}: over {cases} the two can't be told apart."
+    if row["pairs"] >= FEWEST_SEEDS:
+        return [said]
+    pairs = f"{row['pairs']} pair{'' if row['pairs'] == 1 else 's'} of runs"
+    return [said, f"With {pairs}, how far other seeds would move that isn't known."]
+
+
+def _next(tables: Tables, page: str) -> list[tuple[str, str]]:
+    """Commands and what they do."""
+    study = tables.study
+    arms = [row for row in tables.arms if row["kind"] == "arm"]
+    left = sum(row["planned"] - row["runs"] for row in arms)
+    given = ",".join(study.on)
+    config, option = (f" --config on={given}", f" --on {given}") if given else ("", "")
+    found = []
+    if left:
+        does = f"do what is left, {left} of {sum(row['planned'] for row in arms)} runs"
+        found.append((f"snakemake --cores all{config} -- reports/{page}.html", does))
+        found.append((f"hsam study {study.name}{option}", "see how long that takes"))
+    return [*found, (f"hsam study {study.name}{option} --table", "the tables in the terminal")]
