@@ -33,11 +33,15 @@ def verdict(tables: Tables) -> list[str]:
     best = max(scored, key=lambda row: row["dice_mean"])
     which = "the highest" if len(scored) > 1 else "a"
     words = f"{best['row']} has {which} mean Dice of {number(best['dice_mean'], 2)}%"
-    if (bounds := interval(best, "dice_", 2)) != NONE:
-        words += f" (95% interval {bounds})"
-    sentences = [f"{words}."]
+    bounds = interval(best, "dice_", 2)
+    sure = (
+        f" (95% interval {bounds})" if bounds != NONE else "; its cases are too few for an interval"
+    )
+    sentences = [f"{words}{sure}."]
     if (other := _rival(tables, best["row"])) is not None:
         sentences += _compared(other)
+    elif len(scored) > 1:
+        sentences.append(_uncompared(tables))
     if verdicts := Counter(row["dice_verdict"] for row in scored if row["dice_verdict"]):
         counts = ", ".join(f"{count} {word}" for word, count in verdicts.items())
         sentences.append(f"Published means of Dice: {counts}.")
@@ -77,6 +81,14 @@ def _compared(row: Row) -> Sequence[str]:
         return [said]
     pairs = f"{row['pairs']} pair{'' if row['pairs'] == 1 else 's'} of runs"
     return [said, f"With {pairs}, how far other seeds would move that isn't known."]
+
+
+def _uncompared(tables: Tables) -> str:
+    """Why no paired test tells the arms apart."""
+    reference = tables.study.file.reference
+    if reference is None:
+        return "The study names no reference, so no test tells its arms apart."
+    return f"No test tells the arms apart before {reference}, their reference, has finished."
 
 
 def _next(tables: Tables, page: str) -> list[tuple[str, str]]:

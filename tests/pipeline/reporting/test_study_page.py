@@ -252,7 +252,21 @@ def test_the_head_says_where_arms_can_not_be_told_apart(finished):
     text = answer(page("alike"))
     assert "p 0.828: over 6 cases the two can't be told apart." in text and "seeds" not in text
     finish(plan.load("alike")[0], dice, cases=("b", "c", "d"))
-    assert "+10.00 points; 3 cases are too few to show any difference." in answer(page("alike"))
+    assert answer(page("alike")) == (
+        "rank-1 has the highest mean Dice of 60.00%; its cases are too few for an interval. rank-1 "
+        "minus rank-4 is +10.00 points; 3 cases are too few to show any difference."
+    )
+
+
+def test_the_head_says_why_arms_are_not_compared(finished):
+    alone = "The study names no reference, so no test tells its arms apart."
+    finish(study(finished, "alone", reference=None)[0], score)
+    assert alone in answer(page("alone"))
+    arms_of_three = RANKS["arms"] | {"rank-8": {"train": {"lora_rank": 8}}}
+    (found,) = study(finished, "three", arms=arms_of_three, reference="rank-8")
+    finish(plan.Study(found.name, found.on, found.file, found.runs[:4]), score)
+    text = answer(page("three"))
+    assert text.endswith("apart before rank-8, their reference, has finished.")
 
 
 def test_the_head_says_how_to_do_what_is_left(finished):
