@@ -88,4 +88,6 @@ def _name(given: str) -> str:
     if not Path(given).is_dir():
         return given
     parts = [part for part in Path(given).resolve().parts[1:] if part not in USUAL]
-    return parts[-1] if parts else BESIDE
+    # a study's runs are called alike in all of its arms
+    shown = parts[-2:] if parts and parts[-1].startswith("draw-") else parts[-1:]
+    return " ".join(shown) or BESIDE

@@ -34,7 +34,8 @@ class History:
     """Losses and validations so far, as plain values that a checkpoint can hold.
 
     Attributes:
-        epochs: one row of EPOCH_COLUMNS per finished epoch; None where nothing was measured.
+        epochs: one row of EPOCH_COLUMNS per finished epoch; None where nothing was measured, and
+            lambda None for a model of one stage.
         validations: one row of VALIDATION_COLUMNS per validation and organ.
         sums: over the running epoch, total, coarse and fine loss times slices, and slices.
         loss: total loss of the last step that was added.
@@ -59,7 +60,9 @@ class History:
         if not step.ends_epoch:
             return
         means = [None if math.isnan(part) else part / self.sums[-1] for part in self.sums[:-1]]
-        row = (step.epoch, step.iteration + 1, rate, weight, *means, None)
+        # nothing is weighed where there is one stage
+        weighed = None if None in means else weight
+        row = (step.epoch, step.iteration + 1, rate, weighed, *means, None)
         self.epochs.append(dict(zip(EPOCH_COLUMNS, row, strict=True)))
         self.sums = [0.0] * 4
 

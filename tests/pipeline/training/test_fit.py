@@ -285,6 +285,7 @@ def test_every_model_can_be_trained(slices, model):
         assert (row[f"train_loss_{stage}"] is not None) == (stage in stages)
     if len(stages) == 1:
         assert row["train_loss"] == row[f"train_loss_{stages[0]}"]
+    assert (row["lambda"] is None) == (len(stages) == 1)
 
 
 def test_a_signal_ends_the_step_and_keeps_it(slices, tmp_path):

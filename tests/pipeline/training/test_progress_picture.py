@@ -12,7 +12,15 @@ def history(epochs: int, validated: bool = True, stages: bool = True) -> History
     found = History()
     for epoch in range(epochs):
         parts = (0.5, 0.4) if stages else (None, None)
-        row = (epoch, 10 * epoch + 10, 1e-3, 0.4, math.exp(-epoch), *parts, None)
+        row = (
+            epoch,
+            10 * epoch + 10,
+            1e-3,
+            0.4 if stages else None,
+            math.exp(-epoch),
+            *parts,
+            None,
+        )
         found.epochs.append(dict(zip(EPOCH_COLUMNS, row, strict=True)))
         if validated and epoch % 2:
             found.add_validation({"liver": epoch / 10, "left kidney": epoch / 20})
