@@ -24,6 +24,7 @@ from rich.text import Text
 
 from hsam.version import __version__
 from pipeline.core.console import console, say, steps
+from pipeline.core.cost import device_name
 from pipeline.core.errors import UserError
 from pipeline.core.files import sha256_of, write_json, write_text
 from pipeline.core.run_folder import MODEL_FILES, provenance
@@ -500,8 +501,6 @@ def _report(
     failed: dict[str, str],
 ) -> dict[str, Any]:
     """The record of a call: what it was made with, and those of its scans."""
-    from pipeline.training.cost import device_name
-
     shared = ("model", "precision", "stage", "tta", "labels", "run")
     return {
         "started": started.isoformat(timespec="seconds"),

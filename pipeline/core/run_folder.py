@@ -31,7 +31,6 @@ WAIT_SECONDS = 2.0  # between two looks at a lock that is waited for
 DONE, KEY, LOCK = "done.json", "key.json", ".lock"
 PROVENANCE = "provenance.json"
 MODEL_FILES = ("model.json", "model.safetensors")  # of a trained or imported model
-COST = "cost.json"  # of a training, beside its model
 SNAPSHOTS = "snapshots"  # beside a trained model: folders of models on the way to it
 # stages in the provenance of models that were not trained here
 IMPORT, PULL = "import-checkpoint", "pull"

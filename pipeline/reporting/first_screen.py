@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline import datasets
 from pipeline.core.console import duration
+from pipeline.core.cost import Cost
 from pipeline.core.errors import few, together
 from pipeline.imaging.channels import example
 from pipeline.reporting.browser import worst_first
@@ -36,7 +37,7 @@ def first_screen(inputs: ReportInputs, model: str) -> dict[str, Any]:
     scan = example(inputs.manifest.preparation)
     return {
         "what": what(inputs, model),
-        "cost": _cost(inputs.cost),
+        "cost": _cost(inputs.costs.get("train")),
         "interval": _interval(inputs),
         "verdict": verdict(inputs),
         "warnings": warnings(inputs),
@@ -58,13 +59,12 @@ def what(inputs: ReportInputs, model: str) -> str:
     return f"{model}{encoder}, {trained}, tested on {_cases(tested)}{made_up}."
 
 
-def _cost(cost: dict[str, Any]) -> str:
+def _cost(cost: Cost | None) -> str:
     """Time, device and date of the training, in words."""
-    if not cost:
+    if cost is None:
         return ""
-    devices = f"{cost['devices']} x " if cost.get("devices", 1) > 1 else ""
-    date = f", {cost['date']}" if "date" in cost else ""  # earlier versions kept none
-    return f"trained in {duration(cost['seconds'])} on {devices}{cost['device']}{date}"
+    date = "" if cost.date is None else f", {cost.date}"
+    return f"trained in {duration(cost.seconds)} on {cost.where}{date}"
 
 
 def _overall(inputs: ReportInputs) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from pipeline.core import files, run_folder
+from pipeline.core import cost, files, run_folder
+from pipeline.core.cost import Cost
 from pipeline.core.errors import UserError
 from pipeline.core.params.load import read_yaml
 from pipeline.scoring.metrics_file import read_metrics
@@ -99,8 +100,9 @@ class ReportFolders:
             named["best"] = self.search / "best.yaml"
             if (found := self.search / "importance.csv").is_file():  # version 0.1.0 had none
                 named["importance"] = found
-        if (found := self.train / run_folder.COST).is_file():  # nor one of a training's cost
-            named["cost"] = found
+        for stage, folder in (("train", self.train), ("evaluate", self.evaluate)):
+            if (found := folder / cost.NAME).is_file():  # nor one of what a stage cost
+                named[f"{stage} cost"] = found
         if (found := self.evaluate / "predicted_dice.parquet").is_file():  # nor this table
             named["predicted_dice"] = found
         for stage, folder in self.stages().items():
@@ -161,7 +163,7 @@ class ReportInputs:
         importances: key of `train` to the share of the spread in Dice that it explains, largest
             first; empty where it isn't known.
         provenance: stage to its provenance.json.
-        cost: cost.json of the training; empty where there is none.
+        costs: stage to what it cost, of training and evaluation where it is recorded.
         predicted_dice: evaluate's table of this name; empty where there is none or it can't say.
     """
 
@@ -178,7 +180,7 @@ class ReportInputs:
     best: dict[str, Any]
     importances: dict[str, float]
     provenance: dict[str, dict[str, Any]]
-    cost: dict[str, Any]
+    costs: dict[str, Cost]
     predicted_dice: pd.DataFrame
 
     @property
@@ -229,7 +231,11 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
             stage: _read(_provenance, folder / run_folder.PROVENANCE)
             for stage, folder in folders.stages().items()
         },
-        cost=_read(_cost, named["cost"]) if "cost" in named else {},
+        costs={
+            stage: _read(_cost, named[f"{stage} cost"])
+            for stage in ("train", "evaluate")
+            if f"{stage} cost" in named
+        },
         predicted_dice=read_table(named["predicted_dice"], PREDICTED_DICE)
         if "predicted_dice" in named
         else pd.DataFrame(columns=PREDICTED_DICE.names),
@@ -274,12 +280,9 @@ def _provenance(path: Path) -> dict[str, Any]:
     return record
 
 
-def _cost(path: Path) -> dict[str, Any]:
+def _cost(path: Path) -> Cost:
     """cost.json; ValueError where time or device isn't there."""
-    record = _mapping(files.read_json(path))
-    if not isinstance(record.get("seconds"), float | int) or "device" not in record:
-        raise ValueError("expected seconds, a number, and device")
-    return record
+    return Cost.parse(files.read_json(path))
 
 
 def _mapping(value: Any, name: str = "content") -> dict[str, Any]:

@@ -12,6 +12,8 @@ from markupsafe import Markup
 
 from hsam.registry import MODELS
 from hsam.weights.record import pretraining
+from pipeline.core.console import duration
+from pipeline.core.cost import Cost
 from pipeline.core.errors import together
 from pipeline.core.params.dotted import flat
 from pipeline.imaging.colours import organ_colours
@@ -98,6 +100,7 @@ def page(
         "training_note": _training_note(inputs),
         "curves": _curves(inputs.history),
         "search": _search(inputs),
+        "costs": _costs(inputs),
         "parameters": _parameters(inputs.provenance),
         "provenance": _provenance(inputs.provenance),
     }
@@ -445,6 +448,28 @@ def _curves(history: pd.DataFrame) -> list[dict[str, Any]]:
         )
         plots.append({"title": title, "svg": Markup(drawing.named(svg, title))})
     return plots
+
+
+def _costs(inputs: ReportInputs) -> list[dict[str, str]]:
+    """Stages whose cost is recorded, in their order, each in words."""
+    words = {"train": "training", "evaluate": "prediction and scores of the test cases"}
+    found = [(words[stage], cost) for stage, cost in inputs.costs.items()]
+    trials = inputs.trials
+    if len(trials) and "seconds" in trials and "device" in trials:
+        devices = ", ".join(sorted(set(trials["device"].dropna())))
+        found.insert(
+            0, ("search, all trials", Cost(None, float(trials["seconds"].sum()), devices, 1, None))
+        )
+    return [
+        {
+            "stage": stage,
+            "wall": duration(cost.seconds),
+            "device": cost.where,
+            "memory": "" if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:,} MiB",
+            "date": cost.date or "",
+        }
+        for stage, cost in found
+    ]
 
 
 def _search(inputs: ReportInputs) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from statistics import mean
 from typing import Any
 
 from pipeline.core.console import duration
+from pipeline.core.cost import Cost
 from pipeline.core.params import search_space
 from pipeline.core.params.dotted import flat
 from pipeline.core.params.load import overlay
@@ -12,7 +13,6 @@ from pipeline.reporting.page import model_title
 from pipeline.studies.files import PHANTOMS, PREDICTIONS
 from pipeline.studies.outcomes import Outcome
 from pipeline.studies.plan import Run, Study
-from pipeline.studies.progress import Cost, read_cost
 
 # keys of arms that change no model, in which a reader of tables has no interest
 TECHNICAL = ("train.cache_embeddings", PREDICTIONS)
@@ -80,7 +80,8 @@ def costs(arms: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
 
     Returns:
         `rows`, the last one of all arms: `name`, `trainings`, `devices`, `wall` of one training,
-        `total` of device time, `memory` at the peak, each in words.
+        `total` of device time, `memory` at the peak, `scoring`, wall time of one evaluation, each
+        in words.
     """
     rows = []
     trained = {arm: [o for o in found if o.run.predictions is None] for arm, found in arms.items()}
@@ -94,7 +95,10 @@ def costs(arms: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
 
 
 def _cost(name: str, found: Sequence[Outcome]) -> dict[str, Any]:
-    known = [cost for cost in (read_cost(o.folders["train"]) for o in found) if cost is not None]
+    known, scored = (
+        [cost for cost in (Cost.read(o.folders[stage]) for o in found) if cost is not None]
+        for stage in ("train", "evaluate")
+    )
     walls = [cost.seconds for cost in known]
     peaks = [cost.peak_memory_mib for cost in known if cost.peak_memory_mib is not None]
     total = duration(sum(cost.device_seconds for cost in known)) if known else UNKNOWN
@@ -103,17 +107,14 @@ def _cost(name: str, found: Sequence[Outcome]) -> dict[str, Any]:
     return {
         "name": name,
         "trainings": len(found),
-        "devices": ", ".join(sorted({_devices(cost) for cost in known})) or UNKNOWN,
+        "devices": ", ".join(sorted({cost.where for cost in known})) or UNKNOWN,
         "wall": _range(walls),
         "wall_seconds": mean(walls) if walls else None,
         "total": total,
         "total_seconds": sum(cost.device_seconds for cost in known) if known else None,
         "memory": f"{max(peaks):,} MiB" if peaks else UNKNOWN,
+        "scoring": _range([cost.seconds for cost in scored]),
     }
-
-
-def _devices(cost: Cost) -> str:
-    return cost.device if cost.devices == 1 else f"{cost.devices} × {cost.device}"
 
 
 def _range(seconds: Sequence[float]) -> str:

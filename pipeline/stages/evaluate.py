@@ -3,9 +3,9 @@
 Inputs: shards and manifest (prepare), the split, model.json and model.safetensors (train).
 Outputs: metrics.json (means), headline.json (the few of them for `dvc metrics`), tables as CSV and
 parquet (cases, organs, stages, review, audit, predicted_dice), calibration.json (from doubt to a
-predicted Dice), predictions/<case>.nii.gz and stages/<stage>/<case>.nii.gz on the grid of the
-source, provenance.json. Finished cases are kept in the run folder: an interrupted evaluation goes
-on there.
+predicted Dice), cost.json (time, device, memory), predictions/<case>.nii.gz and
+stages/<stage>/<case>.nii.gz on the grid of the source, provenance.json. Finished cases are kept in
+the run folder: an interrupted evaluation goes on there.
 Units and definitions: docs/evaluation.md.
 """
 
@@ -15,7 +15,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from hsam.backbones import HUGGING_FACE
 from pipeline.core import files, gpu, run_folder, sources, weight_files
 from pipeline.core.console import say, steps
+from pipeline.core.cost import Cost
 from pipeline.core.errors import UserError, together
 from pipeline.core.params.blocks import Evaluate, Params, Train, stage_params
 from pipeline.imaging import volumes
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 FINISHED = "cases"  # folders of finished cases, one a precision
 HISTORY = "history.csv"  # beside a trained model
 MEASURES, REVIEW_ROWS, SIGNS = "measures.json", "review.json", "signs.json"  # of a finished case
+SECONDS = "seconds.json"  # of a finished case too: wall time
 UNLIKE = "unlike_training.json"  # of a finished case too
 TOLD = 3  # warnings of cases in the terminal
 
@@ -155,6 +158,8 @@ def run(
                 work.out, scoring, cases, about, learned, inputs[run_folder.MODEL_FILES[1]]
             )
             tables.write_table(work.out, "audit", kept, audit.SCHEMA)
+            seconds = _seconds(work.path.glob(f"{FINISHED}-*/[!.]*/{SECONDS}"))
+            Cost.of(seconds, settled).write(work.out)
             work.finish(inference=precision.record())
             for folder in work.path.glob(f"{FINISHED}-*"):
                 shutil.rmtree(folder)
@@ -175,6 +180,11 @@ def _score_missing(
         with steps(title, len(cases), len(cases) - len(pending)) as bar:
             for case in pending:
                 bar.advance(_note(case, scoring.score(case, network, stages, device)))
+
+
+def _seconds(recorded: Iterable[Path]) -> float:
+    """What all cases took, whichever calls predicted and scored them."""
+    return math.fsum(float(files.read_json(path)) for path in recorded)
 
 
 def _snapshots(model: Path) -> dict[int, Path]:
@@ -254,6 +264,7 @@ class Scoring:
         Raises:
             UserError: the shard isn't the one in the manifest.
         """
+        started = time.monotonic()
         row = self.manifest.case(case)
         images, truth = self._read(row)
         names = self.manifest.class_names
@@ -292,6 +303,7 @@ class Scoring:
         scored = Pairs.of(truth, chosen, len(names))
         stored_review = self._review(row, unsure.expected, two, scored)
         files.write_json(folder / REVIEW_ROWS, stored_review)
+        files.write_json(folder / SECONDS, time.monotonic() - started)
         os.rename(folder, self.finished / case)
         return measured[self.settings.stage]
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core import files
+from pipeline.core.cost import Cost
 from pipeline.core.errors import UserError
 from pipeline.core.params import search_space
 from pipeline.core.params.dotted import flat
@@ -245,7 +246,7 @@ def _facts(run: Run, folders: dict[str, Path], split: SplitFile) -> Facts:
     record = read_record(folders["train"])
     config, before = record["config"], pretraining(record, run.params.dataset.name)
     settings, train = run.params.evaluate, split.counts["train"]
-    cost = progress.read_cost(folders["train"])
+    cost = Cost.read(folders["train"])
     return Facts(
         model=config["model"],
         backbone=config.get("backbone"),

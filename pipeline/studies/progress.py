@@ -5,49 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from pipeline.core import files
+from pipeline.core.cost import Cost
 from pipeline.core.params.blocks import stage_params
-from pipeline.core.run_folder import COST, read_provenance
+from pipeline.core.run_folder import read_provenance
 from pipeline.studies.plan import Run
 
 DONE = {"train": "trained", "evaluate": "evaluated"}  # stages in their order, as words
 SCORED = {"evaluate": "scored"}  # the same of predictions
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a training took, as its cost.json says.
-
-    Attributes:
-        seconds: wall time.
-        device: a GPU's name, or CPU.
-        devices: how many.
-        peak_memory_mib: of the first one; None where the system didn't tell.
-    """
-
-    seconds: float
-    device: str
-    devices: int
-    peak_memory_mib: int | None
-
-    @property
-    def device_seconds(self) -> float:
-        """Time of all devices."""
-        return self.seconds * self.devices
-
-
-def read_cost(folder: Path) -> Cost | None:
-    """What the training in a folder took; None where none is recorded that can be read."""
-    try:
-        found = files.read_json(folder / COST)
-        return Cost(
-            seconds=float(found["seconds"]),
-            device=str(found["device"]),
-            devices=int(found["devices"]),
-            peak_memory_mib=found.get("peak_memory_mib"),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def to_do(run: Run, places: Mapping[str, Path], last: str = "evaluate") -> str | None:
@@ -102,7 +66,7 @@ def left(runs: Sequence[Run], results: Path) -> Left:
     known: dict[str, list[float]] = {}
     trained = [run for run in runs if run.predictions is None]
     for run in trained:
-        cost = read_cost(run.places(results)["train"])
+        cost = Cost.read(run.places(results)["train"])
         if is_done(run, results, "train") and cost is not None:
             known.setdefault(run.arm, []).append(cost.device_seconds)
     todo = {run.work: run for run in trained if not is_done(run, results, "train")}

@@ -9,13 +9,13 @@ import torch
 from lightning_fabric import Fabric
 
 from hsam.model import SegmentationModel
+from pipeline.core.cost import device_name
 from pipeline.core.errors import UserError
 from pipeline.core.params.blocks import Params, Train
 from pipeline.core.params.dotted import nested
 from pipeline.core.params.load import overlay, validate
 from pipeline.core.run_folder import RunFolder
 from pipeline.inference.records import start_folder
-from pipeline.training.cost import device_name
 from pipeline.training.devices import make_fabric
 from pipeline.training.embeddings import embedded
 from pipeline.training.fit import fit

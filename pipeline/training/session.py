@@ -10,13 +10,13 @@ from lightning_fabric import Fabric
 
 from hsam.model import SegmentationModel
 from hsam.weights import storage
-from pipeline.core import files
+from pipeline.core import cost, files
+from pipeline.core.cost import Cost
 from pipeline.core.params.blocks import Train
-from pipeline.core.run_folder import COST, SNAPSHOTS, RunFolder
+from pipeline.core.run_folder import SNAPSHOTS, RunFolder
 from pipeline.core.writable import naming_unwritable
 from pipeline.inference.records import start_folder
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.cost import cost
 from pipeline.training.devices import launch, make_fabric
 from pipeline.training.embeddings import Embeddings, embedded
 from pipeline.training.fit import LOG, Progress, fit
@@ -81,7 +81,7 @@ def _train(
         )
         if fabric.is_global_zero:
             _write(model, progress, about, folder)
-            files.write_json(folder / COST, cost(fabric, progress.seconds))
+            Cost.of(progress.seconds, fabric.device, fabric.world_size).write(folder)
 
 
 def _facts(data: TrainingData) -> dict[str, str]:
@@ -126,7 +126,7 @@ def _collect(folder: Path, out: Path, kept: str) -> None:
     """The outputs of a finished training: the model that is kept, the tables, dvclive's files."""
     shutil.rmtree(out)
     shutil.copytree(folder / kept, out)
-    for name in ("history.csv", "validation.csv", COST):
+    for name in ("history.csv", "validation.csv", cost.NAME):
         shutil.copyfile(folder / name, out / name)
     shutil.copytree(folder / LOG, out / LOG)
     # both workflow engines expect the folder

@@ -53,6 +53,7 @@ rule evaluate:
             category="Scores",
             labels={"table": "predicted and true Dice"},
         ),
+        cost="results/evaluate/cost.json",
         predictions=directory("results/evaluate/predictions"),
         stage_predictions=directory("results/evaluate/stages"),
         provenance="results/evaluate/provenance.json",

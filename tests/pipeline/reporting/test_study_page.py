@@ -92,8 +92,9 @@ def test_costs_are_known_or_unknown(finished):
     first = {"seconds": 60.0, "devices": 2, "device": "H100", "peak_memory_mib": 2048}
     files.write_json(place / "draw-7-seed-1" / "train" / "cost.json", first)
     (place / "draw-7-seed-2" / "train" / "cost.json").unlink()
+    files.write_json(place / "draw-7-seed-1" / "evaluate" / "cost.json", first | {"seconds": 5.0})
     text = words(page())
-    assert "rank-1 2 2 × H100 1.0 minutes 2.0 minutes, of 1 of them 2,048 MiB" in text
+    assert "rank-1 2 2 × H100 1.0 minutes 2.0 minutes, of 1 of them 2,048 MiB 5 seconds" in text
     assert "rank-4 2 CPU 9 seconds (9 seconds to 9 seconds) 18 seconds unknown" in text
     assert "all, each work once 4 2 × H100, CPU" in text
 

@@ -115,7 +115,7 @@ def test_what_comes_out(finished):
     out = finished / "out"
     tables = [f"{name}.{form}" for name in TABLES for form in ("csv", "parquet")]
     labels = [f"{folder}/{case}.nii.gz" for folder in LABELS for case in TEST_CASES]
-    records = ("calibration", "metrics", "headline", "provenance")
+    records = ("calibration", "cost", "metrics", "headline", "provenance")
     expected = [*tables, *labels, *(f"{name}.json" for name in records)]
     assert sorted(contents(out)) == sorted(expected)
     table = pd.read_parquet(out / "cases.parquet")
@@ -221,10 +221,15 @@ def test_an_interrupted_run_leaves_the_old_output_and_goes_on_to_the_same_bytes(
     (run / "out" / ".metrics.json-x1").mkdir()
     (run / "out" / ".metrics.json-x1" / "metrics.json").write_text("{")
     (run / "cases-fp32" / ".img0005-x1").mkdir()
+    (run / "cases-fp32" / ".img0005-x1" / "seconds.json").write_text("{")
+    (run / "cases-fp32" / "img0004" / "seconds.json").write_text("1000.0")
     calls.clear()
     monkeypatch.setattr(volume, "predict_batches", interrupted_at(99))
-    assert contents(evaluated()) == contents(finished / "out")
+    again, whole = contents(evaluated()), contents(finished / "out")
+    costs = [json.loads(found.pop("cost.json")) for found in (again, whole)]
+    assert again == whole
     assert len(calls) == 1
+    assert costs[1]["seconds"] < 1000 < costs[0]["seconds"]
 
 
 def test_what_a_gpu_and_a_cpu_have_predicted_is_not_mixed(evaluated, tmp_path, monkeypatch):

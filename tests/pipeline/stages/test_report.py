@@ -322,8 +322,20 @@ def test_the_first_screen_says_what_was_run_how_sure_and_what_next(written, resu
 
 
 def test_what_costs_are_not_known_is_not_said(inputs):
-    html = report.render(page(replace(inputs, cost={})) | {"pictures": []})
-    assert "trained in" not in words(html)
+    html = report.render(
+        page(replace(inputs, costs={}, trials=inputs.trials[:0])) | {"pictures": []}
+    )
+    assert "trained in" not in words(html) and "What it cost" not in html
+
+
+def test_every_stage_that_takes_long_says_what_it_cost(written, results, inputs):
+    told = words(written().split("<h2>What it cost</h2>")[1].split("</section>")[0])
+    assert f"search, all trials {duration(inputs.trials['seconds'].sum())} CPU" in told
+    for stage, title in (("train", "training"), ("evaluate", "scores of the test cases")):
+        cost = files.read_json(results / stage / "cost.json")
+        assert cost["seconds"] > 0
+        memory = f"{cost['peak_memory_mib']:,} MiB"
+        assert f"{title} {duration(cost['seconds'])} CPU {memory} {cost['date']}" in told
 
 
 def test_left_atrium_data_come_with_a_remark(inputs, written):
@@ -478,9 +490,10 @@ def test_nothing_tells_where_or_when_the_page_was_made(written, tmp_path, result
     assert str(Path.home()) not in text and socket.gethostname() not in text
     # the data set's root is an absolute path in this test
     assert re.search(r"root …/phantom\d+", text)
-    # the date of the training, which its outputs keep, and no other
-    trained = files.read_json(results / "train" / "cost.json")["date"]
-    assert re.findall(r"\b20\d\d-\d\d-\d\d\b|\b\d\d:\d\d\b", text) == [trained]
+    # the dates of training and evaluation, which their outputs keep, and no other
+    costs = [files.read_json(results / s / "cost.json")["date"] for s in ("train", "evaluate")]
+    dates = re.findall(r"\b20\d\d-\d\d-\d\d\b|\b\d\d:\d\d\b", text)
+    assert sorted(dates) == sorted([costs[0], *costs])
 
 
 def test_windows_paths_lose_their_folders_too(inputs):

@@ -56,10 +56,3 @@ def test_why_a_run_is_to_do(runs):
     finish(run, "evaluate")
     assert to_do(run, places) is None
     assert to_do(runs[2], places) == "trained with other parameters"
-
-
-@pytest.mark.parametrize("text", [None, "{", "[]", '{"seconds": "x", "devices": 1}'])
-def test_a_cost_that_cannot_be_read_is_none(tmp_path, text):
-    if text is not None:
-        (tmp_path / "cost.json").write_text(text)
-    assert progress.read_cost(tmp_path) is None
