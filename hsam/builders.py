@@ -40,8 +40,7 @@ def build_hsam(
         mask_attention, pixel_decoder, cm_attention: parts of stage 2 (paper table 11).
         gate: CMAttn's gate, "spatial" as in the paper or "constant" as in the published H-SAM code.
         embedding_noise: standard deviation of the noise on stage 2's image embedding in training,
-            as a share of the embedding's range; 0.2 in the published H-SAM code, the paper's text
-            has none.
+            as a share of the embedding's range; 0.2 in the published H-SAM code.
         encoder: as in `hsam.adapted_encoder.EncoderOptions`.
 
     Raises:

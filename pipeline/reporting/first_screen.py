@@ -11,7 +11,7 @@ from pipeline.imaging.channels import example
 from pipeline.reporting.browser import worst_first
 from pipeline.reporting.inputs import ReportInputs
 from pipeline.scoring.bootstrap import FEWEST
-from pipeline.scoring.tables import OVERALL, cautions
+from pipeline.scoring.tables import OVERALL, cautions, tolerance_caution
 
 SYNTHETIC = ("phantom",)  # data sets of made-up volumes
 # with the folders that the engines and `hsam run` use
@@ -124,7 +124,9 @@ def warnings(inputs: ReportInputs) -> list[str]:
             "The model was trained on another split than the one that is scored here: whether it "
             "learned from any of these test cases isn't known."
         )
-    found += [text[0].upper() + text[1:] for text in cautions(inputs.scores)]
+    # of scores that the first screen doesn't show, so it comes after what is of all of them
+    grid = tolerance_caution(inputs.scores)
+    found += [_sentence(text) for text in cautions(inputs.scores) if text != grid]
     if strange := inputs.scores.get("unlike_training"):
         found.append(
             f"{len(strange)} of {_cases(inputs.scores['cases'])}, or their labels, are unlike what "
@@ -132,7 +134,13 @@ def warnings(inputs: ReportInputs) -> list[str]:
         )
     if remark := datasets.named(inputs.manifest.name).remark:
         found.append(remark)
+    if grid is not None:
+        found.append(_sentence(grid))
     return found + together({row.case: row.warnings for row in inputs.manifest})
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _cases(number: int) -> str:

@@ -452,7 +452,7 @@ def _curves(history: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _costs(inputs: ReportInputs) -> list[dict[str, str]]:
     """Stages whose cost is recorded, in their order, each in words."""
-    words = {"train": "training", "evaluate": "prediction and scores of the test cases"}
+    words = {"train": "training", "evaluate": "evaluation"}
     found = [(words[stage], cost) for stage, cost in inputs.costs.items()]
     trials = inputs.trials
     if len(trials) and "seconds" in trials and "device" in trials:
@@ -464,6 +464,7 @@ def _costs(inputs: ReportInputs) -> list[dict[str, str]]:
         {
             "stage": stage,
             "wall": duration(cost.seconds),
+            "seconds": str(cost.seconds),
             "device": cost.where,
             "memory": "" if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:,} MiB",
             "date": cost.date or "",

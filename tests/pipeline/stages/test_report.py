@@ -331,7 +331,7 @@ def test_what_costs_are_not_known_is_not_said(inputs):
 def test_every_stage_that_takes_long_says_what_it_cost(written, results, inputs):
     told = words(written().split("<h2>What it cost</h2>")[1].split("</section>")[0])
     assert f"search, all trials {duration(inputs.trials['seconds'].sum())} CPU" in told
-    for stage, title in (("train", "training"), ("evaluate", "scores of the test cases")):
+    for stage, title in (("train", "training"), ("evaluate", "evaluation")):
         cost = files.read_json(results / stage / "cost.json")
         assert cost["seconds"] > 0
         memory = f"{cost['peak_memory_mib']:,} MiB"
