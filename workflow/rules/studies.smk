@@ -126,7 +126,6 @@ rule study_evaluate:
         cases="results/{study}/{arm}/{run}/evaluate/cases.parquet",
         organs="results/{study}/{arm}/{run}/evaluate/organs.parquet",
         stages="results/{study}/{arm}/{run}/evaluate/stages.parquet",
-        cost="results/{study}/{arm}/{run}/evaluate/cost.json",
         predictions=directory("results/{study}/{arm}/{run}/evaluate/predictions"),
         provenance="results/{study}/{arm}/{run}/evaluate/provenance.json",
     log:
