@@ -463,7 +463,7 @@ def _costs(inputs: ReportInputs) -> list[dict[str, str]]:
     return [
         {
             "stage": stage,
-            "wall": duration(cost.seconds),
+            "time": duration(cost.seconds),
             "seconds": str(cost.seconds),
             "device": cost.where,
             "memory": "" if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:,} MiB",

@@ -4,7 +4,7 @@ Inputs: manifest and shards (prepare), the split, trials.csv and best.yaml (sear
 and model.json (train), scores and predictions (evaluate), each stage's provenance.json; scores and
 predictions of a run to show beside, where `report.beside` names one.
 Output: report.html, which needs nothing beside it and is the same for the same inputs, to the
-byte: of times it holds the day of the training alone, and no host and no absolute path.
+byte: of times it holds those of training and evaluation alone, and no host and no absolute path.
 """
 
 import shutil
