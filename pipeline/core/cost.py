@@ -1,7 +1,9 @@
 """What a stage cost: wall time, devices, memory, and the day."""
 
+import math
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,16 +67,33 @@ class Cost:
             raise ValueError("expected seconds, a number, and device") from None
 
     @classmethod
-    def read(cls, folder: Path) -> "Cost | None":
+    def in_turn(cls, parts: "Iterable[Cost]") -> "Cost":
+        """Of parts on one kind of device, as if one had followed the other.
+
+        Args:
+            parts: at least one.
+        """
+        parts = list(parts)
+        peaks = [part.peak_memory_mib for part in parts if part.peak_memory_mib is not None]
+        return cls(
+            date=max((part.date for part in parts if part.date is not None), default=None),
+            seconds=round(math.fsum(part.device_seconds for part in parts), 3),
+            device=parts[0].device,
+            devices=1,
+            peak_memory_mib=max(peaks, default=None),
+        )
+
+    @classmethod
+    def read(cls, folder: Path, name: str = NAME) -> "Cost | None":
         """Of the stage whose outputs lie in a folder; None where nothing readable is recorded."""
         try:
-            return cls.parse(files.read_json(folder / NAME))
+            return cls.parse(files.read_json(folder / name))
         except (OSError, ValueError):
             return None
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, name: str = NAME) -> None:
         """Put it among a stage's outputs."""
-        files.write_json(folder / NAME, asdict(self))
+        files.write_json(folder / name, asdict(self))
 
     @property
     def device_seconds(self) -> float:

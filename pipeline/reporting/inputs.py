@@ -100,7 +100,7 @@ class ReportFolders:
             named["best"] = self.search / "best.yaml"
             if (found := self.search / "importance.csv").is_file():  # version 0.1.0 had none
                 named["importance"] = found
-        for stage, folder in (("train", self.train), ("evaluate", self.evaluate)):
+        for stage, folder in self.stages().items():
             if (found := folder / cost.NAME).is_file():  # nor one of what a stage cost
                 named[f"{stage} cost"] = found
         if (found := self.evaluate / "predicted_dice.parquet").is_file():  # nor this table
@@ -163,7 +163,7 @@ class ReportInputs:
         importances: key of `train` to the share of the spread in Dice that it explains, largest
             first; empty where it isn't known.
         provenance: stage to its provenance.json.
-        costs: stage to what it cost, of training and evaluation where it is recorded.
+        costs: stage to what it cost, where that is recorded; trials say it for the search.
         predicted_dice: evaluate's table of this name; empty where there is none or it can't say.
     """
 
@@ -233,7 +233,7 @@ def read_inputs(folders: ReportFolders) -> ReportInputs:
         },
         costs={
             stage: _read(_cost, named[f"{stage} cost"])
-            for stage in ("train", "evaluate")
+            for stage in folders.stages()
             if f"{stage} cost" in named
         },
         predicted_dice=read_table(named["predicted_dice"], PREDICTED_DICE)

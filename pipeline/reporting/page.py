@@ -40,6 +40,14 @@ LOGITS = {
     "coarse": "the coarse decoder alone",
     "fine": "the fine decoder alone",
 }
+# in the table of costs
+STAGE_WORK = {
+    "prepare": "preparing, case after case",
+    "split": "split",
+    "search": "search, all trials",
+    "train": "training",
+    "evaluate": "evaluation",
+}
 # plot to its title and its lines: column of history.csv to label
 CURVES = {
     "loss": (
@@ -451,25 +459,23 @@ def _curves(history: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _costs(inputs: ReportInputs) -> list[dict[str, str]]:
-    """Stages whose cost is recorded, in their order, each in words."""
-    words = {"train": "training", "evaluate": "evaluation"}
-    found = [(words[stage], cost) for stage, cost in inputs.costs.items()]
+    """Stages whose cost is known, in their order, each in words; the search's from its trials."""
+    costs = dict(inputs.costs)
     trials = inputs.trials
     if len(trials) and "seconds" in trials and "device" in trials:
         devices = ", ".join(sorted(set(trials["device"].dropna())))
-        found.insert(
-            0, ("search, all trials", Cost(None, float(trials["seconds"].sum()), devices, 1, None))
-        )
+        costs["search"] = Cost(None, float(trials["seconds"].sum()), devices, 1, None)
     return [
         {
-            "stage": stage,
+            "stage": name,
             "time": duration(cost.seconds),
             "seconds": str(cost.seconds),
             "device": cost.where,
             "memory": "" if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:,} MiB",
             "date": cost.date or "",
         }
-        for stage, cost in found
+        for stage, name in STAGE_WORK.items()
+        if (cost := costs.get(stage)) is not None
     ]
 
 

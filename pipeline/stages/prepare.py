@@ -1,15 +1,17 @@
 """Stage prepare: raw volumes to parquet shards, one a case, and a manifest.
 
 Inputs: the raw files of `dataset`. Outputs, below `out`: shards/<case>.parquet, manifest.parquet
-(written last) and provenance.json. Each case is worked on by itself: one volume in memory a
-process. Finished shards are kept in runs/<data set>-prepare-<hash>/<case>-<hash>.parquet, where the
-hashes cover what the shard depends on: label map, intensity rule, axes, spacing and code; the raw
-files. A job for a batch of cases leaves them there, and batches/<batch>.json, which names them.
+(written last), provenance.json and cost.json. Each case is worked on by itself: one volume in
+memory a process. Finished shards are kept in runs/<data set>-prepare-<hash>/<case>-<hash>.parquet,
+what each cost beside it, where the hashes cover what the shard depends on: label map, intensity
+rule, axes, spacing and code; the raw files. A job for a batch of cases leaves them there, and
+batches/<batch>.json, which names them.
 """
 
 import filecmp
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import datasets
-from pipeline.core import files, run_folder, sources
+from pipeline.core import cost, files, run_folder, sources
 from pipeline.core.console import say
+from pipeline.core.cost import Cost
 from pipeline.core.errors import UserError, together
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.pool import over_cases
@@ -214,7 +217,11 @@ def keep_shard(work: Work) -> Path:
         raise UserError(missing)
     path = _place(work)
     if not _is_whole(path):
-        write_shard(path, prepare_case(work.raw, work.recipe))
+        begun = time.monotonic()
+        prepared = prepare_case(work.raw, work.recipe)
+        # before the shard: what is found whole has a cost
+        Cost.of(time.monotonic() - begun, "cpu").write(path.parent, _cost_name(path))
+        write_shard(path, prepared)
     return path
 
 
@@ -240,13 +247,18 @@ def _place(work: Work) -> Path:
     return work.folder / f"{raw.case}-{source[:12]}.parquet"
 
 
+def _cost_name(shard: Path) -> str:
+    """Of the file beside a kept shard that says what its case cost."""
+    return f"{shard.stem}.cost.json"
+
+
 def _is_whole(shard: Path) -> bool:
-    """Whether the shard is there as it was written."""
+    """Whether the shard is there as it was written, and what it cost."""
     try:
         ShardReader(shard).verify()
     except UserError:
         return False
-    return True
+    return Cost.read(shard.parent, _cost_name(shard)) is not None
 
 
 def manifest_row(case: str, shard: Path, canonical: CanonicalSplit) -> ManifestRow:
@@ -281,7 +293,7 @@ def _finish(
     shards: Mapping[str, Path],
     canonical: CanonicalSplit,
 ) -> None:
-    """Publish provenance and manifest; both stay as they are when the manifest is the same."""
+    """Publish provenance, cost and manifest; all stay as they are when the manifest is the same."""
     rows = tuple(manifest_row(case, path, canonical) for case, path in shards.items())
     manifest = Manifest(
         params.dataset.name,
@@ -294,7 +306,7 @@ def _finish(
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder) / MANIFEST
         write_manifest(new, manifest)
-        if _same(new, target) and provenance.is_file():
+        if _same(new, target) and provenance.is_file() and (out / cost.NAME).is_file():
             return
     target.unlink(missing_ok=True)
     key = {
@@ -304,6 +316,8 @@ def _finish(
         "code": sources.stage_digest("prepare", sources.chosen("prepare", params)),
     }
     files.write_json(provenance, run_folder.provenance(key))
+    costs = (Cost.read(path.parent, _cost_name(path)) for path in shards.values())
+    Cost.in_turn(part for part in costs if part is not None).write(out)
     write_manifest(target, manifest)
 
 

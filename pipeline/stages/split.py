@@ -1,12 +1,13 @@
 """Stage split: a role for every slice: train, validation, test or unused.
 
 Inputs: manifest and shards of prepare (their pixel counts, no image). Outputs: split.parquet
-(`pipeline.shards.roles`), split.json for people, provenance.json. Every choice is seeded by
-`split.seed` and by what is chosen, and made over sorted ids: the same on every machine.
+(`pipeline.shards.roles`), split.json for people, cost.json, provenance.json. Every choice is
+seeded by `split.seed` and by what is chosen, and made over sorted ids: the same on every machine.
 """
 
 import hashlib
 import io
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.core import files, run_folder
 from pipeline.core.console import say
+from pipeline.core.cost import Cost
 from pipeline.core.errors import UserError, few
 from pipeline.core.params.blocks import Params, stage_params
 from pipeline.core.params.blocks import Split as Settings
@@ -55,6 +57,7 @@ def run(params: Params, prepared: Path, out: Path, runs: Path) -> None:
         if work.is_done():
             say(f"split: already done in {work.path}")
         else:
+            begun = time.monotonic()
             counts = class_counts(manifest, Path(prepared) / "shards")
             if path is not None:
                 slices = {row.case: row.slices for row in manifest}
@@ -67,6 +70,7 @@ def run(params: Params, prepared: Path, out: Path, runs: Path) -> None:
             unseen = unseen_organs(split, counts, manifest.class_names)
             files.write_json(work.out / SUMMARY, summary(split, unseen))
             write_split(work.out / SPLIT, split)
+            Cost.of(time.monotonic() - begun, "cpu").write(work.out)
             work.finish()
         work.publish(out)
     about = files.read_json(out / SUMMARY)

@@ -27,6 +27,7 @@ rule prepare:
     output:
         shards=expand("results/prepare/shards/{case}.parquet", case=CASES),
         manifest="results/prepare/manifest.parquet",
+        cost="results/prepare/cost.json",
         provenance="results/prepare/provenance.json",
     log:
         "logs/prepare.log",

@@ -6,6 +6,7 @@ rule split:
     output:
         split="results/split/split.parquet",
         summary="results/split/split.json",
+        cost="results/split/cost.json",
         provenance="results/split/provenance.json",
     log:
         "logs/split.log",

@@ -24,6 +24,7 @@ rule study_prepare:
     output:
         manifest="results/data/{data}/prepare/manifest.parquet",
         shards=directory("results/data/{data}/prepare/shards"),
+        cost="results/data/{data}/prepare/cost.json",
         provenance="results/data/{data}/prepare/provenance.json",
     log:
         "logs/data/{data}/prepare.log",
@@ -47,6 +48,7 @@ rule study_split:
     output:
         split="results/data/{data}/{split}/split.parquet",
         summary="results/data/{data}/{split}/split.json",
+        cost="results/data/{data}/{split}/cost.json",
         provenance="results/data/{data}/{split}/provenance.json",
     log:
         "logs/data/{data}/{split}.log",

@@ -15,6 +15,11 @@ def test_what_is_measured_comes_back(tmp_path):
     assert Cost.read(tmp_path) == cost
 
 
+def test_parts_in_turn_add_up_and_share_a_peak():
+    parts = [Cost("2026-01-02", 2.0, "CPU", 1, 90), Cost("2026-01-01", 3.5, "CPU", 1, None)]
+    assert Cost.in_turn(parts) == Cost("2026-01-02", 5.5, "CPU", 1, 90)
+
+
 def test_several_devices_take_so_many_times_the_time():
     cost = Cost.parse({"seconds": 60, "device": "H100", "devices": 2})
     assert (cost.device_seconds, cost.where, cost.date) == (120, "2 × H100", None)

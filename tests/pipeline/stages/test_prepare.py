@@ -6,6 +6,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.core import files
+from pipeline.core.cost import Cost
 from pipeline.core.errors import UserError
 from pipeline.datasets.synapse import image_path, label_path
 from pipeline.imaging.geometry import restore_labels
@@ -31,7 +32,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "provenance.json"
+        if path.is_file() and path.name not in ("provenance.json", "cost.json")
     }
 
 
@@ -236,6 +237,22 @@ def test_interrupted_run_goes_on(synapse_params, folders, monkeypatch):
     prepare.run(synapse_params(), out, runs)
     assert made == ["img0005", "img0006"]
     assert len(read_manifest(out / "manifest.parquet")) == 3
+
+
+def test_the_cost_is_that_of_all_cases_whichever_call_prepared_them(synapse_params, folders):
+    out, runs = folders
+    prepare.run(synapse_params(), out, runs, batch="1-2")
+    first = {path: Cost.read(path.parent, path.name) for path in runs.glob("*/*.cost.json")}
+    assert len(first) == 2 and not (out / "cost.json").exists()
+    prepare.run(synapse_params(), out, runs)
+    every = [Cost.read(path.parent, path.name) for path in runs.glob("*/*.cost.json")]
+    assert len(every) == 3 and all(cost in every for cost in first.values())
+    whole = Cost.read(out)
+    assert whole.seconds == pytest.approx(sum(cost.seconds for cost in every), abs=1e-3)
+    assert whole.peak_memory_mib == max(cost.peak_memory_mib for cost in every)
+    shutil.rmtree(out)
+    prepare.run(synapse_params(), out, runs)
+    assert Cost.read(out) == whole
 
 
 def test_changed_volume_is_made_anew_and_only_that(synapse_params, synapse_root, folders):

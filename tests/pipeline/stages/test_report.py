@@ -18,7 +18,7 @@ from pipeline.core.params.load import overlay, validate
 from pipeline.datasets import synapse
 from pipeline.reporting.browser import browser
 from pipeline.reporting.inputs import ReportFolders, read_inputs
-from pipeline.reporting.page import page
+from pipeline.reporting.page import STAGE_WORK, page
 from pipeline.scoring.scores import SCORES
 from pipeline.stages import evaluate, report
 
@@ -331,7 +331,9 @@ def test_what_costs_are_not_known_is_not_said(inputs):
 def test_every_stage_that_takes_long_says_what_it_cost(written, results, inputs):
     told = words(written().split("<h2>What it cost</h2>")[1].split("</section>")[0])
     assert f"search, all trials {duration(inputs.trials['seconds'].sum())} CPU" in told
-    for stage, title in (("train", "training"), ("evaluate", "evaluation")):
+    for stage, title in STAGE_WORK.items():
+        if stage == "search":
+            continue
         cost = files.read_json(results / stage / "cost.json")
         assert cost["seconds"] > 0
         memory = f"{cost['peak_memory_mib']:,} MiB"
@@ -490,10 +492,12 @@ def test_nothing_tells_where_or_when_the_page_was_made(written, tmp_path, result
     assert str(Path.home()) not in text and socket.gethostname() not in text
     # the data set's root is an absolute path in this test
     assert re.search(r"root …/phantom\d+", text)
-    # the dates of training and evaluation, which their outputs keep, and no other
-    costs = [files.read_json(results / s / "cost.json")["date"] for s in ("train", "evaluate")]
+    # the dates that the stages' outputs keep, training's twice, and no other
+    costs = {
+        path.parent.name: files.read_json(path)["date"] for path in results.glob("*/cost.json")
+    }
     dates = re.findall(r"\b20\d\d-\d\d-\d\d\b|\b\d\d:\d\d\b", text)
-    assert sorted(dates) == sorted([costs[0], *costs])
+    assert sorted(dates) == sorted([costs["train"], *costs.values()])
 
 
 def test_windows_paths_lose_their_folders_too(inputs):
