@@ -4,9 +4,16 @@ Plain text: Typer's own coloured boxes import Rich, which takes longer than all 
 """
 
 import re
+from itertools import groupby
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
+
+# titles of the groups, in the order of the help
+START = "From scans to a model"
+STAGES, SCANS = "Stages, in their order", "Your own scans"
+SCORES, HOUSE = "Scores and figures", "House-keeping"
+GROUPS = (START, STAGES, SCANS, SCORES, HOUSE)
 
 # what Typer writes of bounds, choices and described defaults, and how it reads here
 WORDS = (
@@ -20,17 +27,23 @@ WORDS = (
 class Groups(TyperGroup):
     """All commands: under the title of their group, with the first sentence of their help."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, group after group."""
+        return sorted(self.commands, key=lambda name: GROUPS.index(self._group(name)))
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the groups in the order in which their first commands were declared."""
-        groups: dict[str, list[tuple[str, str]]] = {}
+        """Write the groups in their order."""
         width = max(map(len, self.commands))
-        for name, command in self.commands.items():
-            sentence = (command.help or "").partition("\n\n")[0]
-            rows = groups.setdefault(getattr(command, "rich_help_panel", None) or "Commands", [])
-            rows.append((name.ljust(width), " ".join(sentence.split())))
-        for title, rows in groups.items():
+        for title, names in groupby(self.list_commands(ctx), self._group):
+            rows = []
+            for name in names:
+                sentence = (self.commands[name].help or "").partition("\n\n")[0]
+                rows.append((name.ljust(width), " ".join(sentence.split())))
             with formatter.section(title):
                 formatter.write_dl(rows)
+
+    def _group(self, name: str) -> str:
+        return str(getattr(self.commands[name], "rich_help_panel", None))
 
 
 class Command(TyperCommand):

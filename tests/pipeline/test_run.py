@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.app import STAGES as GROUP
 from pipeline.cli.app import app
+from pipeline.cli.help import STAGES as GROUP
 from tests.pipeline.test_cli import COMMAND, ROOT, STAGES, hsam, refused
 
 SMALL = """
