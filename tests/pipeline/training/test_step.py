@@ -3,10 +3,11 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
+from pipeline.training.augment import augment, sample_seeds
 from pipeline.training.batches import Batches
 from pipeline.training.build import build_model
 from pipeline.training.devices import make_fabric
-from pipeline.training.step import Trainer, training_step
+from pipeline.training.step import Average, Loss, Trainer, training_step
 from tests.pipeline.conftest import make_params
 
 SIZE = 32
@@ -91,6 +92,57 @@ def test_the_gradient_has_no_larger_norm_than_the_bound(monkeypatch, scaled):
     free = norm(1e6)
     assert norm(free / 2) == pytest.approx(free / 2, rel=1e-3)
     assert norm(free * 2) == pytest.approx(free, rel=1e-3)
+
+
+SCRATCH = {"sam_checkpoint": None, "train_encoder": True, "lora_rank": 0}
+EVERY_MODEL = pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "unet"},
+        {"model": "hsam", "embedding_noise": 0.2},
+        {"model": "samed"},
+        {"model": "sam_adapter"},
+        {"model": "autosam"},
+        {"backbone": "litemedsam", **SCRATCH},
+    ],
+    ids=lambda changes: changes.get("backbone", changes.get("model")),
+)
+
+
+@EVERY_MODEL
+def test_a_pass_keeps_to_its_device_and_never_asks_it(changes):
+    # the meta device has shapes and no values: a tensor of another device, or asking for a value,
+    # is an error there, as it is a mistake or a wait on a GPU
+    settings = make_params(train={"image_size": SIZE, **changes}, search={"trials": 0}).train
+    model = build_model(settings, organs=2, seed=0).to("meta").train()
+    images = [torch.zeros(40, 50, device="meta"), torch.zeros(20, 30, device="meta")]
+    labels = [image.to(torch.uint8) for image in images]
+    seeds = sample_seeds(0, 0, torch.arange(2))
+    batch, classes = augment(images, labels, settings.augment, seeds, SIZE)
+    average = Average(model.trainable_parameters(), 0.9)
+    loss = Loss(model, settings)(batch, classes.long(), 0.4, 1)
+    loss[0].backward()
+    average.update(0, torch.ones((), device="meta"))
+    gradients = [p.grad for p in model.trainable_parameters() if p.grad is not None]
+    assert gradients and {g.device.type for g in [loss, *gradients]} == {"meta"}
+
+
+@EVERY_MODEL
+def test_a_pass_in_bfloat16_has_the_loss_of_one_in_float32(changes):
+    settings = make_params(train={"image_size": SIZE, **changes}, search={"trials": 0}).train
+    images = torch.rand(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    labels = (images[:, 0] * 3).long()
+    totals = []
+    for mixed in (False, True):
+        loss = Loss(build_model(settings, organs=2, seed=0).train(), settings)
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            total = loss(images, labels, 0.4, 2)[0]
+        total.backward()
+        gradients = [p.grad for p in loss.parameters() if p.grad is not None]
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+        totals.append(total.item())
+    assert totals[1] == pytest.approx(totals[0], abs=2e-3)
 
 
 @pytest.mark.gpu
