@@ -19,9 +19,10 @@ from pipeline.reporting.drawing import named
 from pipeline.reporting.study_cases import arm_cases
 from pipeline.reporting.study_first import first_screen
 from pipeline.reporting.study_pictures import galleries, shared_folder
-from pipeline.reporting.study_plots import Band, Dots
+from pipeline.reporting.study_plots import Band, Dots, Grown
 from pipeline.reporting.study_table import main_table
 from pipeline.studies import files, plan
+from pipeline.studies.curve import Curve
 from pipeline.studies.files import Collection, StudyFile
 from pipeline.studies.outcomes import Outcome, arms, outcomes
 from pipeline.studies.plan import Study
@@ -166,29 +167,26 @@ def _dots(tables: Tables) -> Markup:
 
 
 def _curve(name: str, tables: Tables) -> Markup | None:
-    """A plot of Dice against the labels, with the law where one fits; None without points."""
-    curve = tables.curve
-    if curve is None or not curve.points:
+    """A plot of Dice against the labels, with the laws that fit; None without points."""
+    curves = tables.curves
+    if curves is None or not any(curve.points for curve in curves.each):
         return None
-    places = {point.arm: point.x for point in curve.points}
-    runs = [run for run in tables.runs if run["arm"] in places and run["dice"] is not None]
-    fit = ahead = None
-    furthest = curve.points[-1]
-    if curve.law is not None:
-        x = np.geomspace(curve.points[0].x, 2 * furthest.x, 60)
-        fit = ([float(value) for value in x], [curve.law.at(float(value)) for value in x])
-        ahead = Dots({}, *(_known(v) for v in (furthest.at_twice, furthest.low, furthest.high)))
-    svg = study_plots.labels_plot(
-        f"{name}-curve",
-        [places[run["arm"]] for run in runs],
-        [run["dice"] for run in runs],
-        label="mean Dice, %",
-        x_label=curve.along,
-        fit=fit,
-        ahead=ahead,
-        ahead_at=2 * furthest.x,
-    )
+    drawn = [_grown(curve, tables.runs) for curve in curves.each if curve.points]
+    svg = study_plots.labels_plot(f"{name}-curve", drawn, "mean Dice, %", curves.along)
     return Markup(named(svg, "Dice along the labels"))
+
+
+def _grown(curve: Curve, runs: Sequence[Mapping[str, Any]]) -> Grown:
+    """What the plot shows of a curve: its arms' runs, and the law."""
+    places = {point.arm: point.x for point in curve.points}
+    shown = [run for run in runs if run["arm"] in places and run["dice"] is not None]
+    dots = [places[run["arm"]] for run in shown], [run["dice"] for run in shown]
+    if curve.law is None:
+        return Grown(curve.of, *dots)
+    furthest = curve.points[-1]
+    x = [float(value) for value in np.geomspace(curve.points[0].x, 2 * furthest.x, 60)]
+    ahead = Dots({}, *(_known(v) for v in (furthest.at_twice, furthest.low, furthest.high)))
+    return Grown(curve.of, *dots, (x, [curve.law.at(value) for value in x]), ahead, 2 * furthest.x)
 
 
 def _known(value: float) -> float | None:

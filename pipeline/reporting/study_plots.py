@@ -12,6 +12,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from pipeline.reporting.drawing import DASHES, INK, LINE, SERIES, canvas, title_each, traced
 
+MARKERS = "os^v"  # so that curves are told apart without colours
+
 
 @dataclass(frozen=True)
 class Dots:
@@ -44,6 +46,26 @@ class Band:
     mean: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A curve of the plot of labels.
+
+    Attributes:
+        of: what it is a curve of.
+        x, y: labels and score of each run.
+        fit: x and score along the fitted curve; None: none fits.
+        ahead: what the curve says further on, at `ahead_at`; None: nothing.
+        ahead_at: number of labels.
+    """
+
+    of: str
+    x: Sequence[float]
+    y: Sequence[float]
+    fit: tuple[Sequence[float], Sequence[float]] | None = None
+    ahead: Dots | None = None
+    ahead_at: float = 0.0
 
 
 def arm_plot(name: str, arms: Mapping[str, Dots], label: str) -> str:
@@ -124,37 +146,35 @@ def learning_plot(name: str, arms: Mapping[str, Band], label: str) -> str:
     return svg[0]
 
 
-def labels_plot(
-    name: str,
-    x: Sequence[float],
-    y: Sequence[float],
-    *,
-    label: str,
-    x_label: str,
-    fit: tuple[Sequence[float], Sequence[float]] | None = None,
-    ahead: Dots | None = None,
-    ahead_at: float = 0.0,
-) -> str:
-    """An SVG of a score against the number of labels: every run, the fitted curve, what more give.
+def labels_plot(name: str, curves: Sequence[Grown], label: str, x_label: str) -> str:
+    """An SVG of a score against the number of labels: every run, the fitted curves, what more give.
 
     Args:
         name: unique within the page.
-        x, y: labels and score of each run.
+        curves: one, or several, each in a colour of its own.
         label, x_label: of the axes.
-        fit: x and score along the fitted curve; None: none fits.
-        ahead: what the curve says further on, at `ahead_at`; None: nothing.
-        ahead_at: number of labels.
     """
     with canvas(name, (7.2, 3.2)) as (axes, svg):
-        axes.plot(x, y, "o", color=SERIES[0], alpha=0.7, markersize=4.5, label="a run")
-        if fit is not None:
-            axes.plot(*fit, color=SERIES[1], label="fitted curve")
-        if ahead is not None and ahead.mean is not None:
-            axes.plot(ahead_at, ahead.mean, "D", color=SERIES[2], ms=5, label="twice the labels")
-            if ahead.low is not None and ahead.high is not None:
-                axes.plot([ahead_at] * 2, [ahead.low, ahead.high], color=SERIES[2], lw=1.4)
+        for place, curve in enumerate(curves):
+            if len(curves) == 1:
+                dots, line, ahead = SERIES[:3]
+                words: list[str | None] = ["a run", "fitted curve", "twice the labels"]
+            else:
+                dots = line = ahead = SERIES[place % len(SERIES)]
+                words = [curve.of, None, None]
+            marker = MARKERS[place % len(MARKERS)]
+            axes.plot(curve.x, curve.y, marker, color=dots, alpha=0.7, ms=4.5, label=words[0])
+            if curve.fit is not None:
+                axes.plot(*curve.fit, color=line, label=words[1])
+            if curve.ahead is not None and curve.ahead.mean is not None:
+                mean, low, high = curve.ahead.mean, curve.ahead.low, curve.ahead.high
+                axes.plot(curve.ahead_at, mean, "D", color=ahead, ms=5, label=words[2])
+                if low is not None and high is not None:
+                    axes.plot([curve.ahead_at] * 2, [low, high], color=ahead, lw=1.4)
         axes.set_xscale("log", base=2)
-        ticks = sorted({int(value) for value in x} | ({int(ahead_at)} if ahead else set()))
+        numbers = [int(value) for curve in curves for value in curve.x]
+        numbers += [int(curve.ahead_at) for curve in curves if curve.ahead is not None]
+        ticks = sorted(set(numbers))
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(x_label)

@@ -12,23 +12,27 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
+from hsam.registry import MODELS
 from pipeline.scoring.bootstrap import bounds
 from pipeline.studies.intervals import Scores, estimate, sample_means
 from pipeline.studies.outcomes import Outcome
 
 SLICES = "split.slices"  # a share, in whose place the slices themselves are counted
 LABELLED = "labelled slices"
+MODEL = "train.model"  # whose values have titles
 FEWEST_SIZES = 4
 EXPLAINED = 0.8  # least share of the variance between the arms' means
 POWERS = np.geomspace(0.05, 4, 40)
 FULL = 100.0  # Dice, %
 
 Array = NDArray[np.float64]
+Arm: TypeAlias = tuple[Sequence[Outcome], Scores]
 
 
 @dataclass(frozen=True)
@@ -82,29 +86,51 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """The curve of a study.
+    """A curve through arms.
 
     Attributes:
-        along: what x is, in words.
+        of: what its arms have in common, in words; "" where a study has one curve.
         points: of the arms with a finished run, by x.
         law: None where it can't be said.
         why: why not; None with a law.
     """
 
-    along: str
+    of: str
     points: tuple[Point, ...]
     law: Law | None
     why: str | None
 
 
-def curve(along: str, arms: Mapping[str, tuple[Sequence[Outcome], Scores]]) -> Curve:
-    """The curve through the arms that have a finished run.
+@dataclass(frozen=True)
+class Curves:
+    """The curves of a study.
+
+    Attributes:
+        along: what x is, in words.
+        each: in the order in which their first arms are declared.
+    """
+
+    along: str
+    each: tuple[Curve, ...]
+
+
+def curves(along: str, by: str | None, arms: Mapping[str, Arm]) -> Curves:
+    """The curves through the arms that have a finished run.
 
     Args:
-        along: the parameter that they differ in, as block.key.
+        along: the parameter that the arms of a curve differ in, as block.key.
+        by: the parameter that tells the curves apart, as block.key; None: there is one.
         arms: name to its outcomes, and to the scores of those that are finished, of which the first
             is Dice.
     """
+    groups: dict[str, dict[str, Arm]] = {}
+    for name, arm in arms.items():
+        groups.setdefault("" if by is None else _words(by, arm[0]), {})[name] = arm
+    each = tuple(_curve(of, along, group) for of, group in groups.items())
+    return Curves(LABELLED if along == SLICES else along, each)
+
+
+def _curve(of: str, along: str, arms: Mapping[str, Arm]) -> Curve:
     found = {name: (_x(along, outcomes), scores) for name, (outcomes, scores) in arms.items()}
     known = {name: (x, s) for name, (x, s) in found.items() if x is not None and s.runs}
     order = sorted(known, key=lambda name: known[name][0])
@@ -112,17 +138,16 @@ def curve(along: str, arms: Mapping[str, tuple[Sequence[Outcome], Scores]]) -> C
     estimates = [estimate(known[name][1]) for name in order]
     y = FULL * np.array([found.mean[-1, 0] for found in estimates])
     points = [Point(name, float(a), float(b)) for name, a, b in zip(order, x, y, strict=True)]
-    words = LABELLED if along == SLICES else along
     if len(set(x)) < FEWEST_SIZES:
-        return Curve(words, tuple(points), None, f"fewer than {FEWEST_SIZES} sizes are finished")
+        return Curve(of, tuple(points), None, f"fewer than {FEWEST_SIZES} sizes are finished")
     law = fit(x, y)
     if (why := _objection(law)) is not None:
-        return Curve(words, tuple(points), None, why)
+        return Curve(of, tuple(points), None, why)
     laws: list[Law] = []
     if not any(math.isnan(found.low[-1, 0]) for found in estimates):
         laws = _resampled(x, [known[name][1] for name in order])
     fitted = [_on_law(point, law, laws) for point in points]
-    return Curve(words, tuple(fitted), law, None)
+    return Curve(of, tuple(fitted), law, None)
 
 
 def fit(x: Array, y: Array) -> Law:
@@ -197,6 +222,16 @@ def _x(along: str, outcomes: Sequence[Outcome]) -> float | None:
     if along == SLICES:
         slices = [o.facts.train_slices for o in outcomes if o.facts is not None]
         return float(np.mean(slices)) if slices else None
-    block, _, key = along.partition(".")
-    value = outcomes[0].run.params.model_dump(mode="json").get(block, {}).get(key)
+    value = _value(along, outcomes)
     return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def _words(by: str, outcomes: Sequence[Outcome]) -> str:
+    """An arm's value of the parameter, as people say it."""
+    value = str(_value(by, outcomes))
+    return MODELS[value].title if by == MODEL and value in MODELS else value
+
+
+def _value(key: str, outcomes: Sequence[Outcome]) -> Any:
+    block, _, name = key.partition(".")
+    return getattr(getattr(outcomes[0].run.params, block), name)

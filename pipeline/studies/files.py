@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from pipeline.core.errors import UserError
 from pipeline.core.home import WORKFLOW
@@ -64,6 +64,19 @@ class Curve(Block):
     """How a score grows along a parameter that the arms differ in."""
 
     along: str = Field(description="the parameter, such as split.slices")
+    by: str | None = Field(
+        default=None,
+        description="a curve for each value of this one, such as train.model; null: one",
+    )
+
+    @field_validator("along", "by")
+    @classmethod
+    def _is_a_key(cls, key: str | None) -> str | None:
+        block, _, name = (key or "").partition(".")
+        fields = Params.model_fields.get(block)
+        if key is None or (fields and name in getattr(fields.annotation, "model_fields", ())):
+            return key
+        raise ValueError("expected a parameter, such as split.slices")
 
 
 class StudyFile(Block):

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.scoring.bootstrap import FEWEST
 from pipeline.scoring.sheet import NONE, Sheet, number
 from pipeline.scoring.tables import OVERALL
+from pipeline.studies.curve import Curve
 from pipeline.studies.tables import SHOWN, Row, Tables
 from pipeline.studies.verdict import CANNOT_SAY, FEWEST_SEEDS
 
@@ -21,7 +22,7 @@ def sheets(tables: Tables) -> list[Sheet]:
         _arms(tables),
         _organs(tables),
         _comparisons(tables),
-        _curve(tables),
+        _curves(tables),
         _settings(tables),
         _runs(tables),
     ]
@@ -184,9 +185,9 @@ def _comparisons(tables: Tables) -> Sheet | None:
     return Sheet("comparisons", f"Minus {reference}", header, tuple(rows), notes=tuple(notes))
 
 
-def _curve(tables: Tables) -> Sheet | None:
-    curve = tables.curve
-    if curve is None:
+def _curves(tables: Tables) -> Sheet | None:
+    curves = tables.curves
+    if curves is None:
         return None
     rows = tuple(
         (
@@ -199,23 +200,28 @@ def _curve(tables: Tables) -> Sheet | None:
             number(_known(point.gain), 2, sign=True),
             _known_interval(point.gain_low, point.gain_high, sign=True),
         )
+        for curve in curves.each
         for point in curve.points
     )
-    law = curve.law
-    if law is None:
-        note = f"What twice as many would give: cannot say ({curve.why})."
-    else:
-        gain = curve.points[-1].gain
-        note = (
-            f"Dice = {law.ceiling:.2f} - {law.shortfall:.2f} * (x / {law.largest:g})^-"
-            f"{law.power:.3f}, which explains {law.explained:.0%} of the variance between arms; "
-            f"twice the largest would give {gain:+.2f} points."
-        )
     header = (
-        *("arm", curve.along, "Dice, %", "law, %", "at twice, %", "95% interval at twice"),
+        *("arm", curves.along, "Dice, %", "law, %", "at twice, %", "95% interval at twice"),
         *("gain of twice", "95% interval of the gain"),
     )
-    return Sheet("curve", f"Dice along {curve.along}", header, rows, notes=(note,))
+    notes = tuple(_law(curve) for curve in curves.each)
+    return Sheet("curve", f"Dice along {curves.along}", header, rows, notes=notes)
+
+
+def _law(curve: Curve) -> str:
+    """The law of a curve, and what twice as many would give, in a sentence."""
+    law = curve.law
+    of = f"{curve.of}: " if curve.of else ""
+    if law is None:
+        return f"{of}What twice as many would give: cannot say ({curve.why})."
+    return (
+        f"{of}Dice = {law.ceiling:.2f} - {law.shortfall:.2f} * (x / {law.largest:g})^-"
+        f"{law.power:.3f}, which explains {law.explained:.0%} of the variance between arms; "
+        f"twice the largest would give {curve.points[-1].gain:+.2f} points."
+    )
 
 
 def _known_interval(low: float, high: float, sign: bool = False) -> str:

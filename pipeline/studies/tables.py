@@ -15,7 +15,7 @@ from pipeline.scoring.scores import SCORES
 from pipeline.scoring.significance import holm
 from pipeline.scoring.tables import OVERALL
 from pipeline.studies import verdict as rule
-from pipeline.studies.curve import FULL, Curve, curve
+from pipeline.studies.curve import FULL, Curves, curves
 from pipeline.studies.files import Numbers
 from pipeline.studies.intervals import Estimate, Scores, estimate, stack
 from pipeline.studies.outcomes import Facts, Outcome, arms
@@ -43,7 +43,7 @@ class Tables:
         scores: a row an arm, convention, organ and score, OVERALL among the organs.
         comparisons: a row an arm, convention, organ and score: the arm minus the reference.
         runs: a row a run.
-        curve: None where the study has none.
+        curves: None where the study has none.
         notes: what has to be known before the numbers are believed, one sentence each.
     """
 
@@ -53,7 +53,7 @@ class Tables:
     scores: list[Row]
     comparisons: list[Row]
     runs: list[Row]
-    curve: Curve | None
+    curves: Curves | None
     notes: list[str]
 
 
@@ -82,7 +82,7 @@ def tables(study: Study, outcomes: Sequence[Outcome]) -> Tables:
         scores=scores,
         comparisons=_comparisons(study, by_arm, organs),
         runs=[_run_row(outcome, organs) for found in by_arm.values() for outcome in found],
-        curve=_curve(study, by_arm, organs),
+        curves=_curves(study, by_arm, organs),
         notes=_notes(study, by_arm, objections),
     )
 
@@ -320,15 +320,16 @@ def _run_row(outcome: Outcome, organs: Sequence[str]) -> Row:
     return row
 
 
-def _curve(
+def _curves(
     study: Study, by_arm: Mapping[str, Sequence[Outcome]], organs: Sequence[str]
-) -> Curve | None:
-    if study.file.curve is None:
+) -> Curves | None:
+    wanted = study.file.curve
+    if wanted is None:
         return None
     scored = {
         arm: (found, stack(found, _headline(found), organs, SHOWN)) for arm, found in by_arm.items()
     }
-    return curve(study.file.curve.along, scored)
+    return curves(wanted.along, wanted.by, scored)
 
 
 def _notes(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.core import files
 from pipeline.core.writable import naming_unwritable
 from pipeline.scoring.sheet import latex, markdown
-from pipeline.studies.curve import Curve, Point
+from pipeline.studies.curve import Curves, Point
 from pipeline.studies.plan import Study
 from pipeline.studies.sheets import sheets
 from pipeline.studies.tables import ESTIMATED, FACTS, PUBLISHED, SHOWN, Tables
@@ -57,8 +57,8 @@ def data(tables: Tables) -> list[tuple[str, list[str], list[dict[str, Any]]]]:
         ("comparisons", _comparison_columns(), tables.comparisons),
         ("runs", _run_columns(tables), tables.runs),
     ]
-    if tables.curve is not None:
-        found.append(("curve", *_curve_rows(tables.curve)))
+    if tables.curves is not None:
+        found.append(("curve", *_curve_rows(tables.curves)))
     return found
 
 
@@ -110,10 +110,12 @@ def _run_columns(tables: Tables) -> list[str]:
     return [*about, *scores, *organs, "device", "split"]
 
 
-def _curve_rows(curve: Curve) -> tuple[list[str], list[dict[str, Any]]]:
+def _curve_rows(curves: Curves) -> tuple[list[str], list[dict[str, Any]]]:
     rows = [
-        {name: None if value != value else value for name, value in asdict(point).items()}
+        {"of": curve.of or None}
+        | {name: None if value != value else value for name, value in asdict(point).items()}
+        for curve in curves.each
         for point in curve.points
     ]
     rounded = [{n: round(v, 6) if isinstance(v, float) else v for n, v in r.items()} for r in rows]
-    return [field.name for field in fields(Point)], rounded
+    return ["of", *(field.name for field in fields(Point))], rounded

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.core.errors import UserError
 from pipeline.studies import plan
 from pipeline.studies.curve import fit
 from pipeline.studies.outcomes import outcomes
@@ -21,14 +22,22 @@ def law(x: float) -> float:
 def made(workflow, dice, shares=SHARES):
     """Curve and its sheet of a study along `split.slices`, Dice a function of the share."""
     arms = {f"slices-{n}": {"split": {"slices": share}} for n, share in enumerate(shares)}
-    content = RANKS | {"arms": arms, "reference": None, "curve": {"along": "split.slices"}}
+    curves, sheet = drawn(workflow, arms, {}, lambda params, seed: dice(params.split.slices, seed))
+    (curve,) = curves.each
+    return curve, sheet
+
+
+def drawn(workflow, arms, changes, dice):
+    """The curves of a study, and their sheet; Dice is a function of parameters and seed."""
+    curve = {"along": "split.slices", **changes}
+    content = RANKS | {"arms": arms, "reference": None, "curve": curve}
     write(workflow / "studies" / "ranks.yaml", content)
     plan.load.cache_clear()
     (study,) = plan.load("ranks")
-    finish(study, lambda run, case, organ: dice(run.params.split.slices, run.seed) / 100)
+    finish(study, lambda run, case, organ: dice(run.params, run.seed) / 100)
     found = tables(study, outcomes((study,), RESULTS))
-    assert found.curve is not None
-    return found.curve, next(sheet for sheet in sheets(found) if sheet.name == "curve")
+    assert found.curves is not None
+    return found.curves, next(sheet for sheet in sheets(found) if sheet.name == "curve")
 
 
 def test_a_law_is_found_again():
@@ -72,3 +81,31 @@ def test_what_cannot_be_said_is_not(workflow, dice, shares, why):
     assert curve.law is None and why in str(curve.why)
     assert "cannot say" in sheet.notes[0]
     assert [point.dice for point in curve.points] == pytest.approx([dice(s, 1) for s in shares])
+
+
+def test_each_model_has_a_curve_of_its_own(workflow):
+    arms = {
+        f"{model}-{n}": {"split": {"slices": share}, "train": {"model": model}}
+        for model, shares in (("hsam", SHARES), ("unet", SHARES[1:4]))
+        for n, share in enumerate(shares)
+    }
+
+    def dice(params, seed):
+        return law(100 * params.split.slices) - 20 * (params.train.model == "unet")
+
+    curves, sheet = drawn(workflow, arms, {"by": "train.model"}, dice)
+    hsam, unet = curves.each
+    assert (hsam.of, unet.of) == ("H-SAM", "U-Net")
+    assert [point.x for point in unet.points] == [10, 20, 40]
+    assert hsam.law is not None and hsam.law.at(160) == pytest.approx(law(160), abs=0.01)
+    assert unet.law is None and "fewer than 4 sizes" in unet.why
+    assert [note.partition(":")[0] for note in sheet.notes] == ["H-SAM", "U-Net"]
+    assert len(sheet.rows) == len(SHARES) + 3
+
+
+@pytest.mark.parametrize("curve", [{"along": "split.slice"}, {"along": "seed"}, {"by": "train"}])
+def test_a_curve_along_no_parameter_is_refused(workflow, curve):
+    write(workflow / "studies" / "ranks.yaml", RANKS | {"curve": {"along": "split.slices"} | curve})
+    plan.load.cache_clear()
+    with pytest.raises(UserError, match=r"curve\.(along|by): .*a parameter, such as split\.slices"):
+        plan.load("ranks")
