@@ -60,6 +60,7 @@ class Backbone:
         mean, std: of the pretraining's images in [0, 1], by channel.
         hugging_face: what config.json and preprocessor_config.json say of an encoder in Hugging
             Face form, which has its weights beside them; None: a line of the table.
+        title: what people call it; None: its name.
     """
 
     family: str
@@ -73,6 +74,7 @@ class Backbone:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     hugging_face: Mapping[str, Any] | None = None
+    title: str | None = None
 
     @property
     def pretrained(self) -> bool:
@@ -85,8 +87,8 @@ class Backbone:
         return self.family.partition(":")[0]
 
     def essence(self) -> str:
-        """What results depend on, as text: all but the weight file's address and licence."""
-        left_out = ("weights", "hugging_face")
+        """What results depend on, as text: not the title, the weight file's address and licence."""
+        left_out = ("weights", "hugging_face", "title")
         values = {name: value for name, value in vars(self).items() if name not in left_out}
         return repr((values, self.pretrained))
 
@@ -104,6 +106,7 @@ def sam_vit(
     global_blocks: tuple[int, ...],
     weights: WeightFile | None = None,
     *,
+    title: str | None = None,
     window: int = 14,
     width: int = 256,
     decoder_heads: int = 8,
@@ -117,6 +120,7 @@ def sam_vit(
         global_blocks: indices of the blocks that attend to the whole grid; the others attend
             inside windows.
         weights: the published file.
+        title: what people call it; None: its name.
         window: side of an attention window, in patches of 16 pixels.
         width: channels D after the neck.
         decoder_heads: attention heads of the decoders.
@@ -137,6 +141,7 @@ def sam_vit(
         decoder_heads=decoder_heads,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
+        title=title,
     )
 
 
@@ -166,6 +171,7 @@ BACKBONES: dict[str, Backbone] = {
             375_042_383,
             "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
         ),
+        title="SAM's ViT-B",
     ),
     "vit_l": sam_vit(
         1024,
@@ -177,6 +183,7 @@ BACKBONES: dict[str, Backbone] = {
             1_249_524_607,
             "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
         ),
+        title="SAM's ViT-L",
     ),
     "vit_h": sam_vit(
         1280,
@@ -188,6 +195,7 @@ BACKBONES: dict[str, Backbone] = {
             2_564_550_879,
             "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
         ),
+        title="SAM's ViT-H",
     ),
     # https://github.com/bowang-lab/MedSAM: SAM's sizes, trained on images in [0, 1] as they are
     "medsam_vit_b": replace(
@@ -202,6 +210,7 @@ BACKBONES: dict[str, Backbone] = {
                 _MEDSAM_IMAGES,
                 _MEDSAM_SAW,
             ),
+            title="MedSAM's ViT-B",
         ),
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
@@ -227,9 +236,10 @@ BACKBONES: dict[str, Backbone] = {
         ),
         stride=4,
         side_multiple=32,
+        title="LiteMedSAM's encoder",
     ),
     # for phantoms and tests: every block is global, since a 128 px image has only 8 x 8 patches
-    "vit_tiny": sam_vit(128, 3, 4, (0, 1, 2), width=128),
+    "vit_tiny": sam_vit(128, 3, 4, (0, 1, 2), title="a small ViT", width=128),
 }
 
 

@@ -29,7 +29,8 @@ from pipeline.core.run_folder import MODEL_FILES
 from pipeline.datasets.phantom import Phantom
 from pipeline.imaging.channels import recorded
 from pipeline.inference import records
-from pipeline.inference.card import MADE_UP, RESEARCH, backbone_name, card, title, what
+from pipeline.inference.card import MADE_UP, RESEARCH, backbone_name, card, what
+from pipeline.inference.titles import model_title
 
 CONFIG, METADATA = "configs/inference.json", "configs/metadata.json"
 LOGGING = "configs/logging.conf"
@@ -219,6 +220,7 @@ def describe(record: Mapping[str, Any], name: str, digest: str) -> dict[str, Any
     volume = {"type": "image", "num_channels": 1, "spatial_shape": ["*", "*", "*"]}
     classes = {"0": "background"} | {str(number): organ for number, organ in enumerate(names, 1)}
     made_up = record.get("data_set") == Phantom.name
+    called = model_title(record["config"]["model"])
     return {
         "schema": SCHEMA,
         "version": VERSION,
@@ -230,7 +232,7 @@ def describe(record: Mapping[str, Any], name: str, digest: str) -> dict[str, Any
         "required_packages_version": {"hsam": __version__} | PACKAGES,
         "task": f"Segmentation of {', '.join(names)}",
         "description": what(record),
-        "authors": f"The trainer of the model; {title(record)} by the authors of the paper",
+        "authors": f"The trainer of the model; {called} by the authors of the paper",
         "copyright": "See docs/README.md, Licences",
         "intended_use": MADE_UP if made_up else RESEARCH,
         "data_type": "volumes in any format that hsam predict reads",

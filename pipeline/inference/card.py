@@ -11,10 +11,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
 from hsam.backbones import HUGGING_FACE, known_by_sha256
-from hsam.registry import MODELS
 from pipeline.datasets.phantom import Phantom
 from pipeline.imaging import channels
 from pipeline.inference.identity import identify
+from pipeline.inference.titles import in_words
 from pipeline.inference.usual import recorded
 
 RESEARCH = "For research. It is no medical device, and nobody has validated it for patients."
@@ -65,12 +65,6 @@ def _front_matter(identity: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def title(record: Mapping[str, Any]) -> str:
-    """What people call a model's architecture; `record`: the content of its model.json."""
-    name = record["config"]["model"]
-    return MODELS[name].title if name in MODELS else str(name)
-
-
 def backbone_name(record: Mapping[str, Any]) -> str | None:
     """A model's backbone, one in Hugging Face form without the folders around it, or None."""
     name: str | None = record["config"].get("backbone")
@@ -81,11 +75,8 @@ def backbone_name(record: Mapping[str, Any]) -> str | None:
 
 def what(record: Mapping[str, Any]) -> str:
     """What a model is, in two sentences; `record`: the content of its model.json."""
-    config = record["config"]
-    backbone = backbone_name(record)
-    encoder = "" if backbone is None else f" with the encoder {backbone}"
     organs = ", ".join(record["class_names"] or ()) or "classes without names"
-    return f"{title(record)}{encoder} at {config['image_size']} px. It labels {organs}."
+    return f"{in_words(record)}. It labels {organs}."
 
 
 def _weights_command(record: Mapping[str, Any]) -> list[str]:

@@ -58,7 +58,7 @@ def text(folder, **changes) -> str:
 
 def test_scores_data_and_limits_are_told(folder):
     found = text(folder)
-    assert found.index("# mine") < found.index("SAMed with the encoder vit_tiny at 32 px")
+    assert found.index("# mine") < found.index("SAMed behind a small ViT")
     assert "| liver | 0.8100 |\n| spleen | 0.4100 |\n| mean | 0.6100 |" in found
     assert "Over 12 cases" in found and "convention strict" in found
     assert "40 labelled slices of 4 cases" in found
