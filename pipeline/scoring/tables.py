@@ -454,12 +454,13 @@ def empty_caution(scores: Mapping[str, Any]) -> str | None:
     ]
     if not parts:
         return None
-    text = f"of {pairs['all']} pairs of case and organ {', and '.join(parts)} (convention {name})"
+    text = f"of {pairs['all']} pairs of case and organ {', and '.join(parts)}, by convention {name}"
     if name == STRICT:
         return f"{text}."
     strict = scores["conventions"][STRICT]
     means = ", ".join(
-        f"{score.label} {_shown(strict.get(f'mean_{score.name}'), score.digits)}"
+        f"{score.title} {_shown(strict.get(f'mean_{score.name}'), score.digits)}"
+        + f" {score.unit}" * bool(score.unit)
         for score in in_view("summary")
     )
     return f"{text}; where every error counts ({STRICT}) the means are {means}."
@@ -467,12 +468,13 @@ def empty_caution(scores: Mapping[str, Any]) -> str | None:
 
 def _counts(verdict: Verdict) -> str:
     """What a verdict means for Dice and HD95, in words."""
-    overlap = "Dice 1, as if right" if verdict.overlap == 1 else f"Dice {verdict.overlap:g}"
+    overlap = f"Dice {verdict.overlap:g}"
+    right = " (as if right)" if verdict.overlap == 1 else ""
     if math.isnan(verdict.distance):
-        return f"{overlap} and no HD95"
+        return f"{overlap}{right} and no HD95"
     if verdict.distance == DIAGONAL:
-        return f"{overlap} and the volume's diagonal as HD95"
-    return f"{overlap} and HD95 0, as if right"
+        return f"{overlap}{right} and the volume's diagonal as HD95"
+    return f"{overlap} and HD95 0 ({'both ' if right else ''}as if right)"
 
 
 def _cells(values: Mapping[str, float]) -> dict[str, float | None]:

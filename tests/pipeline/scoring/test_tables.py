@@ -56,14 +56,14 @@ def test_means_under_every_convention(convention, dice, hd95):
     [
         (
             "paper",
-            "of 6 pairs of case and organ 1 is missed, counting Dice 0 and HD95 0, as if right, "
-            "and 1 is invented, counting Dice 1, as if right and HD95 0, as if right (convention "
-            "paper); where every error counts (strict) the means are Dice 0.125, ",
+            "of 6 pairs of case and organ 1 is missed, counting Dice 0 and HD95 0 (as if right), "
+            "and 1 is invented, counting Dice 1 and HD95 0 (both as if right), by convention "
+            "paper; where every error counts (strict) the means are Dice 0.125, HD95 ",
         ),
         (
             "strict",
             "1 is missed, counting Dice 0 and the volume's diagonal as HD95, and 1 is invented, "
-            "counting Dice 0 and no HD95 (convention strict).",
+            "counting Dice 0 and no HD95, by convention strict.",
         ),
         ("nnunet", "1 is missed, counting Dice 0 and no HD95, and 1 is invented, counting"),
     ],
