@@ -65,6 +65,7 @@ STYLE: dict[Any, Any] = {
     "ytick.labelcolor": INK,
 }
 TITLE = "title:"  # address of what has a title and leads nowhere
+Scale = Literal["share", "linear", "log", "fitted", "difference"]
 PICTURE_SIDE = 384  # pixels
 FILL = 0.4  # share of an organ's colour inside its outline, over the image
 
@@ -115,7 +116,7 @@ def strip_plot(
     groups: Mapping[str, Sequence[float]],
     label: str,
     links: Mapping[str, Sequence[tuple[str, str]]] | None = None,
-    scale: Literal["share", "linear", "log"] = "share",
+    scale: Scale = "share",
 ) -> str:
     """An SVG with a row for each group: a dot for each value, a bar at their mean.
 
@@ -124,8 +125,9 @@ def strip_plot(
         groups: label of the row to values; NaN is left out.
         label: of the horizontal axis.
         links: label of the row to the address and the title of each value.
-        scale: of the horizontal axis: from 0 to 1, from 0 to the largest value, or logarithmic, for
-            values above 0.
+        scale: of the horizontal axis: from 0 to 1; from 0 to the largest value; logarithmic, for
+            values above 0; from the smallest to the largest value; the same of differences, with an
+            upright line at 0.
     """
     linked = links or {}
     with canvas(name, (7.2, 0.5 + 0.32 * len(groups))) as (axes, svg):
@@ -149,7 +151,9 @@ def strip_plot(
             axes.set_xlim(-0.02, 1.02)
         elif scale == "linear":
             axes.set_xlim(left=0)
-        else:
+        elif scale == "difference":
+            axes.axvline(0, color=INK, lw=0.9, zorder=1)
+        elif scale == "log":
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(FuncFormatter(_plain))

@@ -1,19 +1,23 @@
 """What a reader of a run's page sees first: what was run, how good, how sure, what to do next."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline import datasets
 from pipeline.core.console import duration
-from pipeline.core.cost import Cost
 from pipeline.core.errors import few, together
 from pipeline.imaging.channels import example
+from pipeline.inference.titles import in_words
 from pipeline.reporting.browser import worst_first
 from pipeline.reporting.inputs import ReportInputs
 from pipeline.scoring.bootstrap import FEWEST
+from pipeline.scoring.conventions import STRICT
+from pipeline.scoring.dice import none_if_nan
 from pipeline.scoring.tables import OVERALL, cautions, tolerance_caution
 
 SYNTHETIC = ("phantom",)  # data sets of made-up volumes
+NOTHING = 0.0005  # Dice below which three digits show none
 # with the folders that the engines and `hsam run` use
 NEXT = (
     ("hsam predict SCAN --run results/train --out predictions --overlay", "label a scan"),
@@ -22,33 +26,34 @@ NEXT = (
 )
 
 
-def first_screen(inputs: ReportInputs, model: str) -> dict[str, Any]:
+def first_screen(inputs: ReportInputs) -> dict[str, Any]:
     """The values of the page's head.
 
     Args:
         inputs: what was read.
-        model: what people call the model.
 
     Returns:
-        `what`: one sentence; `cost`: device and time, "" where they aren't recorded; `interval`: of
-        the mean Dice, [low, high] or None; `verdict`: sentences; `warnings`: those that matter most
-        first; `next`: commands and what they do.
+        `what`: one sentence; `cost`: length, time, device and day of the training; `interval`: of
+        the mean Dice, [low, high] or None; `strict`: where another convention was chosen, `mean`
+        and `interval` of that Dice with every error counted, or else None; `verdict`: sentences;
+        `warnings`: those that matter most first; `next`: commands and what they do.
     """
     scan = example(inputs.manifest.preparation)
+    convention = inputs.scores["convention"]
     return {
-        "what": what(inputs, model),
-        "cost": _cost(inputs.costs.get("train")),
-        "interval": _interval(inputs),
+        "what": what(inputs),
+        "cost": _cost(inputs),
+        "interval": _interval(_overall(inputs, convention)),
+        "strict": None if convention == STRICT else _strict(inputs),
         "verdict": verdict(inputs),
         "warnings": warnings(inputs),
         "next": [(command.replace("SCAN", scan), what_for) for command, what_for in NEXT],
     }
 
 
-def what(inputs: ReportInputs, model: str) -> str:
+def what(inputs: ReportInputs) -> str:
     """What was run, in a sentence."""
-    config, split = inputs.model["config"], inputs.split
-    encoder = f" ({config['backbone']} encoder)" if "backbone" in config else ""
+    split = inputs.split
     tested = len(split.cases["test"])
     if inputs.imported:
         trained = inputs.origin
@@ -56,27 +61,36 @@ def what(inputs: ReportInputs, model: str) -> str:
         counts = split.counts["train"]
         trained = f"trained on {counts['slices']:,} slices of {_cases(counts['subjects'])}"
     made_up = "; synthetic data" if inputs.manifest.name in SYNTHETIC else ""
-    return f"{model}{encoder}, {trained}, tested on {_cases(tested)}{made_up}."
+    return f"{in_words(inputs.model)}: {trained}, tested on {_cases(tested)}{made_up}."
 
 
-def _cost(cost: Cost | None) -> str:
-    """Time, device and date of the training, in words."""
-    if cost is None:
+def _cost(inputs: ReportInputs) -> str:
+    """Epochs, time, device and day of the training, in words; of an import nothing is known."""
+    if inputs.imported:
         return ""
+    epochs = len(inputs.history)
+    length = f"Trained for {epochs:,} epoch" + ("" if epochs == 1 else "s")
+    cost = inputs.costs.get("train")
+    if cost is None:
+        return f"{length}; time and device weren't recorded."
     date = "" if cost.date is None else f", {cost.date}"
-    return f"trained in {duration(cost.seconds)} on {cost.where}{date}"
+    return f"{length} in {duration(cost.seconds)} on {cost.where}{date}."
 
 
-def _overall(inputs: ReportInputs) -> dict[str, Any]:
-    """The row of the mean Dice over organs, under the chosen convention."""
+def _overall(inputs: ReportInputs, convention: str) -> dict[str, Any]:
+    """The row of the mean Dice over organs, under a convention."""
     table = inputs.organs
-    chosen = table["convention"] == inputs.scores["convention"]
+    chosen = table["convention"] == convention
     rows = table[chosen & (table["organ"] == OVERALL) & (table["score"] == "dice")]
     return rows.to_dict("records")[0]
 
 
-def _interval(inputs: ReportInputs) -> list[float] | None:
-    row = _overall(inputs)
+def _strict(inputs: ReportInputs) -> dict[str, Any]:
+    row = _overall(inputs, STRICT)
+    return {"mean": none_if_nan(row["mean"]), "interval": _interval(row)}
+
+
+def _interval(row: Mapping[str, Any]) -> list[float] | None:
     bounds = [row["low"], row["high"]]
     unknown = any(bound is None or math.isnan(bound) for bound in bounds)
     return None if unknown or row["cases"] < FEWEST else bounds
@@ -93,14 +107,19 @@ def verdict(inputs: ReportInputs) -> list[str]:
         sentences.append(f"The weakest organ is {organ}, Dice {means[organ]:.3f}.")
     if not math.isnan(by_case[worst]):
         sentences.append(f"The worst case is {worst}, Dice {by_case[worst]:.3f}.")
-    pairs = inputs.scores["pairs"]
-    if not pairs["missed"]:
+    there = inputs.cases[inputs.cases["truth_voxels"] > 0]
+    lost = there[there["dice"] < NOTHING]
+    if lost.empty:
         sentences.append("No organ is missed altogether in any case.")
+    else:
+        where = few([f"{row.organ} of {row.case}" for row in lost.itertuples()])
+        sentences.append(f"Missed altogether (Dice 0.000): {where}.")
     return sentences
 
 
 def _certainty(inputs: ReportInputs) -> str:
-    interval, row = _interval(inputs), _overall(inputs)
+    row = _overall(inputs, inputs.scores["convention"])
+    interval = _interval(row)
     cases = int(row["cases"])
     if interval is None:
         return (

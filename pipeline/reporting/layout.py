@@ -30,9 +30,20 @@ def render(template: str, content: Mapping[str, Any], scripts: Sequence[str] = (
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["unbroken"] = unbroken
     style = _as_it_is(STYLE)
     return environment.get_template(template).render(
         style=style, scripts=[_as_it_is(name) for name in (SCRIPT, *scripts)], **content
+    )
+
+
+def unbroken(text: str) -> Markup:
+    """Text whose lines end between words alone: not after the hyphen or slash of an option, a path,
+    a name or a number, where browsers break too.
+    """
+    return Markup(" ").join(
+        Markup('<span class="unbroken">{}</span>').format(word) if {*word} & {*"-/"} else word
+        for word in text.split()
     )
 
 

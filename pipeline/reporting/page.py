@@ -5,12 +5,10 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
-from urllib.parse import urlencode
 
 import pandas as pd
 from markupsafe import Markup
 
-from hsam.registry import MODELS
 from hsam.weights.record import pretraining
 from pipeline.core.console import duration
 from pipeline.core.cost import Cost
@@ -18,11 +16,13 @@ from pipeline.core.errors import together
 from pipeline.core.params.dotted import flat
 from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.geometry import BEGINS
+from pipeline.inference.titles import model_title
 from pipeline.reporting import drawing, trial_plots
 from pipeline.reporting.beside import Beside
 from pipeline.reporting.browser import worst_first
 from pipeline.reporting.first_screen import first_screen
 from pipeline.reporting.inputs import ReportInputs
+from pipeline.reporting.places import Dot, dot_plot, place
 from pipeline.reporting.recorded import searched_space
 from pipeline.scoring import calibration
 from pipeline.scoring.bootstrap import FEWEST
@@ -76,13 +76,11 @@ def page(
     """
     scores = inputs.scores
     voxel = voxel_mm(scores)
-    title = model_title(inputs.model["config"]["model"])
     every = [score.marked(voxel) for score in SCORES.values()]
     return {
-        "model": title,
-        "first": first_screen(inputs, title),
+        "model": model_title(inputs.model["config"]["model"]),
+        "first": first_screen(inputs),
         "data_set": data or inputs.manifest.name,
-        "setting": _setting(inputs),
         "test_cases": scores["cases"],
         "overall": _means(scores),
         "sentences": [_data_sentence(inputs), *_pretraining(inputs), _scoring_sentence(inputs)],
@@ -104,7 +102,9 @@ def page(
         "by_case": _by_case(inputs, beside),
         "unlike": together(scores.get("unlike_training", {})),
         "strip": _strip(inputs, linked=browser is not None),
-        "cases": _rows(inputs.cases),
+        "cases": [
+            row | {"place": place(row["case"], organ=row["organ"])} for row in _rows(inputs.cases)
+        ],
         "training_note": _training_note(inputs),
         "curves": _curves(inputs.history),
         "search": _search(inputs),
@@ -112,23 +112,6 @@ def page(
         "parameters": _parameters(inputs.provenance),
         "provenance": _provenance(inputs.provenance),
     }
-
-
-def model_title(name: str) -> str:
-    """What people call a model; its name where the registry doesn't know it."""
-    return MODELS[name].title if name in MODELS else name
-
-
-def _setting(inputs: ReportInputs) -> str:
-    """The line below the title: model, image side, LoRA rank, length of the training."""
-    config = inputs.model["config"]
-    # not every model has a backbone or LoRA
-    parts = [config["model"], *([config["backbone"]] if "backbone" in config else [])]
-    parts.append(f"{config['image_size']} px")
-    if "lora_rank" in config:
-        parts.append(f"LoRA rank {config['lora_rank']}")
-    parts.append("imported" if inputs.imported else _count(len(inputs.history), "epoch"))
-    return ", ".join(parts)
 
 
 def _data_sentence(inputs: ReportInputs) -> str:
@@ -324,21 +307,15 @@ def _predicted_dice(inputs: ReportInputs) -> dict[str, Any] | None:
 
 def _strip(inputs: ReportInputs, *, linked: bool) -> Markup:
     """A plot of every case's Dice, a row an organ; if linked, dots lead to the case browser."""
-    groups, links = {}, {}
-    for name in inputs.manifest.class_names:
-        rows = inputs.cases[inputs.cases["organ"] == name].dropna(subset="dice")
-        groups[name] = rows["dice"].to_list()
-        links[name] = [
-            (place(row.case, organ=name), f"{row.case}, {name}: Dice {row.dice:.3f}")
-            for row in rows.itertuples()
+    rows = {
+        name: [
+            Dot(row.dice, place(row.case, organ=name), f"{row.case}, {name}: Dice {row.dice:.3f}")
+            for row in inputs.cases[inputs.cases["organ"] == name].itertuples()
         ]
-    plot = drawing.strip_plot("strip", groups, SCORES["dice"].label, links if linked else {})
-    return Markup(drawing.named(plot, "Dice of each test case", links=linked))
-
-
-def place(case: str, **where: str | int) -> str:
-    """The address of a case in the case browser, with a `slice` or the worst one of an `organ`."""
-    return "#" + urlencode({"case": case, **where})
+        for name in inputs.manifest.class_names
+    }
+    title, label = "Dice of each test case", SCORES["dice"].label
+    return dot_plot("strip", title, rows, label, linked=linked)
 
 
 def _beside(inputs: ReportInputs, beside: Beside) -> dict[str, Any]:

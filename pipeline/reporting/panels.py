@@ -65,10 +65,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """The panels of one slice, and its name at the left."""
+    """The panels of one slice, its name at the left, and its case and number where known."""
 
     name: str
     panels: Sequence[Panel]
+    at: tuple[str, int] | None = None
 
 
 def panel(

@@ -17,6 +17,7 @@ from pipeline.imaging.display import shown, shown_spacing, sides
 from pipeline.imaging.geometry import resample_labels, to_slices
 from pipeline.reporting import drawing
 from pipeline.reporting.inputs import ReportFolders, ReportInputs
+from pipeline.reporting.places import place
 from pipeline.scoring import dice
 from pipeline.scoring.runs import ScoredRun
 from pipeline.scoring.uncertainty import TWO_STAGES
@@ -42,7 +43,7 @@ def test_pictures(
 
     Returns:
         For each slice, in the order of case and slice: `panels` (`name` and `uri` of a PNG),
-        `aspect` (width / height, as in CSS) and `caption`.
+        `aspect` (width / height, as in CSS), `caption` and `place` in the case browser.
     """
     if number == 0:
         return []
@@ -132,6 +133,7 @@ def case_pictures(
                 "panels": panels,
                 "aspect": f"{columns * column_mm:.6g} / {rows * row_mm:.6g}",
                 "caption": f"{case}, slice {index}: {'; '.join(said)}",
+                "place": place(case, slice=index),
             }
         )
     return result

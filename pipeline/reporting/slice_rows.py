@@ -55,7 +55,7 @@ def prediction_rows(data: FigureData, chosen: Chosen) -> Grid:
         shown = [data.prediction(run, case, index) for run in data.runs]
         panels = [_panel(data, item, None), _panel(data, item, item.label)]
         panels += [_panel(data, item, labels, _dice(item.label, labels)) for labels in shown]
-        rows.append(Row(_row_name(case, index), panels))
+        rows.append(_row(case, index, panels))
     return Grid(["image", "truth", *_titles(data.runs)], rows, ["", "", *map(_mean, data.runs)])
 
 
@@ -77,7 +77,7 @@ def stage_rows(data: FigureData, run: ScoredRun, chosen: Chosen, notes: Sequence
         panels += [_panel(data, item, each, _dice(item.label, each)) for each in labels]
         note = notes[place] if notes else ""
         panels.append(difference_panel(item.image, first, second, item.spacing_mm, note))
-        rows.append(Row(_row_name(case, index), panels))
+        rows.append(_row(case, index, panels))
     scored = {"mean": "ensemble"}.get(run.metrics["stage"], f"scored ({run.metrics['stage']})")
     titles = ["image", "truth", "stage 1", "stage 2", scored, DIFFER]
     return Grid(titles, rows, ["", "", "", "", _mean(run), ""])
@@ -102,7 +102,7 @@ def zoom_rows(data: FigureData, places: Sequence[tuple[str, int, int]]) -> Grid:
             panels.append(
                 _panel(data, item, labels, f"{data.organs[organ]}: Dice {value:.2f}", box=box)
             )
-        rows.append(Row(_row_name(case, index), panels))
+        rows.append(_row(case, index, panels))
     titles = ["truth", "image", "truth", *_titles(data.runs)]
     return Grid(titles, rows, ["", "", "", *map(_mean, data.runs)])
 
@@ -206,5 +206,5 @@ def _titles(runs: Sequence[ScoredRun]) -> list[str]:
     return ["prediction"] if len(runs) == 1 else [run.name for run in runs]
 
 
-def _row_name(case: str, index: int) -> str:
-    return f"{case}, slice {index}"
+def _row(case: str, index: int, panels: Sequence[Panel]) -> Row:
+    return Row(f"{case}, slice {index}", panels, (case, index))

@@ -4,25 +4,32 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.scoring.conventions import STRICT
 from pipeline.scoring.sheet import NONE, number
 from pipeline.scoring.significance import SIGNIFICANT, smallest_p
 from pipeline.scoring.tables import OVERALL
 from pipeline.studies.sheets import interval, p_value
-from pipeline.studies.tables import Row, Tables
+from pipeline.studies.tables import SYNTHETIC, Row, Tables
 from pipeline.studies.verdict import FEWEST_SEEDS
 
 
-def first_screen(tables: Tables, page: str) -> dict[str, Any]:
+def first_screen(tables: Tables, *, alone: bool) -> dict[str, Any]:
     """The values of a study's head.
 
     Args:
         tables: of the study; a run of it is finished.
-        page: name of the page's study or collection.
+        alone: whether the page is of the study, not of a collection.
 
     Returns:
-        `verdict`: sentences; `next`: commands and what they do.
+        `verdict`: sentences; `warnings`: those that matter most first; `next`: commands and what
+        they do.
     """
-    return {"verdict": verdict(tables), "next": _next(tables, page)}
+    return {
+        "verdict": verdict(tables),
+        # what the page says above all
+        "warnings": [note for note in tables.notes if note != SYNTHETIC],
+        "next": _next(tables, alone=alone),
+    }
 
 
 def verdict(tables: Tables) -> list[str]:
@@ -38,6 +45,8 @@ def verdict(tables: Tables) -> list[str]:
         f" (95% interval {bounds})" if bounds != NONE else "; its cases are too few for an interval"
     )
     sentences = [f"{words}{sure}."]
+    if (strict := _strict(tables, best)) is not None:
+        sentences.append(strict)
     if (other := _rival(tables, best["row"])) is not None:
         sentences += _compared(other)
     elif len(scored) > 1:
@@ -46,6 +55,23 @@ def verdict(tables: Tables) -> list[str]:
         counts = ", ".join(f"{count} {word}" for word, count in verdicts.items())
         sentences.append(f"Published means of Dice: {counts}.")
     return sentences
+
+
+def _strict(tables: Tables, best: Row) -> str | None:
+    """An arm's mean Dice where every error counts; None where that is what was said already."""
+    if best["dice_strict"] is None or best["dice_strict"] == best["dice_mean"]:
+        return None
+    row = next(
+        row
+        for row in tables.scores
+        if (row["arm"], row["convention"], row["organ"], row["score"])
+        == (best["row"], STRICT, OVERALL, "dice")
+    )
+    bounds = interval(row, "", 2)
+    shown = "" if bounds == NONE else f" ({bounds})"
+    return (
+        f"With every missed or invented organ as an error it is {number(row['mean'], 2)}%{shown}."
+    )
 
 
 def _rival(tables: Tables, best: str) -> Row | None:
@@ -91,16 +117,25 @@ def _uncompared(tables: Tables) -> str:
     return f"No test tells the arms apart before {reference}, their reference, has finished."
 
 
-def _next(tables: Tables, page: str) -> list[tuple[str, str]]:
+def run_what_is_left(page: str, on: Sequence[str], left: int, planned: int) -> tuple[str, str]:
+    """The command that does what is left of a study or a collection, and what it does."""
+    config = f" --config on={','.join(on)}" if on else ""
+    does = f"do what is left, {left} of {planned} runs"
+    return f"snakemake --cores all{config} -- reports/{page}.html", does
+
+
+def _next(tables: Tables, *, alone: bool) -> list[tuple[str, str]]:
     """Commands and what they do."""
     study = tables.study
     arms = [row for row in tables.arms if row["kind"] == "arm"]
     left = sum(row["planned"] - row["runs"] for row in arms)
-    given = ",".join(study.on)
-    config, option = (f" --config on={given}", f" --on {given}") if given else ("", "")
+    option = f" --on {','.join(study.on)}" if study.on else ""
     found = []
     if left:
-        does = f"do what is left, {left} of {sum(row['planned'] for row in arms)} runs"
-        found.append((f"snakemake --cores all{config} -- reports/{page}.html", does))
+        planned = sum(row["planned"] for row in arms)
+        found.append(run_what_is_left(study.name, study.on, left, planned))
         found.append((f"hsam study {study.name}{option}", "see how long that takes"))
+    if not alone:  # the page of a collection has no case browser
+        whole = f"hsam study {study.name}{option} --report reports/{study.name}.html"
+        found.append((whole, "this study's own page, with every case"))
     return [*found, (f"hsam study {study.name}{option} --table", "the tables in the terminal")]

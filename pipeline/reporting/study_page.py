@@ -17,7 +17,7 @@ from pipeline.imaging.colours import organ_colours
 from pipeline.reporting import layout, study_arms, study_plots
 from pipeline.reporting.drawing import named
 from pipeline.reporting.study_cases import arm_cases
-from pipeline.reporting.study_first import first_screen
+from pipeline.reporting.study_first import first_screen, run_what_is_left
 from pipeline.reporting.study_pictures import galleries, shared_folder
 from pipeline.reporting.study_plots import Band, Dots, Grown
 from pipeline.reporting.study_table import main_table
@@ -112,16 +112,24 @@ def render(found: Found) -> str:
             "synthetic": SYNTHETIC if synthetic else None,
             "on": list(found.on),
             "collection": found.is_collection,
-            "studies": [
-                _study(part, found.name, alone=not found.is_collection) for part in found.parts
-            ],
+            "studies": [_study(part, alone=not found.is_collection) for part in found.parts],
+            "next": _left(found),
         },
         SCRIPTS,
     )
 
 
-def _study(part: Part, page: str, *, alone: bool) -> dict[str, Any]:
-    """One study's section on the page of that name; alone on it it has a case browser."""
+def _left(found: Found) -> list[tuple[str, str]]:
+    """The command that does what is left of a collection, where anything is."""
+    every = [outcome for part in found.parts for outcome in part.outcomes]
+    left = sum(not outcome.done for outcome in every)
+    if not left or not found.is_collection:
+        return []
+    return [run_what_is_left(found.name, found.on, left, len(every))]
+
+
+def _study(part: Part, *, alone: bool) -> dict[str, Any]:
+    """One study's section; alone on its page it has a case browser."""
     study, found = part.study, part.outcomes
     finished = {arm: [o for o in every if o.done] for arm, every in arms(found).items()}
     started = any(finished.values())
@@ -132,8 +140,10 @@ def _study(part: Part, page: str, *, alone: bool) -> dict[str, Any]:
         "title": study.file.title,
         "question": study.file.question,
         "what": _what(study, found),
+        "state": _state(found),
         "started": started,
-        "first": first_screen(part.tables, page) if started else None,
+        "first": first_screen(part.tables, alone=alone) if started else None,
+        "spent": study_arms.spent(finished),
         "common": study_arms.common(found),
         "main": main,
         "dots": _dots(part.tables) if started else None,
@@ -142,7 +152,7 @@ def _study(part: Part, page: str, *, alone: bool) -> dict[str, Any]:
         "curve": _curve(study.name, part.tables),
         "curve_sheet": sheets.get("curve"),
         "figures": _figures(study, finished) if started else None,
-        "cases": _cases(finished) if started and alone else None,
+        "cases": _cases(finished, study.file.reference) if started and alone else None,
         "curves": _curves(study.name, finished),
         "costs": study_arms.costs(finished) if started else None,
         "details": [sheets[name] for name in DETAILS if name in sheets],
@@ -196,13 +206,32 @@ def _known(value: float) -> float | None:
 def _what(study: Study, found: Sequence[Outcome]) -> str:
     """Arms, draws, seeds, and how many runs are finished, in words."""
     draws, seeds = {o.run.draw for o in found}, {o.run.seed for o in found}
-    done = sum(outcome.done for outcome in found)
     data = ", ".join(dict.fromkeys(o.run.params.dataset.name for o in found))
-    state = "all finished" if done == len(found) else f"{done} finished"
     folds = f", {study.folds} folds, each case tested in one" if study.folds else ""
     return (
         f"On {data}: {_count(len(study.file.arms), 'arm')}, {_count(len(draws), 'draw')} of "
-        f"slices, {_count(len(seeds), 'seed')}{folds}; {_count(len(found), 'run')}, {state}."
+        f"slices, {_count(len(seeds), 'seed')}{folds}; {_state(found)}."
+        f"{_learned(found)}"
+    )
+
+
+def _state(found: Sequence[Outcome]) -> str:
+    """How many runs there are and are finished, in words."""
+    done = sum(outcome.done for outcome in found)
+    state = "all finished" if done == len(found) else f"{done} finished"
+    return f"{_count(len(found), 'run')}, {state}"
+
+
+def _learned(found: Sequence[Outcome]) -> str:
+    """What the finished runs were trained and tested on, where it is the same for all."""
+    facts = [outcome.facts for outcome in found if outcome.facts is not None]
+    amounts = {(f.train_slices, f.train_subjects, f.test_cases) for f in facts}
+    if len(amounts) != 1 or any(outcome.run.fold is not None for outcome in found):
+        return ""
+    slices, subjects, tested = amounts.pop()
+    return (
+        f" Each is trained on {_count(slices, 'slice')} of {_count(subjects, 'case')} and tested "
+        f"on {_count(tested, 'other case')}."
     )
 
 
@@ -258,11 +287,13 @@ def _which(finished: Mapping[str, Sequence[Outcome]], chosen: Mapping[str, Outco
     fold = "" if run.fold is None else f", tested on fold {run.fold}"
     note = f"Each arm's run of draw {run.draw} and seed {run.seed}{fold}, whatever it scored."
     if absent := [arm for arm in finished if arm not in chosen]:
-        note += f" Not finished: {', '.join(absent)}."
+        note += f" Not there, since that run isn't finished: {', '.join(absent)}."
     return note
 
 
-def _cases(finished: Mapping[str, Sequence[Outcome]]) -> dict[str, Any] | None:
+def _cases(
+    finished: Mapping[str, Sequence[Outcome]], reference: str | None
+) -> dict[str, Any] | None:
     """Every test case with the predictions of any two arms, of one run each; a sentence where they
     can't be shown, None where no browser is asked for.
     """
@@ -274,7 +305,7 @@ def _cases(finished: Mapping[str, Sequence[Outcome]]) -> dict[str, Any] | None:
     try:
         prepared = shared_folder([o.folders["prepare"] for o in chosen.values()])
         folders = {arm: o.folders["evaluate"] for arm, o in chosen.items()}
-        shown = arm_cases(folders, prepared, budget)
+        shown = arm_cases(folders, prepared, budget, reference)
     except UserError as error:
         return {"note": " ".join(error.problems), "browser": None}
     return {"note": _which(finished, chosen), **shown}

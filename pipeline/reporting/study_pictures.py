@@ -12,6 +12,7 @@ from pipeline.core.errors import UserError
 from pipeline.reporting.drawing import data_uri
 from pipeline.reporting.panels import Panel, Row
 from pipeline.reporting.pictures import FigureData, read_figure_data
+from pipeline.reporting.places import place
 from pipeline.reporting.slice_rows import (
     Grid,
     fullest_slices,
@@ -48,7 +49,8 @@ def galleries(
 
     Returns:
         For each figure `kind`, `title`, `note` (the rule of choice), `titles` of the columns
-        and `rows` of pictures; a figure without a slice to show is left out.
+        and `rows` of pictures, with their `place` in a case browser; a figure without a slice to
+        show is left out.
 
     Raises:
         UserError: runs that can't be shown side by side.
@@ -112,7 +114,8 @@ def _staged_run(data: FigureData, staged: str | None) -> ScoredRun | None:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    return {"name": row.name, "panels": [_panel(panel) for panel in row.panels]}
+    address = None if row.at is None else place(row.at[0], slice=row.at[1])
+    return {"name": row.name, "place": address, "panels": [_panel(panel) for panel in row.panels]}
 
 
 def _panel(panel: Panel) -> dict[str, Any]:

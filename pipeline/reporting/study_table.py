@@ -11,6 +11,7 @@ from pipeline.reporting import study_arms
 from pipeline.scoring.conventions import STRICT
 from pipeline.scoring.sheet import NONE, number
 from pipeline.scoring.tables import OVERALL
+from pipeline.studies import words
 from pipeline.studies.sheets import interval
 from pipeline.studies.tables import Row, Tables
 
@@ -21,7 +22,8 @@ def main_table(tables: Tables) -> dict[str, Any]:
     """Header, rows and notes of the table.
 
     Returns:
-        `columns` of (words, whether they stand at the left); `rows`, each with `kind` ("quoted" or
+        `columns` of `words`, whether they are a parameter's `key`, and whether they stand at the
+        `left`; `rows`, each with `kind` ("quoted" or
         "arm"), and `cells` of ours, and in small below it what a search chose, the interval and
         what was published; `notes`, one sentence each.
     """
@@ -34,22 +36,32 @@ def main_table(tables: Tables) -> dict[str, Any]:
         for row in tables.arms
         if not _is_quoted(row)
     ]
-    columns = [("arm", True), *((key, True) for key in keys), ("trained with", True)]
-    columns += [(organ, False) for organ in organs]
-    columns += [("mean Dice, %", False), ("published", False), ("difference", False)]
-    columns += [("verdict", True), ("mean HD95, voxels", False), ("published", False)]
-    columns += [("mean HD95, mm", False), ("runs", False)]
+    columns = [_column("arm", left=True), *map(_of_key, keys), _column("trained with", left=True)]
+    columns += [_column(organ) for organ in organs]
+    columns += [_column("mean Dice, %"), _column("published"), _column("difference")]
+    columns += [_column("verdict", left=True), _column("mean HD95, voxels"), _column("published")]
+    columns += [_column("mean HD95, mm"), _column("runs")]
     rows = [*quoted, *ours]
     kept = [n for n in range(len(columns)) if n == 0 or any(_says(row, n) for row in rows)]
     trained = len(keys) + 1
-    if len({row["cells"][trained]["text"] for row in rows}) == 1 and trained in kept:
+    if trained in kept and len({row["cells"][trained]["text"] for row in rows} - {NONE}) == 1:
         kept.remove(trained)  # it is said of all runs
-    notes = [_legend(tables, organs), *_reasons(tables), *tables.notes]
+    notes = [_legend(tables, organs), *_reasons(tables)]
     return {
         "columns": [columns[n] for n in kept],
         "rows": [row | {"cells": [row["cells"][n] for n in kept]} for row in rows],
         "notes": [note for note in notes if note],
     }
+
+
+def _column(text: str, *, left: bool = False, key: bool = False) -> dict[str, Any]:
+    return {"words": text, "left": left, "key": key}
+
+
+def _of_key(key: str) -> dict[str, Any]:
+    """The column of what the arms set; a key without a name in the field stands as it is."""
+    called = {words.ENCODER: words.ENCODER, **words.PARAMETERS}.get(key)
+    return _column(called or key, left=True, key=called is None)
 
 
 def _is_quoted(row: Row) -> bool:
@@ -131,7 +143,7 @@ def _legend(tables: Tables, organs: Sequence[str]) -> str:
     if any(row["sd_seeds"] is not None for row in done):
         text += " ± standard deviation over seeds"
     if over := list(dict.fromkeys(row["over"] for row in done if row["low"] is not None)):
-        text += f"; below it the 95% interval over {' or '.join(over)}"
+        text += f"; below it the 95% interval over {_levels(over)}"
     overall = [row for row in done if row["organ"] == OVERALL and row["score"] == DICE]
     for level in ("draws", "folds"):
         spread = {row["arm"]: row[f"sd_{level}"] for row in overall}
@@ -143,6 +155,12 @@ def _legend(tables: Tables, organs: Sequence[str]) -> str:
     if tables.study.file.source:
         text += f". Published: {tables.study.file.source}"
     return f"{text}."
+
+
+def _levels(over: Sequence[str]) -> str:
+    """What intervals are over: "cases and seeds" of arms with several, "cases alone" of others."""
+    said = [found.replace(", ", " and ") for found in over]
+    return ", or ".join(text if " and " in text else f"{text} alone" for text in said)
 
 
 def _reasons(tables: Tables) -> list[str]:

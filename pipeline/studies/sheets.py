@@ -12,6 +12,7 @@ from pipeline.scoring.tables import OVERALL
 from pipeline.studies.curve import Curve
 from pipeline.studies.tables import SHOWN, Row, Tables
 from pipeline.studies.verdict import CANNOT_SAY, FEWEST_SEEDS
+from pipeline.studies.words import FACTS, fact
 
 MOST_VALUES = 4  # in one cell
 
@@ -233,32 +234,21 @@ def _known(value: float) -> float | None:
 
 
 def _settings(tables: Tables) -> Sheet:
-    names = {
-        "model": "model",
-        "backbone": "backbone",
-        "side": "side, pixels",
-        "lora_rank": "LoRA rank",
-        "tuned": "tuned",
-        "batch": "batch",
-        "stage": "stage",
-        "convention": "convention",
-        "train_slices": "slices",
-        "test_cases": "test cases",
-        "split": "split",
-        "device": "device",
-    }
     rows = tuple(
-        (str(row["row"]), *(_several(str(row.get(name) or NONE)) for name in names))
+        (str(row["row"]), *(_several(name, row.get(name)) for name in FACTS))
         for row in tables.arms
         if row["kind"] == "arm" and row["runs"]
     )
-    return Sheet("settings", "What was run", ("arm", *names.values()), rows)
+    return Sheet("settings", "What was run", ("arm", *FACTS.values()), rows)
 
 
-def _several(text: str) -> str:
-    """Values with commas between them; of many, such as splits' hashes, the first and how many."""
-    values = text.split(", ")
-    return text if len(values) <= MOST_VALUES else f"{values[0]} and {len(values) - 1} more"
+def _several(name: str, text: str | None) -> str:
+    """Values of a fact, with commas between them; of many, such as splits' hashes, the first and
+    how many."""
+    values = [fact(name, value) for value in (text or NONE).split(", ")]
+    if len(values) <= MOST_VALUES:
+        return ", ".join(values)
+    return f"{values[0]} and {len(values) - 1} more"
 
 
 def _runs(tables: Tables) -> Sheet:

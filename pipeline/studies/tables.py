@@ -20,6 +20,7 @@ from pipeline.studies.files import Numbers
 from pipeline.studies.intervals import Estimate, Scores, estimate, stack
 from pipeline.studies.outcomes import Facts, Outcome, arms
 from pipeline.studies.plan import Study
+from pipeline.studies.words import HASH
 
 SHOWN = ("dice", "hd95_voxels", "hd95_mm")
 PUBLISHED = {"dice": "dice", "hd95_voxels": "hd95"}  # score to its name in study files
@@ -28,7 +29,7 @@ FACTS = (
     *("train_slices", "test_cases"),
 )
 ESTIMATED = ("mean", "sd_seeds", "sd_draws", "sd_folds", "low", "high")  # of an Estimate
-HASH = 12  # digits of a split's hash that are shown
+SYNTHETIC = "Synthetic volumes: published numbers say nothing of them; no verdict."
 Row = dict[str, Any]
 
 
@@ -337,7 +338,11 @@ def _notes(
 ) -> list[str]:
     notes = []
     if rule.is_synthetic(study):
-        notes.append("Synthetic volumes: published numbers say nothing of them; no verdict.")
+        notes.append(SYNTHETIC)
+    facts = [o.facts for found in by_arm.values() for o in found if o.facts is not None]
+    notes += dict.fromkeys(
+        f.caution[0].upper() + f.caution[1:] for f in facts if f.caution is not None
+    )
     unfinished: dict[str, list[str]] = {}
     for arm, found in by_arm.items():
         todo = [outcome for outcome in found if not outcome.done]
@@ -349,8 +354,6 @@ def _notes(
     if not rule.is_synthetic(study):
         reasons = dict.fromkeys(f"{arm}: {why}." for arm, why in objections.items())
         notes += [reason for reason in reasons if study.file.published]
-    facts = [o.facts for found in by_arm.values() for o in found if o.facts is not None]
-    notes += dict.fromkeys(f"Warning: {f.caution}" for f in facts if f.caution is not None)
     return notes
 
 

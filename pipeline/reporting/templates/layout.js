@@ -82,6 +82,8 @@
         .replaceAll("±", "$\\pm$")
         .replaceAll("λ", "$\\lambda$")
         .replaceAll("²", "$^2$")
+        .replaceAll("✓", "$\\checkmark$")
+        .replaceAll("✗", "$\\times$")
         .replaceAll("–", "--");
     const [head, ...body] = cells(table).map((row) => `${row.map(escaped).join(" & ")} \\\\\n`);
     const columns = "l" + "r".repeat(cells(table)[0].length - 1);

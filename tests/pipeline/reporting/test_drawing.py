@@ -116,3 +116,12 @@ def test_organs_have_their_colours_where_they_are():
     np.testing.assert_allclose(centres[0, 0], [0.5] * 3, atol=0.005)
     # the outline is the organ's own colour
     np.testing.assert_allclose(picture[2 * factor, 5 * factor], [1, 0, 0], atol=0.005)
+
+
+def test_differences_have_a_line_at_no_difference():
+    values = {"one": [-0.2, 0.1]}
+    fitted, difference = (
+        drawing.strip_plot("a", values, "Dice", scale=scale) for scale in ("fitted", "difference")
+    )
+    lines = [svg.count('id="a-line2d_') for svg in (fitted, difference)]
+    assert lines[1] == lines[0] + 1 and "\N{MINUS SIGN}0.2" in fitted

@@ -32,21 +32,40 @@ COST = {"seconds": 9.0, "device": "CPU", "devices": 1}
 
 
 @pytest.fixture(scope="module")
-def address(phantom_params, tmp_path_factory) -> str:
-    """A study's page: untrained models of one stage and of two, with real evaluations."""
+def pages(phantom_params, tmp_path_factory) -> Path:
+    """The folder of two.html, the page of a study of untrained models with real evaluations, and of
+    all.html, that of a collection of it, of one with one run finished, and of one without any.
+    """
     root = tmp_path_factory.mktemp("study")
     dataset = phantom_params.dataset.model_dump(mode="json")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         write(Path("workflow/presets/small.yaml"), PRESET | {"dataset": dataset})
         write(Path("workflow/studies/two.yaml"), STUDY)
+        for name in ("begun", "planned"):
+            write(Path(f"workflow/studies/{name}.yaml"), STUDY | {"title": name.capitalize()})
+        studies = {"title": "All of it", "studies": ["two", "begun", "planned"]}
+        write(Path("workflow/studies/all.yaml"), studies)
         plan.load.cache_clear()
-        for run in plan.load("two")[0].runs:
+        for run in (*plan.load("two")[0].runs, plan.load("begun")[0].runs[0]):
             finish(run)
-        html = study_page.render(study_page.read("two", (), RESULTS))
+        for name in ("two", "all"):
+            html = study_page.render(study_page.read(name, (), RESULTS))
+            (root / f"{name}.html").write_text(html, encoding="utf-8")
         plan.load.cache_clear()
-    (root / "two.html").write_text(html, encoding="utf-8")
-    return (root / "two.html").as_uri()
+    return root
+
+
+@pytest.fixture(scope="module")
+def address(pages) -> str:
+    """Of the study's page."""
+    return (pages / "two.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def collection(pages) -> str:
+    """Of the collection's page."""
+    return (pages / "all.html").as_uri()
 
 
 def finish(run: plan.Run) -> None:
@@ -68,6 +87,12 @@ def finish(run: plan.Run) -> None:
 def page(chromium, address):
     """The opened page; what its scripts complain of fails the test."""
     yield from opened(chromium, address)
+
+
+@pytest.fixture
+def whole(chromium, collection):
+    """The opened page of the collection."""
+    yield from opened(chromium, collection)
 
 
 def cases_table(page):
@@ -160,21 +185,54 @@ def test_two_arms_stand_side_by_side_and_the_address_keeps_it(page):
     assert painted(page) == seen
 
 
+def test_dots_lead_to_their_case_and_arms(page):
+    table = cases_table(page)
+    case = table.locator("tbody th").last.inner_text()
+    dots = page.locator("figure", has=page.get_by_role("heading", name="Dice of each test case"))
+    dots.locator(f"svg a[*|href*='case={case}&model=two']").press("Enter")
+    page.wait_for_selector(f"#viewer[data-shown^='{case}/']")
+    titles = page.locator("#viewer .pane .title")
+    assert panes(page) == 1 and "model=two&beside=none" in page.url
+    title = "Each arm minus one, case by case"
+    differences = page.locator("figure", has=page.get_by_role("heading", name=title))
+    differences.locator(f"svg a[*|href*='case={case}']").press("Enter")
+    assert panes(page) == 2 and titles.all_inner_texts() == ["two", "one"]
+    row = page.locator(".gallery a").first
+    place = row.inner_text().replace(", slice ", "/")
+    row.click()
+    shows(page, place)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280, 1920])
+@pytest.mark.parametrize("kind", ["address", "collection"])
 def test_nothing_sticks_out_is_too_small_or_breaks_rules_of_access(
-    chromium, address, width, scheme
+    chromium, request, kind, width, scheme
 ):
-    check_on_screen(chromium, address, width, scheme)
+    check_on_screen(chromium, request.getfixturevalue(kind), width, scheme)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_paper_nothing_is_cut_off_and_no_control_is_left(chromium, address, scheme):
-    check_on_paper(chromium, address, scheme)
+@pytest.mark.parametrize("kind", ["address", "collection"])
+def test_on_paper_nothing_is_cut_off_and_no_control_is_left(chromium, request, kind, scheme):
+    check_on_paper(chromium, request.getfixturevalue(kind), scheme)
 
 
-def test_the_keyboard_alone_reaches_every_control(page):
-    check_by_keyboard(page)
+@pytest.mark.parametrize("kind", ["page", "whole"])
+def test_the_keyboard_alone_reaches_every_control(request, kind):
+    check_by_keyboard(request.getfixturevalue(kind))
+
+
+def test_a_collection_leads_to_its_studies(whole):
+    assert whole.locator("#viewer").count() == 0
+    heads = whole.locator("main section h2").all_inner_texts()
+    assert whole.locator("header li a").all_inner_texts() == heads
+    whole.locator("header li a").last.click()
+    assert whole.url.endswith("#planned")
+    assert "None of its runs is finished yet." in whole.locator("#planned").inner_text()
+    table = whole.locator("#two table").first
+    table.get_by_role("button", name="mean Dice").click()
+    assert table.locator("[aria-sort=ascending]").inner_text().startswith("mean Dice")
 
 
 def test_without_scripts_plots_tables_and_a_picture_stay(chromium, address):

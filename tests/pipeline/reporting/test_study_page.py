@@ -51,7 +51,10 @@ def test_it_says_what_was_run(finished):
     text = words(page())
     assert "On phantom: 2 arms, 1 draw of slices, 2 seeds; 4 runs, all finished." in text
     assert "rank-1/draw-7-seed-1 done 52.50" in text
-    assert "All runs: model H-SAM, backbone vit_tiny," in text
+    assert "Each is trained on 50 slices of 1 case and tested on 6 other cases." in text
+    assert "4 trainings, 36 seconds in all on CPU." in text
+    assert "What all runs have in common" in text
+    assert "model H-SAM encoder a small ViT image side, pixels 128" in text
 
 
 def test_phantoms_are_synthetic_in_the_first_line(finished):
@@ -93,10 +96,19 @@ def test_costs_are_known_or_unknown(finished):
     files.write_json(place / "draw-7-seed-1" / "train" / "cost.json", first)
     (place / "draw-7-seed-2" / "train" / "cost.json").unlink()
     files.write_json(place / "draw-7-seed-1" / "evaluate" / "cost.json", first | {"seconds": 5.0})
+    files.write_json(place / "draw-7-seed-2" / "evaluate" / "cost.json", first | {"seconds": 9.0})
     text = words(page())
-    assert "rank-1 2 2 × H100 1.0 minutes 2.0 minutes, of 1 of them 2,048 MiB 5 seconds" in text
-    assert "rank-4 2 CPU 9 seconds (9 seconds to 9 seconds) 18 seconds unknown" in text
-    assert "all, each work once 4 2 × H100, CPU" in text
+    assert (
+        "rank-1 2 2 × H100 1.0 minutes 2.0 minutes, of 1 of them 2,048 MiB 7 seconds (5 seconds to "
+        "9 seconds)" in text
+    )
+    assert "rank-4 2 CPU 9 seconds 18 seconds unknown" in text
+    assert "all, shared ones once 4 2 × H100, CPU" in text
+
+
+def test_where_nothing_was_trained_nothing_is_unknown(finished):
+    shutil.rmtree(RESULTS / "ranks" / "rank-1")
+    assert "rank-1 0 – – – – – rank-4 2 CPU 9 seconds" in words(page())
 
 
 def test_a_collection_is_a_section_a_study(finished):
@@ -106,6 +118,9 @@ def test_a_collection_is_a_section_a_study(finished):
     html = page("all")
     assert re.findall(r'<section id="([^"]+)"', html) == ["ranks", "more"]
     assert "All &lt;b&gt;" in html and "None of its runs is finished yet." in html
+    assert "do what is left, 2 of 6 runs: snakemake --cores all -- reports/all.html" in words(html)
+    alone = "this study's own page, with every case: hsam study ranks --report reports/ranks.html"
+    assert alone in words(html) and alone not in words(page())
 
 
 def cells(html: str) -> list[list[str]]:
@@ -138,6 +153,26 @@ def test_switches_organs_and_quoted_rows_as_in_the_paper(finished):
     assert on[3] == "50.00 ± 0.00 paper 94.29" and off[3] == "50.00 ± 0.00"
     assert on[head.index("published")] == "80.00"
     assert "difference" not in head and "verdict" not in head  # phantoms
+
+
+def test_what_arms_set_is_said_in_words_or_as_its_key(finished):
+    frozen = {"backbone": "litemedsam", "sam_checkpoint": "auto", "train_encoder": False}
+    params = {
+        "frozen": {"train": frozen | {"lora_rank": 0, "cache_embeddings": 2}},
+        "unet": {"train": {"model": "unet"}},
+        "whole": {"train": {"betas": [0.8, 0.9], "augment": {"noise": 0.1}}},
+    }
+    found = study(finished, "words", arms=params, reference=None)
+    finish(found[0], lambda run, case, organ: 0.5)
+    html = page("words")
+    head, *rows = cells(html)
+    assert head[:5] == ["arm", "encoder", "model", "train.augment.noise", "train.betas"]
+    assert "<code>train.augment.noise</code>" in html
+    assert [row[1:5] for row in rows] == [
+        ["LiteMedSAM's encoder, frozen", "H-SAM", "0", "0.9, 0.999"],
+        ["–", "U-Net", "0", "0.9, 0.999"],
+        ["a small ViT, from random weights, trained whole", "H-SAM", "0.1", "0.8, 0.9"],
+    ]
 
 
 def test_other_data_than_phantoms_get_a_verdict(finished):

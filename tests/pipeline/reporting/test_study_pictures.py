@@ -2,12 +2,14 @@
 
 import base64
 import zlib
+from html import escape
 
 import numpy as np
 import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.reporting.pictures import read_figure_data
+from pipeline.reporting.places import place
 from pipeline.reporting.slice_rows import fullest_slices, worst_slice
 from pipeline.reporting.study_cases import arm_cases
 from pipeline.reporting.study_pictures import galleries, shared_folder
@@ -83,7 +85,7 @@ def test_the_same_runs_give_the_same_pictures(runs, prepared_phantoms, drawn):
 
 
 def test_every_case_has_the_labels_of_all_arms(runs, prepared_phantoms, data):
-    shown = arm_cases(runs, prepared_phantoms, 20)
+    shown = arm_cases(runs, prepared_phantoms, 20, None)
     means = [run.cases.groupby("case")["dice"].mean() for run in data.runs]
     assert [row["means"] for row in shown["rows"]] == [
         [pytest.approx(found[row["case"]]) for found in means] for row in shown["rows"]
@@ -104,6 +106,28 @@ def test_every_case_has_the_labels_of_all_arms(runs, prepared_phantoms, data):
             for value in run.values([case["case"]], data.organs)[0, :, 0]
         ]
     assert "one Dice" in shown["browser"]["still"]["caption"]
+    assert shown["differences"] is None
+
+
+def test_dots_lead_to_their_case(runs, prepared_phantoms, data):
+    shown = arm_cases(runs, prepared_phantoms, 20, "one")
+    one, two = (run.cases.groupby("case")["dice"].mean() for run in data.runs)
+    for case in one.index:
+        for arm, found in (("one", one), ("two", two)):
+            address = escape(place(case, model=arm, beside="none"))
+            words = f"{case}, {arm}: Dice {found[case]:.3f}"
+            assert f'<a xlink:href="{address}"><title>{words}</title>' in shown["dots"]
+        address = escape(place(case, model="two", beside="one"))
+        words = f"{case}: two minus one {two[case] - one[case]:+.3f}"
+        assert f'<a xlink:href="{address}"><title>{words}</title>' in shown["differences"]
+    assert shown["differences"].count("<a xlink") == len(one)
+
+
+def test_rows_of_pictures_have_their_place_in_the_case_browser(drawn):
+    for gallery in drawn.values():
+        for row in gallery["rows"]:
+            case, index = row["name"].split(", slice ")
+            assert row["place"] == place(case, slice=int(index))
 
 
 def test_arms_on_other_volumes_are_not_side_by_side(tmp_path):

@@ -17,6 +17,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.params.load import overlay, validate
 from pipeline.datasets import synapse
 from pipeline.reporting.browser import browser
+from pipeline.reporting.first_screen import verdict
 from pipeline.reporting.inputs import ReportFolders, read_inputs
 from pipeline.reporting.page import STAGE_WORK, page
 from pipeline.scoring.scores import SCORES
@@ -306,11 +307,16 @@ def test_metrics_of_another_version_are_refused_by_what_they_lack(results, writt
 def test_the_first_screen_says_what_was_run_how_sure_and_what_next(written, results, inputs):
     html = written()
     text = words(html.split("<h2>Data</h2>")[0])
-    assert "H-SAM (vit_tiny encoder), trained on 23 slices of 2 cases, tested on 2 cases" in text
+    assert (
+        "H-SAM behind a small ViT, from random weights, trained whole, 32 px: trained on 23 slices "
+        "of 2 cases, tested on 2 cases" in text
+    )
     assert "; synthetic data." in text and "say nothing about patients" in text
     cost = files.read_json(results / "train" / "cost.json")
     assert re.fullmatch(r"20\d\d-\d\d-\d\d", cost["date"])
-    assert f"trained in {duration(cost['seconds'])} on {cost['device']}, {cost['date']}" in text
+    epochs = f"{len(inputs.history)} epoch{'s' * (len(inputs.history) > 1)}"
+    took = f"{duration(cost['seconds'])} on {cost['device']}, {cost['date']}"
+    assert f"Trained for {epochs} in {took}." in text
     assert "2 cases can't say how far the mean would move with others: from 6 on" in text
     means = inputs.cases.groupby("organ", sort=False)["dice"].mean()
     assert f"The weakest organ is {means.idxmin()}, Dice {means.min():.3f}." in text
@@ -321,11 +327,33 @@ def test_the_first_screen_says_what_was_run_how_sure_and_what_next(written, resu
     assert "would likely lie between 0.250 and 0.750" in words(html)
 
 
+def test_the_first_screen_names_organs_of_which_nothing_is_found(inputs):
+    found = inputs.cases.assign(dice=0.5, truth_voxels=9)
+    assert verdict(replace(inputs, cases=found))[-1].startswith("No organ is missed altogether")
+    row = found.iloc[0]
+    found.loc[found.index[0], "dice"] = 0.0004  # something is predicted, elsewhere
+    found.loc[found.index[1], ["dice", "truth_voxels"]] = [0.0, 0]  # there is nothing to find
+    said = verdict(replace(inputs, cases=found))[-1]
+    assert said == f"Missed altogether (Dice 0.000): {row.organ} of {row.case}."
+
+
+def test_the_mean_with_every_error_counted_stands_beside_another_convention(inputs):
+    scores = inputs.scores | {"convention": "paper"}
+    organs = inputs.organs.assign(cases=12, low=0.25, high=0.75)
+    strict = organs["convention"] == "strict"
+    organs.loc[strict, ["mean", "low", "high"]] = [0.6, 0.5, 0.7]
+    shown = page(replace(inputs, scores=scores, organs=organs)) | {"pictures": []}
+    assert "strict: 0.600, 0.500 to 0.700" in words(report.render(shown))
+    scores["convention"] = "strict"
+    shown = page(replace(inputs, scores=scores, organs=organs)) | {"pictures": []}
+    assert "strict: 0.600" not in words(report.render(shown))
+
+
 def test_what_costs_are_not_known_is_not_said(inputs):
     html = report.render(
         page(replace(inputs, costs={}, trials=inputs.trials[:0])) | {"pictures": []}
     )
-    assert "trained in" not in words(html) and "What it cost" not in html
+    assert "time and device weren't recorded." in words(html) and "What it cost" not in html
 
 
 def test_every_stage_that_takes_long_says_what_it_cost(written, results, inputs):
@@ -405,7 +433,8 @@ def test_warnings_about_the_data_are_listed(inputs):
 def test_pictures_are_of_test_slices(written):
     html = written(slices=3)
     assert html.count("<img") == 12  # and the worst slice's
-    captions = re.findall(r"<figcaption>(img\d+), slice (\d+): ", html)[1:]
+    link = r'<figcaption><a href="#case=(\w+)&amp;slice=(\d+)">\1, slice \2: '
+    captions = re.findall(link, html)
     assert len(set(captions)) == 3
     assert {case for case, _ in captions} == {"img0004", "img0005"}
     html = written(slices=0, budget_mib=0)
@@ -421,9 +450,9 @@ def test_places_lead_to_the_case_browser(written, results):
     links = [unescape(link) for link in re.findall(r'href="(#case=[^"]*)"', html)]
     row = pd.read_csv(results / "evaluate" / "review.csv").iloc[0]
     assert f"#case={row['case']}&slice={row['slice']}" in links
-    for row in cases.dropna(subset="dice").itertuples():  # a table's cell and a dot
+    for row in cases.dropna(subset="dice").itertuples():  # cells of two tables, a dot
         place = "#" + urlencode({"case": row.case, "organ": row.organ})
-        assert links.count(place) == 2
+        assert links.count(place) == 3
         assert f"<title>{row.case}, {row.organ}: Dice {row.dice:.3f}</title>" in html
     without = written(budget_mib=0)
     assert "No case browser was asked for" in without
