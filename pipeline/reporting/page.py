@@ -18,7 +18,7 @@ from pipeline.imaging.colours import organ_colours
 from pipeline.imaging.geometry import BEGINS
 from pipeline.inference.titles import model_title
 from pipeline.reporting import drawing, trial_plots
-from pipeline.reporting.beside import Beside
+from pipeline.reporting.beside import THIS, Beside
 from pipeline.reporting.browser import worst_first
 from pipeline.reporting.first_screen import first_screen
 from pipeline.reporting.inputs import ReportInputs
@@ -363,7 +363,7 @@ def _mean(values: Iterable[float]) -> float:
 
 def _by_case(inputs: ReportInputs, beside: Beside | None) -> list[dict[str, Any]]:
     """Each case, the worst first: mean Dice, of the run beside too, and Dice of each organ, with
-    their places."""
+    their places; `places`: of this run, of the one beside, of both."""
     values = {(row["case"], row["organ"]): row["dice"] for row in _rows(inputs.cases)}
     means = inputs.cases.groupby("case")["dice"].mean()
     others = {} if beside is None else beside.run.cases.groupby("case")["dice"].mean()
@@ -373,6 +373,7 @@ def _by_case(inputs: ReportInputs, beside: Beside | None) -> list[dict[str, Any]
             "place": place(case),
             "mean": none_if_nan(float(means[case])),
             "other": none_if_nan(float(others.get(case, math.nan))),
+            "places": _places(case, beside),
             "organs": [
                 {"place": place(case, organ=name), "dice": values.get((case, name))}
                 for name in inputs.manifest.class_names
@@ -380,6 +381,17 @@ def _by_case(inputs: ReportInputs, beside: Beside | None) -> list[dict[str, Any]
         }
         for case in worst_first(inputs.cases, inputs.tested)
     ]
+
+
+def _places(case: str, beside: Beside | None) -> dict[str, str]:
+    """Where the case browser shows a case with this run, and with the one beside or both."""
+    if beside is None:
+        return {"this": place(case)}
+    return {
+        "this": place(case, model=THIS, beside="none"),
+        "other": place(case, model=beside.name, beside="none"),
+        "both": place(case, model=THIS, beside=beside.name),
+    }
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

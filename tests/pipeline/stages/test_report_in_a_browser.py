@@ -184,6 +184,20 @@ def test_scores_of_both_models_stand_beside_each_other(beside, run_results, othe
         assert words[:3] == [f"{first:.3f}", f"{second:.3f}", f"{second - first:+.3f}"]
 
 
+def test_a_row_of_the_cases_leads_to_the_models_that_it_is_of(beside):
+    row = beside.locator("#cases > .scroll tbody tr").last
+    titles = beside.locator("#viewer .pane .title")
+    case = row.locator("th").inner_text()
+    for column, shown in enumerate((["this model"], ["coarse"], ["this model", "coarse"])):
+        row.locator("td").nth(column).locator("a").click()
+        beside.wait_for_selector(f"#viewer[data-shown^='{case}/']")
+        assert panes(beside) == len(shown)
+        if len(shown) > 1:
+            assert titles.all_inner_texts() == shown
+        else:
+            assert part(beside, "model").locator("option:checked").inner_text() == shown[0]
+
+
 def test_panes_are_painted_with_their_own_models_labels(beside, other, run_results):
     case, index = shows(beside).split("/")
     part(beside, "stage").click()
