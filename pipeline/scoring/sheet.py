@@ -7,7 +7,7 @@ NONE = "–"
 # columns of words, which stand at the left
 LEFT = {
     *("arm", "run", "state", "verdict", "organ"),
-    *("model", "encoder", "tuned", "scored stage", "empty organs", "split", "device"),
+    *("model", "encoder", "tuned", "scored stage", "convention", "split", "device"),
 }
 SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},

@@ -17,7 +17,7 @@ FACTS = {
     "tuned": "tuned",
     "batch": "slices a training step",
     "stage": "scored stage",
-    "convention": "empty organs",
+    "convention": "convention",
     "train_slices": "labelled slices",
     "train_subjects": "cases with labels",
     "test_cases": "test cases",
@@ -67,7 +67,7 @@ def explained(name: str, value: Any) -> str:
     if name == "stage":
         return STAGES.get(value, value)
     if name == "convention" and value in CONVENTIONS:
-        return f"convention {value}: {CONVENTIONS[value].words}"
+        return f"{value}: {CONVENTIONS[value].words}"
     if name == "lora_rank" and value == 0:
         return "none"
     return fact(name, value)

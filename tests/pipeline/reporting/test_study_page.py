@@ -55,6 +55,7 @@ def test_it_says_what_was_run(finished):
     assert "4 trainings, 36 seconds in all on CPU." in text
     assert "What all runs have in common" in text
     assert "model H-SAM encoder a small ViT image side, pixels 128" in text
+    assert "convention strict: an organ that is neither there nor predicted is left out," in text
 
 
 def test_phantoms_are_synthetic_in_the_first_line(finished):
