@@ -8,9 +8,10 @@ Markdown. The same seed chooses the same slices for every run.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ from pipeline.reporting.slice_rows import (
 from pipeline.scoring.comparison import comparison
 from pipeline.scoring.run_sheet import run_sheet
 from pipeline.scoring.runs import ScoredRun, longest_voxel_mm, read_runs, run_cautions
-from pipeline.scoring.scores import in_view
+from pipeline.scoring.scores import Score, in_view
 from pipeline.scoring.sheet import latex, markdown
 
 
@@ -61,12 +62,13 @@ def run(
         UserError: runs that can't be compared, have no predictions or saw other data.
     """
     data = read_figure_data(prepared, read_runs(folders, names))
-    figures = plan(data, slices, np.random.default_rng(seed), look or Look())
+    compared = _compared(data.runs)
+    figures = plan(data, slices, np.random.default_rng(seed), look or Look(), compared)
     with steps("figures", len(figures)) as progress:
         for name, drawn in figures.items():
             plots.save(drawn(), out / name)
             progress.advance(name)
-    tables = _write_tables(data.runs, out)
+    tables = _write_tables(data.runs, out, compared)
     for sentence in run_cautions(data.runs):
         say(f"warning: {sentence}")
     forms = ", ".join(f".{form}" for form in plots.FORMS)
@@ -75,7 +77,11 @@ def run(
 
 
 def plan(
-    data: FigureData, slices: int, random: np.random.Generator, look: Look
+    data: FigureData,
+    slices: int,
+    random: np.random.Generator,
+    look: Look,
+    compared: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> dict[str, Callable[[], Figure]]:
     """What draws each figure, by its file name without the ending.
 
@@ -84,6 +90,7 @@ def plan(
         slices: how many rows each figure of slices has.
         random: chooses the slices.
         look: width, font size, style and marks.
+        compared: score to its rows of `comparison`; None: box plots have no stars.
     """
     cases = data.runs[0].case_ids
     shown = {case: (data.counts(case) > 0).sum(axis=1) for case in cases}
@@ -103,12 +110,22 @@ def plan(
     figures: dict[str, Callable[[], Figure]] = {
         name: partial(_slices_figure, grid, look, data.sides) for name, grid in grids.items()
     }
-    drawn = in_view("boxes", longest_voxel_mm(data.runs))
-    compared = comparison(data.runs, [score.name for score in drawn])
-    for score in drawn:
-        rows = [row for row in compared if row["score"] == score.name]
+    for score in _boxed(data.runs):
+        rows = (compared or {}).get(score.name, ())
         figures[f"boxes-{score.name}"] = partial(box_plot, data.runs, score, look, rows)
     return figures
+
+
+def _boxed(runs: Sequence[ScoredRun]) -> Sequence[Score]:
+    """The scores that have a box plot and a table."""
+    return in_view("boxes", longest_voxel_mm(runs))
+
+
+def _compared(runs: Sequence[ScoredRun]) -> dict[str, list[dict[str, Any]]]:
+    """Each of `_boxed` to its rows of `comparison`."""
+    names = [score.name for score in _boxed(runs)]
+    rows = comparison(runs, names)
+    return {name: [row for row in rows if row["score"] == name] for name in names}
 
 
 def _slices_figure(grid: Callable[[], Grid], look: Look, sides: tuple[str, str]) -> Figure:
@@ -116,11 +133,13 @@ def _slices_figure(grid: Callable[[], Grid], look: Look, sides: tuple[str, str])
     return draw(read.rows, read.titles, look, sides, read.subtitles)
 
 
-def _write_tables(runs: Sequence[ScoredRun], out: Path) -> list[str]:
+def _write_tables(
+    runs: Sequence[ScoredRun], out: Path, compared: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[str]:
     """Write a table of each score that has a box plot; their names."""
     names = []
-    for score in in_view("boxes", longest_voxel_mm(runs)):
-        sheet = run_sheet(runs, score)
+    for score in _boxed(runs):
+        sheet = run_sheet(runs, score, compared[score.name])
         files.write_text(out / f"{sheet.name}.tex", latex(sheet))
         files.write_text(out / f"{sheet.name}.md", markdown(sheet))
         names.append(sheet.name)

@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 
 from pipeline.reporting.look import Look, legend_options
 from pipeline.reporting.plots import LINE, run_colour, style
+from pipeline.scoring.comparison import marks
 from pipeline.scoring.run_sheet import case_values, means
 from pipeline.scoring.runs import ScoredRun
 from pipeline.scoring.scores import Score
 from pipeline.scoring.sheet import number
-from pipeline.scoring.significance import SIGNIFICANT, STARS, smallest_p, stars
+from pipeline.scoring.significance import stars
 from pipeline.scoring.tables import OVERALL
 
 LOWEST, HIGHEST = 1.5, 2.2  # height of the axes, inches
 TICKS = 4  # room for the organs' names, in lines of text
 AXES = 0.4  # of the figure's height, at least
+DRAWN = "Line: median; diamond: mean; dots: cases."
 STARS_LINES = 1.6  # height of three stars and the gap below them, in lines of text
 
 
@@ -45,7 +47,7 @@ def box_plot(
     groups = [*runs[0].organs, OVERALL]
     labels = [_named(run, score, look) for run in runs]
     legend = legend_options(look, labels)
-    note = look.wrapped(_note(runs, compared), look.width)
+    note = look.wrapped(f"{DRAWN} {marks(runs, compared)}".rstrip(), look.width)
     lines = note.count("\n") + 1 + sum(label.count("\n") + 1 for label in labels)
     height = float(np.clip(0.38 * look.width, LOWEST, HIGHEST)) + (TICKS + lines) * look.line
     with matplotlib.rc_context(style(look)):
@@ -64,6 +66,9 @@ def box_plot(
             low, high = axes.get_ylim()
             room = STARS_LINES * look.line / (AXES * height)
             axes.set_ylim(low, low + (high - low) / (1 - room))
+        if score.kind == "overlap":
+            # there is room above 1, but no score
+            axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 1], minor=False)
         figure.legend(loc="outside upper left", **legend)
         figure.supxlabel(note, x=0.0, ha="left", size=look.font_pt)
     return figure
@@ -140,25 +145,3 @@ def _label(axes: Axes, groups: Sequence[str], score: Score, look: Look, height: 
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="y")
     axes.set_ylabel(look.wrapped(score.label, 0.65 * height))
-
-
-def _note(runs: Sequence[ScoredRun], compared: Sequence[Mapping[str, Any]]) -> str:
-    """What the marks mean."""
-    note = "Line: median; diamond: mean; dots: cases."
-    if not compared:
-        return note
-    cases, organs = len(runs[0].case_ids), len(runs[0].organs)
-    test = (
-        f"against {runs[0].name}: Wilcoxon's signed-rank test over {cases} "
-        f"case{'' if cases == 1 else 's'}, Holm's correction over the organs, none for their mean."
-    )
-    least = smallest_p(cases)
-    if least >= SIGNIFICANT:
-        return f"{note} So few cases can't show a difference at p < {SIGNIFICANT:g} {test}"
-    given = {stars(row["p_holm"]) for row in compared}
-    meant = [("*" * n, bound) for n, bound in enumerate(reversed(STARS), 1)]
-    shown = [f"{star} p < {bound:g}" for star, bound in meant if star in given]
-    note = f"{note} {', '.join(shown) or f'No p < {SIGNIFICANT:g}'} {test}"
-    if least * organs >= SIGNIFICANT:
-        note += " So few cases can't show it for a single organ."
-    return note

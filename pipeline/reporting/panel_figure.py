@@ -15,7 +15,7 @@ from pipeline.reporting.panels import Panel, Row
 from pipeline.reporting.plots import SOFT, style
 
 GAP = 0.03  # between panels, inches
-CONTOUR_PT = 0.7  # width of contours
+CONTOUR_PT, THINNEST_PT = 0.7, 0.3  # width of contours in panels of an inch or more, and at least
 LONGEST_BAR = 0.4  # of a panel's width
 INSET = 0.05  # of marks from a panel's edges, in its sides
 BACKGROUND: dict[str, Any] = {
@@ -158,7 +158,7 @@ def _draw_panel(axes: Axes, item: Panel, look: Look, width: float) -> None:
         interpolation="antialiased",
     )
     if look.style != "fill":
-        _draw_contours(axes, item)
+        _draw_contours(axes, item, max(THINNEST_PT, CONTOUR_PT * min(1.0, width)))
     axes.set(xticks=[], yticks=[], xlim=(0, columns), ylim=(rows, 0), anchor="N")
     axes.spines[:].set_visible(False)
     if item.note:
@@ -171,13 +171,13 @@ def _draw_panel(axes: Axes, item: Panel, look: Look, width: float) -> None:
         axes.add_patch(Rectangle(corner, wide, high, transform=axes.transAxes, **frame))
 
 
-def _draw_contours(axes: Axes, item: Panel) -> None:
+def _draw_contours(axes: Axes, item: Panel, width_pt: float) -> None:
     """The border of each label, along the pixels' edges with corners cut."""
     for mask, colour in _masks(item):
         # a rim of nothing closes contours at the panel's edge
         x, y = (np.arange(size + 2) - 0.5 for size in mask.shape[::-1])
         axes.contour(
-            x, y, np.pad(mask, 1).astype(float), [0.5], colors=[colour], linewidths=CONTOUR_PT
+            x, y, np.pad(mask, 1).astype(float), [0.5], colors=[colour], linewidths=width_pt
         )
 
 

@@ -1,6 +1,6 @@
 """Paired differences between runs on the same test cases, each run against the first."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,14 @@ from pipeline.scoring.bootstrap import FEWEST, mean_intervals, nanmean
 from pipeline.scoring.dice import none_if_nan
 from pipeline.scoring.runs import ScoredRun, longest_voxel_mm
 from pipeline.scoring.scores import SCORES
-from pipeline.scoring.significance import holm, signed_rank, smallest_p
+from pipeline.scoring.significance import (
+    SIGNIFICANT,
+    STARS,
+    holm,
+    signed_rank,
+    smallest_p,
+    stars,
+)
 from pipeline.scoring.tables import OVERALL
 
 
@@ -64,6 +71,27 @@ def comparison(
                     }
                 )
     return rows
+
+
+def marks(runs: Sequence[ScoredRun], compared: Sequence[Mapping[str, Any]]) -> str:
+    """What the stars of some rows of `comparison` mean, of one score; "" for no row."""
+    if not compared:
+        return ""
+    cases, organs = len(runs[0].case_ids), len(runs[0].organs)
+    test = (
+        f"against {runs[0].name}: Wilcoxon's signed-rank test over {cases} "
+        f"case{'' if cases == 1 else 's'}, Holm's correction over the organs, none for their mean."
+    )
+    least = smallest_p(cases)
+    if least >= SIGNIFICANT:
+        return f"So few cases can't show a difference at p < {SIGNIFICANT:g} {test}"
+    given = {stars(row["p_holm"]) for row in compared}
+    meant = [("*" * n, bound) for n, bound in enumerate(reversed(STARS), 1)]
+    shown = [f"{star} p < {bound:g}" for star, bound in meant if star in given]
+    note = f"{', '.join(shown) or f'No p < {SIGNIFICANT:g}'} {test}"
+    if least * organs >= SIGNIFICANT:
+        note += " So few cases can't show it for a single organ."
+    return note
 
 
 def _listed(differences: NDArray[np.float64]) -> str:

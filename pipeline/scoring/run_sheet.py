@@ -1,15 +1,18 @@
 """Scores of several runs as a table for papers: an organ a row, a run a column."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.scoring import dice
 from pipeline.scoring.bootstrap import nanmean
+from pipeline.scoring.comparison import marks
 from pipeline.scoring.runs import ScoredRun
 from pipeline.scoring.scores import SCORES, Kind, Score
 from pipeline.scoring.sheet import NONE, Sheet, number
+from pipeline.scoring.significance import stars
 from pipeline.scoring.tables import OVERALL
 
 # what of a score is best, by its kind; a size is best near 0
@@ -20,20 +23,28 @@ LOSS: dict[Kind, Callable[[float], float]] = {
 }
 
 
-def run_sheet(runs: Sequence[ScoredRun], score: Score) -> Sheet:
+def run_sheet(
+    runs: Sequence[ScoredRun], score: Score, compared: Sequence[Mapping[str, Any]] = ()
+) -> Sheet:
     """Mean and standard deviation over the cases, the best mean of each row in bold.
 
-    The last row is the mean of the organs' means, with the deviation of the cases' means.
+    The last row is the mean of the organs' means, with the deviation of the cases' means. Stars
+    say how sure it is that a run differs from the first one.
 
     Args:
         runs: comparable ones.
         score: which one.
+        compared: of `comparison`, the rows of this score; empty: no stars.
     """
     organs = runs[0].organs
+    starred = {(row["run"], row["organ"]): stars(row["p_holm"]) for row in compared}
     found = [(means(run, score), case_values(run, score)) for run in runs]
     rows, bold = [], set()
     for row, organ in enumerate([*organs, OVERALL]):
-        cells = [_cell(mean[row], values[:, row], score.digits) for mean, values in found]
+        cells = [
+            _cell(mean[row], values[:, row], score.digits) + starred.get((run.name, organ), "")
+            for run, (mean, values) in zip(runs, found, strict=True)
+        ]
         rows.append((organ, *cells))
         bold |= {(row, 1 + run) for run in _best([mean[row] for mean, _ in found], score)}
     cases = len(runs[0].case_ids)
@@ -41,6 +52,8 @@ def run_sheet(runs: Sequence[ScoredRun], score: Score) -> Sheet:
     notes = [f"Mean ± sd over {over}, convention {runs[0].metrics['convention']}."]
     if bold:
         notes.append("Bold: the best mean of a row.")
+    if meant := marks(runs, compared):
+        notes.append(meant)
     return Sheet(
         f"table-{score.name}",
         score.label,

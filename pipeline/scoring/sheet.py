@@ -72,10 +72,10 @@ def number(value: float | None, digits: int, sign: bool = False) -> str:
 
 def markdown(sheet: Sheet) -> str:
     """A heading, the table, its notes."""
-    lines = [f"### {sheet.title}", "", _pipes(cell.replace("|", r"\|") for cell in sheet.header)]
+    lines = [f"### {sheet.title}", "", _pipes(map(_literal, sheet.header))]
     lines.append(_pipes("---" if sheet.is_left(n) else "---:" for n in range(len(sheet.header))))
     for place, row in enumerate(sheet.rows):
-        cells = (cell.replace("|", r"\|") for cell in row)
+        cells = map(_literal, row)
         lines.append(
             _pipes(
                 f"**{cell}**" if (place, column) in sheet.bold else cell
@@ -83,7 +83,7 @@ def markdown(sheet: Sheet) -> str:
             )
         )
     for note in sheet.notes:
-        lines += ["", note]
+        lines += ["", note.replace("*", r"\*")]
     return "\n".join(lines) + "\n"
 
 
@@ -109,6 +109,10 @@ def latex(sheet: Sheet) -> str:
 
 def _chosen(cells: Sequence[str], columns: Sequence[int]) -> tuple[str, ...]:
     return tuple(cells[column] for column in columns)
+
+
+def _literal(cell: str) -> str:
+    return cell.replace("|", r"\|").replace("*", r"\*")
 
 
 def _pipes(cells: Iterable[str]) -> str:

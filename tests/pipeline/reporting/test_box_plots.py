@@ -75,3 +75,15 @@ def test_stars_lie_above_all_cases_and_within_the_axes(tmp_path):
     boxes = [text.get_window_extent() for text in figure.legends[0].get_texts()]
     boxes.append(figure._supxlabel.get_window_extent())
     assert all(box.x0 >= -1 and box.x1 <= figure.bbox.width + 1 for box in boxes)
+
+
+@pytest.mark.parametrize("name", ["dice", "hd95_mm"])
+def test_no_tick_stands_where_there_can_be_no_score(tmp_path, name):
+    runs = read_runs(
+        [write_run(tmp_path / "same", measured(0)), write_run(tmp_path / "far", measured(3))]
+    )
+    axes = box_plot(runs, SCORES[name], Look()).axes[0]
+    low, high = axes.get_ylim()
+    shown = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    assert len(shown) > 2
+    assert name != "dice" or (max(shown) == pytest.approx(1) and high > 1)

@@ -88,6 +88,16 @@ def test_contours_go_around_the_pixels_and_close_at_the_edge(picture):
     assert axes.get_xlim() == (0, 30) and axes.get_ylim() == (40, 0)
 
 
+def test_contours_are_thinner_in_small_panels(picture, labels):
+    widths = {}
+    for columns in (1, 4, 12):
+        items = [panel(picture, labels, SPACING, ORGANS)] * columns
+        look = Look(width_mm=85.0, style="contour")
+        axes, *_ = draw([Row("a", items)], ["x"] * columns, look, SIDES).axes
+        (widths[columns],) = axes.collections[0].get_linewidths()
+    assert widths[1] == 0.7 > widths[4] > widths[12] == 0.3
+
+
 def test_the_scale_bar_is_as_long_as_it_says_along_the_columns(picture):
     (axes,) = draw([Row("a", [panel(picture, None, SPACING, ORGANS)])], ["x"], Look(), SIDES).axes
     first, last = bar(axes).get_xdata()

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from pipeline.core import files
+from pipeline.scoring.comparison import comparison
 from pipeline.scoring.run_sheet import means, run_sheet
 from pipeline.scoring.runs import read_runs
 from pipeline.scoring.scores import SCORES
@@ -36,6 +37,21 @@ def test_cells_are_the_tables_means_and_deviations_and_the_best_is_bold(folders,
                 cells[column - 1] == f"{expected['mean']:.{digits}f} ± {expected['sd']:.{digits}f}"
             )
     assert sheet.bold == {(row, best) for row in range(len(sheet.rows))}
+
+
+def test_stars_are_those_of_the_comparison_and_explained(tmp_path):
+    cases = [f"c{n}" for n in range(12)]
+    folders = [
+        write_run(tmp_path / name, measured(shift, cases))
+        for name, shift in (("far", 3), ("near", 1))
+    ]
+    runs = read_runs(folders)
+    plain = run_sheet(runs, SCORES["dice"])
+    sheet = run_sheet(runs, SCORES["dice"], comparison(runs, ["dice"]))
+    assert [row[1] for row in sheet.rows] == [row[1] for row in plain.rows]
+    assert [row[2] for row in sheet.rows] == [f"{row[2]}***" for row in plain.rows]
+    assert sheet.notes[:-1] == plain.notes
+    assert sheet.notes[-1].startswith("*** p < 0.001 against far: Wilcoxon's")
 
 
 def test_the_last_mean_is_the_headline(folders):

@@ -46,13 +46,16 @@ def test_bold_cells_stay_bold_beside_empty_columns():
         name="dice",
         title="Dice",
         header=("organ", "none", "a|b"),
-        rows=(("liver", "–", "0.9 ± 0.1"), ("aorta", "", "0.8")),
+        rows=(("liver", "–", "0.9 ± 0.1*"), ("aorta", "", "0.8")),
         bold=frozenset({(0, 2)}),
+        notes=("* p < 0.05.",),
     ).without_empty()
     assert markdown(sheet).splitlines()[2:] == [
         r"| organ | a\|b |",
         "| --- | ---: |",
-        "| liver | **0.9 ± 0.1** |",
+        r"| liver | **0.9 ± 0.1\*** |",
         "| aorta | 0.8 |",
+        "",
+        r"\* p < 0.05.",
     ]
-    assert r"liver & \textbf{0.9 $\pm$ 0.1} \\" in latex(sheet).splitlines()
+    assert r"liver & \textbf{0.9 $\pm$ 0.1*} \\" in latex(sheet).splitlines()
