@@ -1,7 +1,7 @@
 """`hsam predict`: label maps of a user's own scans, each on exactly the grid of its scan.
 
-Output for each scan, in one folder: the label map, a JSON record of what was done, a review list
-if the model has two stages, and on request probabilities, a picture, a DICOM Segmentation, an RT
+Output for each scan, in one folder: the label map, a JSON record of what was done, a review list,
+and on request probabilities, a picture, a DICOM Segmentation, an RT
 Structure Set and a series of Secondary Capture images.
 Memory: the scan's voxels as read, one byte a voxel for each label map, and one batch of slices.
 """
@@ -40,12 +40,13 @@ from pipeline.imaging.geometry import (
 from pipeline.imaging.label_tables import write_label_files
 from pipeline.imaging.scan_intensity import Bounds, find_bounds
 from pipeline.imaging.scans import Scan, Source
-from pipeline.inference import records, unlike
+from pipeline.inference import records
 from pipeline.inference.identity import evaluations, sentence
 from pipeline.inference.predictor import Predictor
 from pipeline.inference.probabilities import open_probabilities
 from pipeline.inference.scan_slices import ScanSlices
 from pipeline.inference.tta import averaged
+from pipeline.inference.unlike import Unlike, compare
 from pipeline.inference.volume import STEPS, forward, predict_batches
 from pipeline.scoring import calibration
 from pipeline.scoring.calibration import Known
@@ -185,9 +186,10 @@ def predict_scan(
     labels, unsure = _label(source.name, images, predictor, out, wanted)
     geometry, chosen = scan.volume.geometry, labels[wanted.stage]
     restored = restore_labels(chosen, geometry, predictor.axes)
-    for warning in (unlikely := _unlike_training(images, chosen, predictor)):
+    unlike = _unlike_training(images, chosen, predictor)
+    for warning in unlike.sentences:
         say(f"warning: {source.name}: {warning}")
-    warnings += unlikely
+    warnings += unlike.sentences
     label_volumes.write_labels(target, restored, geometry, scan.like)
     if wanted.overlay:
         # drawing takes longer to import than predicting a slice
@@ -201,8 +203,9 @@ def predict_scan(
     _write_review(review, labels, unsure.expected, images, predictor.names)
     record = _record(source, scan, bounds, restored, predictor, wanted, warnings)
     record |= {"run": str(run), "label_map": target.name}
-    record["predicted_dice"] = known.of_scan(predictor.names, unsure.doubt.signs())
-    _show_predicted_dice(record, bool(unlikely))
+    signs = unsure.doubt.signs()
+    record["predicted_dice"] = known.of_scan(predictor.names, signs, unlike.organs)
+    _show_predicted_dice(record, unlike)
     record["seconds"] = round(time.monotonic() - start, 2)
     write_json(out / f"{source.name}.json", record)
     return record
@@ -270,8 +273,13 @@ def _known(predictor: Predictor, wanted: Wanted) -> Known:
     return calibration.find([folder, *evaluations(folder)], weights, wanted.stage)
 
 
-def _show_predicted_dice(record: dict[str, Any], unlike_training: bool) -> None:
-    """A table of a scan's organs with their predicted Dice; nothing where there is none."""
+def _show_predicted_dice(record: dict[str, Any], unlike: Unlike) -> None:
+    """A table of a scan's organs with their predicted Dice; nothing where there is none.
+
+    Args:
+        record: of the scan.
+        unlike: what is unlike training in the scan and its labels.
+    """
     said = record["predicted_dice"]
     if "organs" not in said:
         return
@@ -288,21 +296,22 @@ def _show_predicted_dice(record: dict[str, Any], unlike_training: bool) -> None:
         # Text, since an organ's name may look like markup
         table.add_row(Text(organ), f"{record['millilitres'][organ]:.1f}", *shown)
     console.print(table)
-    caution = "; it is unlike those of training (warnings above), so believe it less"
-    say(
-        f"{record['scan']}: predicted Dice is calibrated on {said['calibrated_on']}"
-        f"{caution if unlike_training else ''}"
-    )
+    text = f"{record['scan']}: predicted Dice is calibrated on {said['calibrated_on']}"
+    if unlike.organs:
+        text += (
+            f"; intervals begin at 0 where labels are unlike training's: {', '.join(unlike.organs)}"
+        )
+    if unlike.scan:
+        text += "; the scan is unlike those of training (warnings above), so believe it less"
+    say(text)
 
 
-def _unlike_training(
-    images: ScanSlices, labels: NDArray[np.uint8], predictor: Predictor
-) -> list[str]:
-    """Warnings about a scan, and labels of it, unlike what the model has learned from."""
-    found = [SYNTHETIC] if predictor.identity["data_set"] == Phantom.name else []
+def _unlike_training(images: ScanSlices, labels: NDArray[np.uint8], predictor: Predictor) -> Unlike:
+    """What is unlike training in a scan and its labels."""
+    found = Unlike([], [], {})
     if predictor.usual is not None:
         slices = ((images[index : index + 1][0], part) for index, part in enumerate(labels))
-        found += unlike.all_warnings(
+        found = compare(
             predictor.usual,
             predictor.names,
             slices,
@@ -310,6 +319,8 @@ def _unlike_training(
             predictor.axes,
             list(predictor.channels),
         )
+    if predictor.identity["data_set"] == Phantom.name:
+        found.scan.insert(0, SYNTHETIC)
     return found
 
 

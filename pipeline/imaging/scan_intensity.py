@@ -138,9 +138,14 @@ def _window_hints(
         )
     inside = min(high, rule.high) - max(low, rule.low)
     if inside <= 0 or high - low < NARROW * (rule.high - rule.low):
+        hint = "was the scan rescaled? Give it in the units of the run's data"
+        if rule.low < 0:
+            hint = (
+                "in CT that range is impossible. Is it another modality, such as MR, or was the "
+                "scan rescaled? Give a CT in Hounsfield units"
+            )
         raise UserError(
-            f"{name}: expected values around the run's window {wanted}, found {found}; in CT that "
-            "range is impossible. Was the scan rescaled? Give it in Hounsfield units."
+            f"{name}: expected values around the run's window {wanted}, found {found}; {hint}."
         )
     if rule.low >= 0:
         return []
@@ -151,7 +156,7 @@ def _window_hints(
         ]
     if low >= 0:
         return [
-            f"{found} where the run's window is {wanted} HU and air is -1000: if this is CT, its "
-            "rescale intercept is missing or air was cut off."
+            f"{found} where the run's window is {wanted} HU and air is -1000: another modality, "
+            "such as MR? If this is CT, its rescale intercept is missing or air was cut off."
         ]
     return []

@@ -1,6 +1,7 @@
 """Warnings about a scan and its labels that are unlike what the model has learned from."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,26 +14,49 @@ FEW = 5  # slices of an organ in training below which nothing is said of it
 ALWAYS = 0.9  # share of the training cases from which on an organ is expected in every scan
 SHARE = 0.25  # of an organ's area, from which on slices unlike training are told of
 MARGIN = 0.1  # of a range's width, beyond either end of it
-LEAST_MM, LEAST_BRIGHTNESS, LEAST_PIECE = 10.0, 0.05, 0.2  # least margins
+LEAST_MM, LEAST_PIECE = 10.0, 0.2  # least margins
+# least margins of the brightness: of a scan, and of an organ, whose outline a model misses a little
+LEAST_SCAN, LEAST_ORGAN = 0.05, 0.1
 FACTORS = {"gap_mm": 1.5, "pixel_mm": 1.5, "height_mm": 1.3, "width_mm": 1.3}
 VOLUMES = 2.0  # factor of an organ's volume; those of sparse slices are estimates
 SIDES = {
     "gap_mm": "its slices lie {} mm apart",
-    "pixel_mm": "its pixels have {} mm",
-    "height_mm": "its picture is {} mm high",
-    "width_mm": "its picture is {} mm wide",
+    "pixel_mm": "its pixels are {} mm wide",
+    "height_mm": "its field of view is {} mm high",
+    "width_mm": "its field of view is {} mm wide",
 }
 
 
-def all_warnings(
+@dataclass(frozen=True)
+class Unlike:
+    """What is unlike training.
+
+    Attributes:
+        scan: sentences on the scan.
+        not_found: sentences on organs that are missing in its labels.
+        organs: organ that was found to sentences on its labels; an organ without any isn't there.
+    """
+
+    scan: list[str]
+    not_found: list[str]
+    organs: dict[str, list[str]]
+
+    @property
+    def sentences(self) -> list[str]:
+        """All of them, those on an organ with its name."""
+        named = [f"{organ}: {text}" for organ, texts in self.organs.items() for text in texts]
+        return [*self.scan, *self.not_found, *named]
+
+
+def compare(
     usual: Mapping[str, Any],
     organs: Sequence[str],
     slices: Iterable[tuple[NDArray[np.floating], NDArray[np.uint8]]],
     spacing: Sequence[float],
     axes: str,
     channels: Sequence[str] = (),
-) -> list[str]:
-    """What is unlike training in a scan, and then in its labels, one sentence each.
+) -> Unlike:
+    """What is unlike training in a scan and in its labels.
 
     Args:
         usual: from `usual.ranges`.
@@ -45,8 +69,8 @@ def all_warnings(
     tally = Tally(len(organs), spacing)
     for image, labels in slices:
         tally.add(image, labels)
-    found = scan_warnings(usual, tally, channels)
-    return found + label_warnings(usual, organs, tally, axes)
+    not_found, found = label_warnings(usual, organs, tally, axes)
+    return Unlike(scan_warnings(usual, tally, channels), not_found, found)
 
 
 def scan_warnings(
@@ -64,14 +88,14 @@ def scan_warnings(
     for name, factor in FACTORS.items():
         low, high = usual["scan"][name]
         if not low / factor <= values[name] <= high * factor:
-            side = SIDES[name].format(f"{values[name]:.3g}")
+            side = SIDES[name].format(_number(values[name]))
             found.append(f"{side}, in training {_shown(low, high)} mm.")
     means = [values["mean"], *tally.other_means]
     ranges = [usual["scan"]["mean"], *usual.get("other_means", ())]
     names = [f"its {name}" for name in channels] if len(means) > 1 else ["it"]
     swapped = ", or other channels in its place?" if len(means) > 1 else "?"
     for name, mean, (low, high) in zip(names, means, ranges, strict=True):
-        margin = max(LEAST_BRIGHTNESS, MARGIN * (high - low))
+        margin = max(LEAST_SCAN, MARGIN * (high - low))
         if not low - margin <= mean <= high + margin:
             word = "darker" if mean < low else "brighter"
             found.append(
@@ -84,16 +108,20 @@ def scan_warnings(
 
 def label_warnings(
     usual: Mapping[str, Any], organs: Sequence[str], tally: Tally, axes: str
-) -> list[str]:
-    """What is unlike training in the labels of a scan, one sentence each.
+) -> tuple[list[str], dict[str, list[str]]]:
+    """What is unlike training in the labels of a scan.
 
     Args:
         usual: from `usual.ranges`.
         organs: names of the labels 1, 2, ...
         tally: of all slices.
         axes: of the slices.
+
+    Returns:
+        `not_found` and `organs` of `Unlike`.
     """
-    found = []
+    missing: dict[str, int] = {}
+    found = {}
     slices = tally.slices
     volumes = tally.millilitres(len(slices))
     for index, organ in enumerate(organs):
@@ -102,14 +130,21 @@ def label_warnings(
             continue
         if not volumes[index]:
             if known["cases"] >= ALWAYS * usual["cases"]:
-                found.append(
-                    f"{organ}: not found; {known['cases']} of {usual['cases']} training cases "
-                    "show it."
-                )
-            continue
-        sentences = _unlike(known, volumes[index], slices[:, index], axes)
-        found += [f"{organ}: {sentence}" for sentence in sentences]
-    return found
+                missing[organ] = known["cases"]
+        elif sentences := _unlike(known, volumes[index], slices[:, index], axes):
+            found[organ] = sentences
+    return _not_found(missing, usual["cases"]), found
+
+
+def _not_found(missing: Mapping[str, int], cases: int) -> list[str]:
+    """One sentence on all organs that are missing, with how many training cases show each."""
+    if not missing:
+        return []
+    least = min(missing.values())
+    if len(missing) == 1:
+        return [f"{next(iter(missing))}: not found; {least} of {cases} training cases show it."]
+    names = ", ".join(missing)
+    return [f"not found: {names}; {least} or more of {cases} training cases show each of them."]
 
 
 def _unlike(
@@ -119,7 +154,7 @@ def _unlike(
     found = []
     low, high = known["millilitres"]
     if not low / VOLUMES <= millilitres <= high * VOLUMES:
-        found.append(f"{millilitres:.3g} ml, in training {_shown(low, high)} ml.")
+        found.append(f"{_number(millilitres)} ml, in training {_shown(low, high)} ml.")
     shown = slices[~np.isnan(slices[:, 0])]
     area = shown[:, 0] / shown[:, 0].sum()
     for place, letter in ((1, axes[1]), (2, axes[2])):
@@ -134,7 +169,7 @@ def _unlike(
                     "training slice."
                 )
     low, high = known["brightness"]
-    margin = max(LEAST_BRIGHTNESS, MARGIN * (high - low))
+    margin = max(LEAST_ORGAN, MARGIN * (high - low))
     values = shown[:, 3]
     for beyond, word in ((values < low - margin, "darker"), (values > high + margin, "brighter")):
         if (share := area[beyond].sum()) >= SHARE:
@@ -148,7 +183,12 @@ def _unlike(
 
 
 def _shown(low: float, high: float) -> str:
-    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    return " to ".join(dict.fromkeys((_number(low), _number(high))))
+
+
+def _number(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{float(f'{value:.3g}'):,.12g}"
 
 
 def _end(letter: str) -> str:

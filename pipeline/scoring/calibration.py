@@ -4,7 +4,7 @@ Calibrated is on the validation cases; where they are too few, on the test cases
 then judged by a calibration on the others.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,15 @@ class Known:
     calibration: Calibration | None
     source: str
 
-    def of_scan(self, organs: Sequence[str], signs: Sequence[Signs | None]) -> dict[str, Any]:
+    def of_scan(
+        self, organs: Sequence[str], signs: Sequence[Signs | None], unlike: Container[str] = ()
+    ) -> dict[str, Any]:
         """What a prediction's record holds.
 
         Args:
             organs: names.
             signs: of each; None for one without a voxel.
+            unlike: organs whose labels are unlike those of the training.
 
         Returns:
             level and calibrated_on, and organs: each to dice, low and high, or to cannot_say with
@@ -54,7 +57,7 @@ class Known:
             return {"cannot_say": self.source}
         found: dict[str, dict[str, Any]] = {}
         for organ, sign in zip(organs, signs, strict=True):
-            said = None if sign is None else self.calibration.predict(organ, sign)
+            said = None if sign is None else self.calibration.predict(organ, sign, organ in unlike)
             if said is not None:
                 found[organ] = {"dice": said.dice, "low": said.low, "high": said.high}
             elif sign is None:

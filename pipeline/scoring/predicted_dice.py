@@ -38,12 +38,14 @@ class Pair:
         case, organ: names.
         signs: of doubt.
         dice: the true one, 0 where the organ isn't there.
+        unlike: its labels are unlike those of the training.
     """
 
     case: str
     organ: str
     signs: Signs
     dice: float
+    unlike: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,16 @@ class Calibration:
     cases: int
     pairs: int
 
-    def predict(self, organ: str, signs: Signs) -> Predicted | None:
+    def predict(self, organ: str, signs: Signs, unlike: bool = False) -> Predicted | None:
         """The predicted Dice of an organ; None for one that no case of the fit had.
 
-        With more doubt than any case of the fit had, the interval begins at 0.
+        With more doubt than any case of the fit had, the interval begins at 0, and so it does
+        where the organ's labels are unlike those of the training.
         """
         if organ not in self.offsets:
             return None
         place = self.intercept + self.offsets[organ]
-        beyond = False
+        beyond = unlike
         for sign, slope in self.slopes.items():
             found = _logit(getattr(signs, sign))
             place += slope * (found - self.centres[sign])
@@ -159,7 +162,7 @@ def applied(calibration: Calibration | None, pairs: Sequence[Pair]) -> list[tupl
     """Each pair with what a calibration predicts; without those of which it can't say anything."""
     if calibration is None:
         return []
-    found = [(pair, calibration.predict(pair.organ, pair.signs)) for pair in pairs]
+    found = [(pair, calibration.predict(pair.organ, pair.signs, pair.unlike)) for pair in pairs]
     return [(pair, predicted) for pair, predicted in found if predicted is not None]
 
 

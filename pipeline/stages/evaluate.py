@@ -34,7 +34,8 @@ from pipeline.core.params.blocks import Evaluate, Params, Train, stage_params
 from pipeline.imaging import volumes
 from pipeline.imaging.channels import recorded
 from pipeline.imaging.geometry import recorded_preparation, restore_labels, source_voxel
-from pipeline.inference import records, unlike, usual
+from pipeline.inference import records, usual
+from pipeline.inference.unlike import Unlike, compare
 from pipeline.scoring import audit, calibration, dice, tables
 from pipeline.scoring.conventions import STRICT, apply_convention
 from pipeline.scoring.measures import Measures, measure_organs
@@ -285,10 +286,10 @@ class Scoring:
         told = {name: asdict(of) for name, of in signs if of is not None}
         files.write_json(folder / SIGNS, told)
         chosen = labels[self.settings.stage]
-        found = []
+        found = Unlike([], [], {})
         if self.usual is not None:
             slices = zip(images, chosen, strict=True)
-            found = unlike.all_warnings(
+            found = compare(
                 self.usual,
                 names,
                 slices,
@@ -296,7 +297,7 @@ class Scoring:
                 self.manifest.axes,
                 list(recorded(self.manifest.preparation)),
             )
-        files.write_json(folder / UNLIKE, found)
+        files.write_json(folder / UNLIKE, asdict(found))
         two = None
         if set(TWO_STAGES) <= set(stages):
             two = Pairs.of(labels["coarse"], labels["fine"], len(names))
@@ -315,15 +316,18 @@ class Scoring:
     def pairs(self, case: str) -> list[Pair]:
         """The organs that were predicted in a finished case, with their Dice."""
         measured = self.measured(case)[self.settings.stage]
+        strange = self.unlike(case).organs
+        dice_of = {
+            organ: apply_convention(scores, STRICT)["dice"] for organ, scores in measured.items()
+        }
         return [
-            Pair(case, organ, Signs(**of), apply_convention(measured[organ], STRICT)["dice"])
+            Pair(case, organ, Signs(**of), dice_of[organ], organ in strange)
             for organ, of in files.read_json(self.finished / case / SIGNS).items()
         ]
 
-    def unlike(self, case: str) -> list[str]:
-        """What is unlike training in a finished case and its labels, one sentence each."""
-        found: list[str] = files.read_json(self.finished / case / UNLIKE)
-        return found
+    def unlike(self, case: str) -> Unlike:
+        """What is unlike training in a finished case and its labels."""
+        return Unlike(**files.read_json(self.finished / case / UNLIKE))
 
     def review(self, case: str) -> dict[str, Any]:
         """Of a finished case: `rows` of the review list, and what its quality is told from
@@ -536,7 +540,7 @@ def _write_outputs(
     rows_said = tables.predicted_rows(found)
     tables.write_table(out, "predicted_dice", rows_said, tables.PREDICTED_DICE)
     calibration.write(out / calibration.CALIBRATION, known, settings.stage, weights)
-    if strange := {case: told for case in cases if (told := scoring.unlike(case))}:
+    if strange := {case: told for case in cases if (told := scoring.unlike(case).sentences)}:
         metrics["unlike_training"] = strange
         _tell_unlike(strange, len(cases))
     if stage_rows:

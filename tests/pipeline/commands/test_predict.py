@@ -79,12 +79,20 @@ def threshold(**changes) -> Predictor:
     return Predictor(**found | changes)
 
 
-def predict(path: Path, out: Path, predictor: Predictor | None = None, **wanted) -> dict:
+NOT_CALIBRATED = Known(None, "not calibrated")
+
+
+def predict(
+    path: Path,
+    out: Path,
+    predictor: Predictor | None = None,
+    known: Known = NOT_CALIBRATED,
+    **wanted,
+) -> dict:
     """Predict with the fine stage; the record."""
     out.mkdir(parents=True, exist_ok=True)
     source = scans.find([path])[0]
     wanted = Wanted(**{"stage": "fine", "batch": 4} | wanted)
-    known = Known(None, "not calibrated")
     predict_scan(source, predictor or threshold(), out, wanted, Path("a run"), known)
     return json.loads((out / f"{source.name}.json").read_text())
 

@@ -9,6 +9,9 @@ from pipeline.imaging.scan_intensity import find_bounds
 from pipeline.inference import usual
 from pipeline.inference.scan_slices import ScanSlices
 from pipeline.inference.usual import Tally
+from pipeline.scoring.calibration import Known
+from pipeline.scoring.predicted_dice import FEWEST, Pair, calibrate
+from pipeline.scoring.uncertainty import Signs
 from tests.pipeline.commands.test_predict import SIDE, WINDOW, predict, threshold
 from tests.pipeline.conftest import save_nifti
 
@@ -88,7 +91,7 @@ def test_a_scan_like_those_of_the_training_has_no_warning(known, tmp_path):
         (specks(), LAS, "lies in slices that show it in more pieces than in training."),
         (mr(), LAS, "it is brighter than the training's scans"),
         (mr(), LAS, "values from 0 to 260 where the run's window is"),
-        (wide(), LAS, "its picture is 128 mm wide, in training 64 mm."),
+        (wide(), LAS, "its field of view is 128 mm wide, in training 64 mm."),
         (abdomen(), RAS, "farther to the right than in any training slice."),
         (abdomen(), np.diag([-2.0, 2.0, 12.0, 1.0]), "its slices lie 12 mm apart, in training 5"),
     ],
@@ -111,6 +114,28 @@ def test_what_is_unlike_training_is_told_and_recorded(
     assert any(sentence in text for text in found), found
     printed = capsys.readouterr().err
     assert all(f"warning: scan: {text}" in printed for text in found)
+
+
+def test_of_labels_unlike_training_the_predicted_dice_begins_at_0(known, tmp_path, capsys):
+    pairs = [
+        Pair(f"case{k}", "aorta", Signs(0.05 * k, 0.05 * k), 0.5 + 0.04 * k) for k in range(FEWEST)
+    ]
+    believed = Known(calibrate(pairs), "10 test cases")
+    predictor = threshold(names=["aorta"], usual=known)
+    thick = np.diag([-2.0, 2.0, 9.0, 1.0])
+    for name, array, affine in (
+        ("like", abdomen(), LAS),
+        ("spine", abdomen((21, 7)), LAS),
+        ("thick", abdomen(), thick),
+    ):
+        path = save_nifti(tmp_path / f"{name}.nii.gz", array, affine)
+        said = predict(path, tmp_path / "out", predictor, believed)["predicted_dice"]
+        assert (said["organs"]["aorta"]["low"] == 0) == (name == "spine")
+        printed = " ".join(capsys.readouterr().err.split())
+        assert ("begin at 0 where labels are unlike training's: aorta" in printed) == (
+            name == "spine"
+        )
+        assert ("the scan is unlike those of training" in printed) == (name == "thick")
 
 
 def test_labels_of_a_model_of_phantoms_are_told_to_mean_nothing(known, tmp_path, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.inference import usual
-from pipeline.inference.unlike import label_warnings, scan_warnings
+from pipeline.inference.unlike import compare
 from pipeline.inference.usual import MEASURES, SCAN, Tally
 
 SPACING = (3.0, 2.0, 1.0)
@@ -42,9 +42,13 @@ def known():
     return usual.ranges(ORGANS, cases)
 
 
+def unlike(known, *arguments, **changes):
+    images, labels, spacing = arguments or case(**changes)
+    return compare(known, ORGANS, zip(images, labels, strict=True), spacing, "SPL")
+
+
 def warned(known, *arguments, **changes):
-    found = tally(*(arguments or case(**changes)))
-    return scan_warnings(known, found) + label_warnings(known, ORGANS, found, "SPL")
+    return unlike(known, *arguments, **changes).sentences
 
 
 def test_ranges_are_those_of_the_slices(known):
@@ -87,11 +91,19 @@ def test_an_organ_of_one_voxel_is_told_of(known):
     assert warned(known, images, labels, spacing) == ["kidney: 0.006 ml, in training 4.32 ml."]
 
 
+def test_a_large_volume_is_told_without_an_exponent(known):
+    large = copy.deepcopy(known)
+    large["organs"]["kidney"]["millilitres"] = [594.04, 3104.0]
+    assert "kidney: 4.32 ml, in training 594 to 3,100 ml." in warned(large)
+
+
 def test_an_organ_that_all_training_cases_show_is_missed(known):
     images, labels, spacing = case()
     labels[labels == 1] = 0
     (found,) = warned(known, images, labels, spacing)
     assert found == "aorta: not found; 4 of 4 training cases show it."
+    (found,) = warned(known, images, np.zeros_like(labels), spacing)
+    assert found == "not found: aorta, kidney; 4 or more of 4 training cases show each of them."
 
 
 @pytest.mark.parametrize(
@@ -104,6 +116,23 @@ def test_an_organ_at_another_place_is_told_of_with_the_side(known, shift, toward
         text.startswith("aorta: 100% of it lies") and f"farther to the {towards} than" in text
         for text in found
     ), found
+
+
+def test_the_scan_its_labels_and_what_is_missing_are_told_apart(known):
+    images, labels, _ = case(shift=(12, 0))
+    labels[labels == 2] = 0
+    found = unlike(known, images, labels, (9.0, 2.0, 1.0))
+    assert found.scan == ["its slices lie 9 mm apart, in training 3 mm."]
+    assert found.not_found == ["kidney: not found; 4 of 4 training cases show it."]
+    assert list(found.organs) == ["aorta"] and found.organs["aorta"][0].endswith("ml.")
+    assert found.sentences[2:] == [f"aorta: {text}" for text in found.organs["aorta"]]
+
+
+def test_an_outline_that_is_a_little_off_is_not_told_of(known):
+    images, labels, spacing = case()
+    wide = labels.copy()
+    wide[:, 29:36, 28:34] = 1  # a row of the darker surroundings more
+    assert warned(known, images, wide, spacing) == []
 
 
 def test_an_organ_in_pieces_is_told_of(known):

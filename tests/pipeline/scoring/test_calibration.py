@@ -45,6 +45,9 @@ def test_a_scan_gets_a_dice_for_what_was_found_and_a_reason_for_the_rest():
     assert 0 <= liver["low"] <= liver["dice"] <= liver["high"] <= 1
     assert record["organs"]["pancreas"] == {"cannot_say": "not found"}
     assert "no case" in record["organs"]["aorta"]["cannot_say"]
+    signs = [Signs(0.9, 0.9), Signs(0.9, 0.9)]
+    strange = known.of_scan(organs[:2], signs, {"pancreas"})["organs"]
+    assert strange["liver"] == liver and strange["liver"]["low"] > strange["pancreas"]["low"] == 0
     json.dumps(record, allow_nan=False)
 
 

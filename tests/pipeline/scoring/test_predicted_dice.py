@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,17 @@ def test_with_more_doubt_than_any_case_had_the_interval_begins_at_0():
     )
     assert within.low > 0.5 and less.low == other.low == 0.0
     assert less.dice < within.dice < other.dice < other.high
+
+
+def test_of_labels_unlike_training_the_interval_begins_at_0():
+    pairs = made_up(FEWEST, 7)
+    calibration, signs = calibrate(pairs), Signs(0.9, 0.9)
+    like, unlike = (calibration.predict("liver", signs, strange) for strange in (False, True))
+    assert like.low > unlike.low == 0.0
+    assert (like.dice, like.high) == (unlike.dice, unlike.high)
+    strange = [replace(pair, unlike=pair.organ == "liver") for pair in pairs]
+    assert calibrate(strange) == calibration
+    assert {said.low for pair, said in applied(calibration, strange) if pair.unlike} == {0.0}
 
 
 def test_few_cases_say_nothing():

@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -491,10 +492,15 @@ def test_few_cases_calibrate_nothing_and_the_metrics_say_why(finished, folders):
     assert known == calibration.Known(None, about["cannot_say"])
 
 
-def learned_from(folders: dict[str, Path], root: Path, **scan: list[float]) -> Path:
-    """The model with ranges of the test cases' own slices and labels, those of `scan` changed."""
+def learned_from(
+    folders: dict[str, Path],
+    root: Path,
+    learned: Sequence[str] = tuple(TEST_CASES),
+    **scan: list[float],
+) -> Path:
+    """The model with ranges of the cases' own slices and labels, those of `scan` changed."""
     manifest, cases = read_manifest(folders["prepared"] / "manifest.parquet"), []
-    for case in TEST_CASES:
+    for case in learned:
         row = manifest.case(case)
         tally = Tally(len(ORGANS), row.spacing_mm)
         images, labels = ShardReader(folders["prepared"] / "shards" / row.shard).read_volume()
@@ -523,6 +529,26 @@ def test_test_cases_unlike_training_are_told_and_recorded(
     assert "apart, in training 99 mm." in printed
     # a record without ranges says nothing
     assert "unlike_training" not in files.read_json(finished / "out" / "metrics.json")
+
+
+def test_predicted_dice_of_labels_unlike_training_begins_at_0(many, tmp_path):
+    params, folders = many
+    cases = [row.case for row in read_manifest(folders["prepared"] / "manifest.parquet")]
+    folders = with_roles(folders, tmp_path / "split", 1)
+    plain = evaluate_into(tmp_path / "plain", params, **folders)
+    learned = folders | {"model": learned_from(folders, tmp_path, cases)}
+    out = evaluate_into(tmp_path / "learned", params, **learned)
+    told = files.read_json(out / "metrics.json")["unlike_training"]
+    named = {(case, text.split(":")[0]) for case, texts in told.items() for text in texts}
+    keys = ["case", "organ"]
+    both = pd.read_csv(out / "predicted_dice.csv").merge(
+        pd.read_csv(plain / "predicted_dice.csv"), on=keys, suffixes=("", "_plain")
+    )
+    strange = pd.Series([tuple(key) in named for key in both[keys].to_numpy()])
+    assert strange.any() and (both["low"][strange] == 0).all()
+    assert (both["low_plain"][strange] > 0).any()
+    assert (both["low"] == both["low_plain"])[~strange].all()
+    assert (both["high"] == both["high_plain"]).all()
 
 
 def test_damaged_ranges_of_the_training_slices_are_refused(evaluated, folders, tmp_path):
