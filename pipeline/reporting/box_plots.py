@@ -22,6 +22,7 @@ from pipeline.scoring.tables import OVERALL
 LOWEST, HIGHEST = 1.5, 2.2  # height of the axes, inches
 TICKS = 4  # room for the organs' names, in lines of text
 AXES = 0.4  # of the figure's height, at least
+ROUNDING = 1e-6  # of ticks
 DRAWN = "Line: median; diamond: mean; dots: cases."
 STARS_LINES = 1.6  # height of three stars and the gap below them, in lines of text
 
@@ -67,8 +68,10 @@ def box_plot(
             room = STARS_LINES * look.line / (AXES * height)
             axes.set_ylim(low, low + (high - low) / (1 - room))
         if score.kind == "overlap":
-            # there is room above 1, but no score
-            axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 1], minor=False)
+            # there is room beyond 0 and 1, but no score
+            limits = axes.get_ylim()
+            axes.set_yticks([tick for tick in axes.get_yticks() if -ROUNDING < tick < 1 + ROUNDING])
+            axes.set_ylim(limits)
         figure.legend(loc="outside upper left", **legend)
         figure.supxlabel(note, x=0.0, ha="left", size=look.font_pt)
     return figure

@@ -120,7 +120,7 @@ def calibrate(pairs: Sequence[Pair]) -> Calibration | None:
     """Fit to cases with truth; None below FEWEST cases.
 
     Raises:
-        ValueError: some pairs have an agreement of stages and some have none.
+        ValueError: some pairs have other signs than the others.
     """
     cases = sorted({pair.case for pair in pairs})
     if len(cases) < FEWEST:
@@ -211,10 +211,13 @@ class _Fit:
     """
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
-        staged = {pair.signs.agreement is not None for pair in pairs}
-        if len(staged) > 1:
-            raise ValueError("signs: expected an agreement of stages in all pairs or in none")
-        self.signs = ("expected", "agreement") if staged == {True} else ("expected",)
+        given = {
+            tuple(sign for sign, share in vars(pair.signs).items() if share is not None)
+            for pair in pairs
+        }
+        if len(given) > 1:
+            raise ValueError(f"signs: expected the same ones in all pairs, found {sorted(given)}")
+        (self.signs,) = given
         self.organs = list(dict.fromkeys(pair.organ for pair in pairs))
         logits = np.array([[_logit(getattr(p.signs, sign)) for sign in self.signs] for p in pairs])
         self.centres, self.lowest = logits.mean(axis=0), logits.min(axis=0)

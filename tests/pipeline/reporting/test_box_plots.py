@@ -77,13 +77,12 @@ def test_stars_lie_above_all_cases_and_within_the_axes(tmp_path):
     assert all(box.x0 >= -1 and box.x1 <= figure.bbox.width + 1 for box in boxes)
 
 
-@pytest.mark.parametrize("name", ["dice", "hd95_mm"])
+@pytest.mark.parametrize("name", ["dice", "nsd_2mm", "hd95_mm"])
 def test_no_tick_stands_where_there_can_be_no_score(tmp_path, name):
-    runs = read_runs(
-        [write_run(tmp_path / "same", measured(0)), write_run(tmp_path / "far", measured(3))]
-    )
-    axes = box_plot(runs, SCORES[name], Look()).axes[0]
+    folders = [write_run(tmp_path / str(shift), measured(shift)) for shift in (0, 1, 9)]
+    axes = box_plot(read_runs(folders), SCORES[name], Look()).axes[0]
     low, high = axes.get_ylim()
-    shown = [tick for tick in axes.get_yticks() if low <= tick <= high]
-    assert len(shown) > 2
-    assert name != "dice" or (max(shown) == pytest.approx(1) and high > 1)
+    assert len([tick for tick in axes.get_yticks() if low <= tick <= high]) > 2
+    if SCORES[name].kind == "overlap":
+        assert -0.1 < low < high and high > 1 > min(axes.get_yticks()) > -1e-6
+        assert max(axes.get_yticks()) == pytest.approx(1)
