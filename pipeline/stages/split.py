@@ -265,10 +265,10 @@ def _check_ids(settings: Settings, cases: Sequence[str]) -> None:
         if isinstance(value, list):
             unknown = [case for case in value if case not in cases]
             twice = sorted({case for case in value if value.count(case) > 1})
-            problems += [
-                f"split.{key}: there is no case {case}; found {', '.join(cases)}."
-                for case in unknown
-            ]
+            if unknown:
+                problems.append(
+                    f"split.{key}: there is no case {few(unknown)}; the cases are {few(cases)}."
+                )
             problems += [f"split.{key}: case {case} is named twice." for case in twice]
     if problems:
         raise UserError(problems)

@@ -179,7 +179,12 @@ def test_no_split_leaks(cases, test, validation, slices, only_labelled, seed):
     ("changes", "canonical", "message"),
     [
         ({}, [], "split.test: null takes the test subjects of the literature"),
-        ({"test": ["x", "img0007"]}, [], "split.test: there is no case x"),
+        ({"test": ["x", "img0007"]}, [], "split.test: there is no case x; the cases are img0001, "),
+        (
+            {"test": [str(number) for number in range(20)]},
+            [],
+            r"no case 0, 1, 2, 3, 4, ... \(20 in all\); the cases are .*, ... \(30 in all\).$",
+        ),
         ({"subjects": ["img0005", "img0005"]}, CANONICAL, "img0005 is named twice"),
         ({"subjects": ["img0001"]}, CANONICAL, "img0001 is a test subject"),
         ({"subjects": 19}, CANONICAL, "19 asked for, 18 left"),
