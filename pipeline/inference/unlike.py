@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.imaging.geometry import BEGINS
-from pipeline.inference.usual import MEASURES, SCAN, Tally
+from pipeline.inference.usual import LENGTH, MEASURES, SCAN, Tally, apart
 
 FEW = 5  # slices of an organ in training below which nothing is said of it
 ALWAYS = 0.9  # share of the training cases from which on an organ is expected in every scan
@@ -17,7 +17,11 @@ MARGIN = 0.1  # of a range's width, beyond either end of it
 LEAST_MM, LEAST_PIECE = 10.0, 0.2  # least margins
 # least margins of the brightness: of a scan, and of an organ, whose outline a model misses a little
 LEAST_SCAN, LEAST_ORGAN = 0.05, 0.1
+LENGTHS = 1.5  # factor of the length of the stack
+# a histogram of brightness is told of that is so many times as far from training's as any of them
+APART, LEAST_APART = 1.5, 0.03
 FACTORS = {"gap_mm": 1.5, "pixel_mm": 1.5, "height_mm": 1.3, "width_mm": 1.3}
+ANOTHER = "another modality, contrast phase, or part of the body"
 VOLUMES = 2.0  # factor of an organ's volume; those of sparse slices are estimates
 SIDES = {
     "gap_mm": "its slices lie {} mm apart",
@@ -70,7 +74,8 @@ def compare(
     for image, labels in slices:
         tally.add(image, labels)
     not_found, found = label_warnings(usual, organs, tally, axes)
-    return Unlike(scan_warnings(usual, tally, channels), not_found, found)
+    scan = scan_warnings(usual, tally, channels) + _reversed(usual, organs, tally, axes)
+    return Unlike(scan, not_found, found)
 
 
 def scan_warnings(
@@ -90,20 +95,55 @@ def scan_warnings(
         if not low / factor <= values[name] <= high * factor:
             side = SIDES[name].format(_number(values[name]))
             found.append(f"{side}, in training {_shown(low, high)} mm.")
+    if LENGTH in usual["scan"] and not found:  # else that is why
+        low, high = usual["scan"][LENGTH]
+        length = len(tally.slices) * tally.spacing[0]
+        if not low / LENGTHS <= length <= high * LENGTHS:
+            found.append(
+                f"its slices cover {_number(length)} mm, in training {_shown(low, high)} mm."
+            )
     means = [values["mean"], *tally.other_means]
     ranges = [usual["scan"]["mean"], *usual.get("other_means", ())]
     names = [f"its {name}" for name in channels] if len(means) > 1 else ["it"]
     swapped = ", or other channels in its place?" if len(means) > 1 else "?"
+    told = []
     for name, mean, (low, high) in zip(names, means, ranges, strict=True):
         margin = max(LEAST_SCAN, MARGIN * (high - low))
         if not low - margin <= mean <= high + margin:
             word = "darker" if mean < low else "brighter"
+            told.append(name)
             found.append(
                 f"{name} is {word} than the training's scans (mean {mean:.2f} of the "
-                f"range of intensities, in training {_shown(low, high)}): another modality, "
-                f"contrast phase, or part of the body{swapped}"
+                f"range of intensities, in training {_shown(low, high)}): {ANOTHER}{swapped}"
+            )
+    if "histogram" in usual and names[0] not in told:
+        allowed = max(LEAST_APART, APART * usual["histogram_apart"])
+        if apart(tally.histogram, usual["histogram"]) > allowed:
+            found.append(
+                f"{'its brightness' if len(names) == 1 else f'the brightness of {names[0]}'} is "
+                f"spread otherwise than in the training's scans: {ANOTHER}{swapped}"
             )
     return found
+
+
+def _reversed(
+    usual: Mapping[str, Any], organs: Sequence[str], tally: Tally, axes: str
+) -> list[str]:
+    """A sentence where most organs follow each other the other way round than in training."""
+    along = dict(zip(organs, tally.along_mm, strict=True))
+    steps = {
+        (first, second): along[second] - along[first] for first, second in usual.get("order", ())
+    }
+    known = {pair: step for pair, step in steps.items() if not np.isnan(step)}
+    turned = [pair for pair, step in known.items() if step < 0]
+    if 2 * len(turned) <= len(known):
+        return []
+    first, second = turned[0]
+    return [
+        f"{len(turned)} of {len(known)} pairs of organs follow each other the other way round than "
+        f"in every training case (from the {BEGINS[axes[0]]} on {second} before {first}): is the "
+        "stack of slices reversed?"
+    ]
 
 
 def label_warnings(

@@ -3,15 +3,17 @@
 Few-shot training sees some slices of each volume, so that ranges are those of slices: area,
 position, brightness and wholeness of each organ where it is shown. Positions are distances from the
 centre of a slice's brightness, which hardly depends on how a scan is cropped. Volumes are
-estimated, as if the labelled slices stood for the others. Of several channels the first one is
-measured, and of the others their mean over a scan, which tells where channels were interchanged.
+estimated, as if the labelled slices stood for the others. Of the stack of slices its length counts,
+and which organs follow each other in every case. Of several channels the first one is measured, and
+of the others their mean over a scan, which tells where channels were interchanged.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 # of an organ in a slice: mm2, mm from the centre of brightness, mean in [0, 1], share of its
@@ -19,6 +21,9 @@ from scipy import ndimage
 MEASURES = ("area_mm2", "row_mm", "column_mm", "brightness", "largest_piece")
 # of a scan: mm, mean in [0, 1]
 SCAN = ("gap_mm", "pixel_mm", "height_mm", "width_mm", "mean")
+LENGTH = "length_mm"  # of the stack, beside these; absent in models of earlier versions
+BINS = 32  # of the histogram of a scan's brightness over [0, 1]
+ORDERED = 3  # training cases from which on an order of two organs is told
 
 
 class Tally:
@@ -34,15 +39,24 @@ class Tally:
         self._rows: list[NDArray[np.float64]] = []
         self._scan: list[tuple[float, ...]] = []
         self._other_means: list[list[float]] = []
+        self._places: list[int] = []
+        self._histograms: list[NDArray[np.float64]] = []
 
-    def add(self, image: NDArray[np.floating], labels: NDArray[np.uint8]) -> None:
+    def add(
+        self, image: NDArray[np.floating], labels: NDArray[np.uint8], place: int | None = None
+    ) -> None:
         """Measure a slice.
 
         Args:
             image: (H, W), or (C, H, W) of several channels, in [0, 1].
             labels: (H, W), 0 to the number of organs.
+            place: index of the slice in its volume; None: the one after the last.
         """
         image, *others = (image,) if image.ndim == 2 else image
+        last = self._places[-1] if self._places else -1
+        self._places.append(last + 1 if place is None else place)
+        counts, _ = np.histogram(image, BINS, (0, 1))
+        self._histograms.append(counts / max(1, counts.sum()))
         self._other_means.append([float(other.mean()) for other in others])
         _, row_mm, column_mm = self.spacing
         height, width = image.shape
@@ -81,6 +95,18 @@ class Tally:
         """(C - 1,), the mean of each channel but the first."""
         return np.mean(self._other_means, axis=0)
 
+    @property
+    def histogram(self) -> NDArray[np.float64]:
+        """(BINS,), shares of the pixels, the mean over the slices."""
+        return np.mean(self._histograms, axis=0)
+
+    @property
+    def along_mm(self) -> NDArray[np.float64]:
+        """(organs,), each organ's place along the slices, mm; NaN of one that isn't shown."""
+        area = np.nan_to_num(self.slices[:, :, 0])
+        weight, places = area.sum(axis=0), np.array(self._places) @ area
+        return self.spacing[0] * places / np.where(weight, weight, np.nan)
+
     def millilitres(self, total: int) -> NDArray[np.float64]:
         """Each organ's volume, if the slices that were added stand for all `total` ones."""
         seen = self.slices
@@ -97,9 +123,11 @@ def ranges(organs: Sequence[str], cases: Sequence[tuple[Tally, int]]) -> dict[st
         cases: training cases with the number of all their slices.
 
     Returns:
-        JSON values: cases, slices, scan (SCAN to [lowest, highest]), organs (name to
-        cases, slices, millilitres, and each of MEASURES to [lowest, highest]); of several channels
-        also other_means: [lowest, highest] of each but the first.
+        JSON values: cases, slices, scan (SCAN and LENGTH to [lowest, highest]), organs (name to
+        cases, slices, millilitres, and each of MEASURES to [lowest, highest]), order (pairs of
+        organs of which the first comes first in every case), histogram (BINS shares, the mean over
+        the cases), histogram_apart (how far a case's is from it, at most); of several channels also
+        other_means: [lowest, highest] of each but the first.
     """
     scans = np.stack([tally.scan for tally, _ in cases])
     volumes = np.stack([tally.millilitres(total) for tally, total in cases])
@@ -115,11 +143,17 @@ def ranges(organs: Sequence[str], cases: Sequence[tuple[Tally, int]]) -> dict[st
                 "millilitres": _range(known),
                 **{name: _range(shown[:, place]) for place, name in enumerate(MEASURES)},
             }
+    histograms = np.stack([tally.histogram for tally, _ in cases])
+    middle = histograms.mean(axis=0)
     known = {
         "cases": len(cases),
         "slices": len(slices),
-        "scan": {name: _range(scans[:, place]) for place, name in enumerate(SCAN)},
+        "scan": {name: _range(scans[:, place]) for place, name in enumerate(SCAN)}
+        | {LENGTH: _range(np.array([total * tally.spacing[0] for tally, total in cases]))},
         "organs": found,
+        "order": _order(organs, np.stack([tally.along_mm for tally, _ in cases])),
+        "histogram": [float(f"{share:.4g}") for share in middle],
+        "histogram_apart": _range(np.array([apart(one, middle) for one in histograms]))[1],
     }
     others = np.stack([tally.other_means for tally, _ in cases])
     return known | ({"other_means": [_range(of) for of in others.T]} if others.size else {})
@@ -140,11 +174,39 @@ def recorded(record: Mapping[str, Any]) -> dict[str, Any] | None:
         for name in names:
             low, high = part[name]
             float(high - low)
-    for low, high in found.get("other_means", ()):
+    added = [found["scan"][LENGTH]] if LENGTH in found["scan"] else []
+    for low, high in (*found.get("other_means", ()), *added):
         float(high - low)
+    sum(map(float, (*found.get("histogram", ()), found.get("histogram_apart", 0))))
+    if not all(first in found["organs"] for first, _ in found.get("order", ())):
+        raise ValueError("usual: expected pairs of organs")
     if not all(isinstance(part["cases"], int) for part in (found, *organs)):
         raise ValueError("usual: expected numbers of cases")
     return dict(found)
+
+
+def apart(histogram: ArrayLike, other: ArrayLike) -> float:
+    """How far brightness would have to move on average to make one histogram of the other.
+
+    The Wasserstein distance of two histograms over [0, 1], of as many bins.
+    """
+    return float(np.abs(np.cumsum(np.subtract(histogram, other))).mean())
+
+
+def _order(organs: Sequence[str], along: NDArray[np.float64]) -> list[list[str]]:
+    """Pairs of organs of which the first comes before the other in all cases that show both.
+
+    Args:
+        organs: their names.
+        along: (cases, organs), places along the slices, NaN where an organ isn't shown.
+    """
+    pairs = []
+    for first, second in permutations(range(len(organs)), 2):
+        steps = along[:, second] - along[:, first]
+        steps = steps[~np.isnan(steps)]
+        if len(steps) >= ORDERED and (steps > 0).all():
+            pairs.append([organs[first], organs[second]])
+    return pairs
 
 
 def _centre(image: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -132,7 +132,7 @@ class TrainingData:
             tally = Tally(len(self.class_names), reader.read(indices[0]).spacing_mm)
             for index in indices:
                 one = reader.read(index)
-                tally.add(one.image, one.label)
+                tally.add(one.image, one.label, index)
             cases.append((tally, len(reader)))
         return ranges(self.class_names, cases)
 

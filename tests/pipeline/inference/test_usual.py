@@ -30,7 +30,7 @@ def case(slices=10, shift=(0, 0), aorta=6, kidney=12, brightness=0.5, spacing=SP
 def tally(images, labels, spacing, places=None):
     found = Tally(len(ORGANS), spacing)
     for place in range(len(images)) if places is None else places:
-        found.add(images[place], labels[place])
+        found.add(images[place], labels[place], place)
     return found
 
 
@@ -65,7 +65,7 @@ def test_ranges_are_those_of_the_slices(known):
         2 * 2 * (1 - 36 * 0.3 / (48 * 48 * 0.5 + 36 * 0.3)), rel=0.05
     )
     assert known["scan"]["gap_mm"] == [3.0, 3.0] and known["scan"]["height_mm"] == [128.0, 128.0]
-    assert set(known["scan"]) == set(SCAN) and {*MEASURES} < set(aorta)
+    assert set(known["scan"]) == {*SCAN, "length_mm"} and {*MEASURES} < set(aorta)
 
 
 def test_they_stay_what_they_are_in_a_record(known):
@@ -151,6 +151,35 @@ def test_another_grid_and_another_brightness_are_told_of(known):
     bright = warned(known, brightness=0.9)
     assert bright[0].startswith("it is brighter than the training's scans")
     assert any(text.startswith("kidney: 100% of it is brighter") for text in bright)
+
+
+def test_a_stack_of_another_length_is_told_of(known):
+    assert known["scan"]["length_mm"] == [30.0, 30.0]
+    assert warned(known, slices=14) == []
+    (found,) = (text for text in warned(known, slices=20) if "cover" in text)
+    assert found == "its slices cover 60 mm, in training 30 mm."
+
+
+def test_a_brightness_that_is_spread_otherwise_is_told_of(known):
+    images, labels, spacing = case()
+    middle = images == 0.5
+    images[middle] = np.where(np.arange(middle.sum()) % 2, 0.3, 0.7)  # the same mean
+    found = unlike(known, images, labels, spacing).scan
+    assert len(found) == 1 and found[0].startswith("its brightness is spread otherwise than in")
+    older = {name: value for name, value in known.items() if not name.startswith("histogram")}
+    assert unlike(older, images, labels, spacing).scan == []
+
+
+def test_a_reversed_stack_is_told_of_by_the_order_of_the_organs(known):
+    assert known["order"] == [["kidney", "aorta"]]
+    images, labels, spacing = case()
+    assert unlike(known, images[::-1], labels[::-1], spacing).scan == [
+        "1 of 1 pairs of organs follow each other the other way round than in every training case "
+        "(from the feet on aorta before kidney): is the stack of slices reversed?"
+    ]
+    # an organ that isn't found has no place
+    labels[labels == 2] = 0
+    assert unlike(known, images[::-1], labels[::-1], spacing).scan == []
 
 
 def test_of_a_rare_organ_nothing_is_said(known):
