@@ -15,7 +15,7 @@ FACTS = {
     "side": "image side, pixels",
     "lora_rank": "LoRA rank",
     "tuned": "tuned",
-    "batch": "slices a training step",
+    "batch": "batch size",
     "stage": "scored stage",
     "convention": "convention",
     "train_slices": "labelled slices",

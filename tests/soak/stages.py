@@ -82,12 +82,12 @@ class Workspace:
         return self.log(stage)
 
     def published(self, stage: str) -> dict[str, str]:
-        """Name to SHA-256 of a stage's published files."""
+        """Name to SHA-256 of a stage's published files, but for what it took."""
         folder = self.folder / ("reports" if stage == "report" else f"results/{stage}")
         return {
             path.relative_to(folder).as_posix(): sha256(path)
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and not path.is_symlink()
+            if path.is_file() and not path.is_symlink() and path.name != "cost.json"
         }
 
     def forget(self, stage: str) -> None:
