@@ -177,8 +177,9 @@ def recorded(record: Mapping[str, Any]) -> dict[str, Any] | None:
     added = [found["scan"][LENGTH]] if LENGTH in found["scan"] else []
     for low, high in (*found.get("other_means", ()), *added):
         float(high - low)
-    sum(map(float, (*found.get("histogram", ()), found.get("histogram_apart", 0))))
-    if not all(first in found["organs"] for first, _ in found.get("order", ())):
+    for share in (*found.get("histogram", ()), found.get("histogram_apart", 0)):
+        float(share)
+    if not all({first, second} <= {*found["organs"]} for first, second in found.get("order", ())):
         raise ValueError("usual: expected pairs of organs")
     if not all(isinstance(part["cases"], int) for part in (found, *organs)):
         raise ValueError("usual: expected numbers of cases")

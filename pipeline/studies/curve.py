@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from hsam.registry import MODELS
+from pipeline.inference.titles import model_title
 from pipeline.scoring.bootstrap import bounds
 from pipeline.studies.intervals import Scores, estimate, sample_means
 from pipeline.studies.outcomes import Outcome
@@ -229,7 +229,7 @@ def _x(along: str, outcomes: Sequence[Outcome]) -> float | None:
 def _words(by: str, outcomes: Sequence[Outcome]) -> str:
     """An arm's value of the parameter, as people say it."""
     value = str(_value(by, outcomes))
-    return MODELS[value].title if by == MODEL and value in MODELS else value
+    return model_title(value) if by == MODEL else value
 
 
 def _value(key: str, outcomes: Sequence[Outcome]) -> Any:
