@@ -37,7 +37,7 @@ from pipeline.inference.tta import VIEWS, View, warp
 from pipeline.inference.usual import Tally
 from pipeline.inference.volume import STEPS, forward, model_stages, predict_batches
 from pipeline.scoring.predicted_dice import Pair, judged, left_out
-from pipeline.scoring.uncertainty import TWO_STAGES, Doubt, Signs, overlaps
+from pipeline.scoring.uncertainty import TWO_STAGES, Doubt, Signs, clear, overlaps
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import read_split
@@ -88,7 +88,7 @@ def shares_of_case(
         batch.put(labels)
         two = [batch.labels[stage] for stage in TWO_STAGES if stage in stages]
         chosen, shares = batch.labels[stages[0]], batch.probabilities
-        doubt.add(chosen, shares, STEPS, (two[0], two[1]) if two else None)
+        doubt.add(chosen, clear(shares, STEPS), STEPS, (two[0], two[1]) if two else None)
         p = shares.astype(np.float32) / STEPS
         of_pixel = -(p * np.log(np.maximum(p, 1e-6))).sum(axis=0) / np.log(len(p))
         entropy += ndimage.sum_labels(of_pixel, chosen, range(1, len(organs) + 1))

@@ -162,6 +162,15 @@ def export(
         ),
     ] = None,
     checkpoint: CheckpointOption = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Of evaluations of models trained alike, as a study's arm over folds: huggingface "
+            "predicts Dice as their cases say.",
+            show_default="the model's own evaluation",
+        ),
+    ] = None,
 ) -> None:
     """Write a run's model as a file for other programs, with a model card, or as a MONAI bundle.
 
@@ -171,7 +180,7 @@ def export(
     batch = batch or (16 if format == "monai-bundle" else 1)
     from pipeline.commands import export as exporting
 
-    exporting.run(folder, out, format, stage, batch, checkpoint)
+    exporting.run(folder, out, format, stage, batch, checkpoint, calibrate)
 
 
 @command(SCANS, "push", "hsam push results/train /mnt/shared/models/liver")

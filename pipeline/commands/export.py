@@ -28,6 +28,7 @@ from pipeline.inference import bundle, records, trained
 from pipeline.inference.trained import Ready
 from pipeline.inference.volume import model_stages, predict_volume
 from pipeline.versioning import model_folder
+from pipeline.versioning.fold_calibration import over_folds
 
 Format = Literal["onnx", "torch-export", "huggingface", "monai-bundle"]
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -56,7 +57,13 @@ class Logits(nn.Module):
 
 
 def run(
-    run_path: Path, out: Path, format: Format, stage: str, batch: int, checkpoint: Path | None
+    run_path: Path,
+    out: Path,
+    format: Format,
+    stage: str,
+    batch: int,
+    checkpoint: Path | None,
+    calibrate: Path | None = None,
 ) -> None:
     """Export a run's model, read the file again and compare; the file appears if they agree.
 
@@ -67,6 +74,8 @@ def run(
         stage: whose logits are the output: "mean", "coarse" or "fine".
         batch: slices per forward pass.
         checkpoint: SAM's file for a model with a frozen encoder; None: the recorded one.
+        calibrate: for "huggingface": folder of evaluations that calibrate predicted Dice
+            (`fold_calibration.over_folds`); None: as the model's own evaluation did.
 
     Raises:
         UserError: a package that isn't installed, no model, a stage that the model lacks, or an
@@ -75,8 +84,13 @@ def run(
     folder = records.model_folder(run_path)
     record = records.read_record(folder)
     if format == "huggingface":
-        _write_folder(folder, record, out)
+        _write_folder(folder, record, out, calibrate)
         return
+    if calibrate is not None:
+        raise UserError(
+            f"--calibrate: expected --format huggingface, whose folder holds a calibration, found "
+            f"{format}."
+        )
     if format == "monai-bundle":
         _write_bundle(folder, record, out, stage, batch, checkpoint)
         return
@@ -128,10 +142,13 @@ def _check_stage(model: SegmentationModel, stage: str) -> None:
         raise UserError(f"--stage: this model has no {stage} stage; choose {' or '.join(known)}.")
 
 
-def _write_folder(folder: Path, record: dict[str, Any], out: Path) -> None:
+def _write_folder(folder: Path, record: dict[str, Any], out: Path, calibrate: Path | None) -> None:
     """The model's files with a card, in a folder of its own; all of it, or nothing."""
+    calibrated = None if calibrate is None else over_folds(calibrate, record, folder)
     with atomic_folder(out, ANOTHER) as new:
-        model_folder.write(new, folder, record, out.name)
+        model_folder.write(new, folder, record, out.name, calibrated)
+    if calibrated is not None:
+        say(f"export: predicted Dice: {calibrated.note}")
     say(f"export: {out}, a model with its card; hsam predict SCAN --run {out}")
 
 

@@ -290,7 +290,8 @@ def _predicted_dice(inputs: ReportInputs) -> dict[str, Any] | None:
     about = inputs.scores.get("predicted_dice")
     if about is None:
         return None
-    lowest = inputs.predicted_dice.sort_values("predicted", kind="stable").head(FIRST)
+    said = inputs.predicted_dice.dropna(subset="predicted")
+    lowest = said.sort_values("predicted", kind="stable").head(FIRST)
     note = calibration.sentence(about)
     return {
         "note": f"{note[0].upper()}{note[1:]}.",

@@ -21,7 +21,7 @@ from pipeline.scoring.predicted_dice import (
     judged,
     left_out,
 )
-from pipeline.scoring.uncertainty import Signs
+from pipeline.scoring.uncertainty import FAINT, Signs
 
 CALIBRATION = "calibration.json"
 NOT_FOUND = "not found"  # of an organ without a voxel
@@ -88,7 +88,8 @@ def of_evaluation(
     if calibration is None:
         why = (
             f"it takes {FEWEST} validation cases (split.validation) or {FEWEST} test cases in "
-            f"which an organ was predicted, the test cases are {len({p.case for p in test})}"
+            f"which an organ was predicted, the test cases are {len({p.case for p in test})}; "
+            "those of a study over folds do too (hsam export --calibrate)"
         )
         return Known(None, why), [], {"cannot_say": why}
     source = f"{calibration.cases} {role} cases"
@@ -121,7 +122,8 @@ def write(path: Path, known: Known, stage: str, weights: str) -> None:
         stage: whose labels it is of.
         weights: SHA-256 of the model's weights.
     """
-    content = {"stage": stage, "weights": weights, "source": known.source, "level": LEVEL}
+    about = {"stage": stage, "weights": weights, "source": known.source}
+    content = about | {"level": LEVEL, "faint": FAINT}
     made = known.calibration
     files.write_json(path, content | {"calibration": None if made is None else made.to_json()})
 
@@ -150,7 +152,9 @@ def file_of(folders: Iterable[Path], weights: str) -> Path | None:
     for folder in folders:
         try:
             found = files.read_json(folder / CALIBRATION)
-            if found["weights"] == weights and isinstance(found["stage"], str):
+            # with another FAINT the signs were others
+            alike = found["weights"] == weights and found["faint"] == FAINT
+            if alike and isinstance(found["stage"], str):
                 _known(found)
                 return folder / CALIBRATION
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

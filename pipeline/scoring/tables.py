@@ -32,6 +32,7 @@ from pipeline.scoring.conventions import (
 from pipeline.scoring.measures import Measures
 from pipeline.scoring.predicted_dice import Pair, Predicted
 from pipeline.scoring.scores import ROUNDING, SCORES, in_view
+from pipeline.scoring.uncertainty import Signs
 
 OVERALL = "mean over organs"
 # of one case: organ to what was measured
@@ -73,14 +74,17 @@ PREDICTED_DICE = pa.schema(
     [
         pa.field("case", pa.string(), nullable=False),
         pa.field("organ", pa.string(), nullable=False),
-        pa.field("predicted", pa.float64(), nullable=False),
-        pa.field("low", pa.float64(), nullable=False),
-        pa.field("high", pa.float64(), nullable=False),
+        pa.field("predicted", pa.float64()),
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
         pa.field("dice", pa.float64(), nullable=False),
+        pa.field("expected", pa.float64(), nullable=False),
+        pa.field("agreement", pa.float64()),
+        pa.field("unlike", pa.bool_(), nullable=False),
     ]
 )
 # columns that tables of earlier versions may lack
-ADDED = {"voxel_mm", "below_voxel", "voxel"}
+ADDED = {"voxel_mm", "below_voxel", "voxel", "expected", "agreement", "unlike"}
 
 
 def case_schema() -> pa.Schema:
@@ -318,18 +322,50 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     return table
 
 
-def predicted_rows(found: Iterable[tuple[Pair, Predicted]]) -> list[dict[str, Any]]:
-    """Rows of the table `predicted_dice`."""
+def predicted_rows(
+    pairs: Iterable[Pair], found: Iterable[tuple[Pair, Predicted]]
+) -> list[dict[str, Any]]:
+    """Rows of the table `predicted_dice`: all pairs, and what was predicted of those in `found`."""
+    said = {(pair.case, pair.organ): predicted for pair, predicted in found}
+    rows = []
+    for pair in pairs:
+        of_pair = said.get((pair.case, pair.organ))
+        rows.append(
+            {
+                "case": pair.case,
+                "organ": pair.organ,
+                "predicted": None if of_pair is None else of_pair.dice,
+                "low": None if of_pair is None else of_pair.low,
+                "high": None if of_pair is None else of_pair.high,
+                "dice": pair.dice,
+                **asdict(pair.signs),
+                "unlike": pair.unlike,
+            }
+        )
+    return rows
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """The pairs of a table `predicted_dice`.
+
+    Args:
+        path: its parquet file.
+
+    Raises:
+        UserError: as for `read_table`, or an earlier version wrote it, without the signs.
+    """
+    table = read_table(path, PREDICTED_DICE)
+    if missing := [name for name in PREDICTED_DICE.names if name not in table.columns]:
+        raise UserError(f"{path}: no column {', '.join(missing)}; evaluate the run again.")
     return [
-        {
-            "case": pair.case,
-            "organ": pair.organ,
-            "predicted": said.dice,
-            "low": said.low,
-            "high": said.high,
-            "dice": pair.dice,
-        }
-        for pair, said in found
+        Pair(
+            row.case,
+            row.organ,
+            Signs(row.expected, None if pd.isna(row.agreement) else row.agreement),
+            row.dice,
+            bool(row.unlike),
+        )
+        for row in table.itertuples()
     ]
 
 

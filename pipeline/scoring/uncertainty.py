@@ -4,8 +4,12 @@ A model gives two signs, both from the pass that gives the labels: the probabili
 stages, their masks. Expected Dice and agreement are of an organ in a volume (`Signs`), the expected
 error is of an organ on a slice (`ExpectedError`). What they are good for stands elsewhere: the
 order of the review list (`review`), a predicted Dice (`predicted_dice`).
+
+Faint doubt counts as none: after a short training, of a U-Net above all, every pixel far from any
+organ has some, and its sum over a picture drowns that of the places where labels are wrong.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TWO_STAGES = ("coarse", "fine")  # of a model whose stages can disagree
+FAINT = 0.1  # a probability below it is taken as 0, one above 1 - FAINT as 1
 WINDOW_MM = 10.0  # side of the square that the place of a slice's doubt is the middle of
 
 Sums = NDArray[np.float64]
@@ -23,7 +28,8 @@ class Signs:
     """Of one organ that was predicted.
 
     Attributes:
-        expected: 2 sum(p m) / (sum p + sum m), the Dice of the mask m with the probabilities p.
+        expected: 2 sum(p m) / (sum p + sum m), the Dice of the mask m with the probabilities p,
+            faint doubt aside.
         agreement: Dice of the two stages' masks; None for a model of one stage.
     """
 
@@ -55,7 +61,7 @@ class Doubt:
         Args:
             labels: chosen classes (slices, rows, columns).
             probabilities: of each class, background first, (classes, slices, rows, columns), in
-                steps of 1 / `steps`.
+                steps of 1 / `steps`, as `clear` gives them.
             steps: see there.
             stages: labels of the coarse and of the fine stage; None: a model of one.
         """
@@ -90,7 +96,8 @@ class ExpectedError:
     """Of each organ on each slice of a volume; filled a batch at a time.
 
     A pixel inside the organ's mask counts 1 - p, one outside counts p. That is the mean number of
-    wrong pixels if the probabilities are right. A sum below one pixel counts as none.
+    wrong pixels if the probabilities are right, those that are hardly in doubt left out. A sum
+    below one pixel counts as none.
 
     Attributes:
         mm2: expected area of the pixels that are wrong, (slices, organs).
@@ -121,7 +128,7 @@ class ExpectedError:
             first: index of the first one.
             labels: chosen classes (B, rows, columns); label k is the k-th organ.
             probabilities: of each class, background first, (classes, B, rows, columns), in steps
-                of 1 / `steps`.
+                of 1 / `steps`, as `clear` gives them.
             steps: see there.
         """
         height, width = self.pixel_mm
@@ -171,8 +178,17 @@ class Uncertainty:
             steps: see there.
         """
         two = (labels["coarse"], labels["fine"]) if set(TWO_STAGES) <= set(labels) else None
-        self.expected.add(first, labels[stage], probabilities, steps)
-        self.doubt.add(labels[stage], probabilities, steps, two)
+        cleared = clear(probabilities, steps)
+        self.expected.add(first, labels[stage], cleared, steps)
+        self.doubt.add(labels[stage], cleared, steps, two)
+
+
+def clear(probabilities: NDArray[np.uint8], steps: int) -> NDArray[np.uint8]:
+    """Probabilities without faint doubt, in steps of 1 / `steps` as they came; a copy."""
+    values = np.arange(steps + 1, dtype=np.uint8)
+    values[: math.ceil(FAINT * steps)] = 0
+    values[math.floor((1 - FAINT) * steps) + 1 :] = steps
+    return values[probabilities]
 
 
 def densest(weights: NDArray[np.integer], window: tuple[int, int]) -> tuple[int, int]:

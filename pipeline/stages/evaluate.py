@@ -537,7 +537,7 @@ def _write_outputs(
     tested = [pair for case in cases for pair in scoring.pairs(case)]
     known, found, metrics["predicted_dice"] = calibration.of_evaluation(validation, tested)
     say(f"evaluate: predicted Dice: {calibration.sentence(metrics['predicted_dice'])}")
-    rows_said = tables.predicted_rows(found)
+    rows_said = tables.predicted_rows(tested, found)
     tables.write_table(out, "predicted_dice", rows_said, tables.PREDICTED_DICE)
     calibration.write(out / calibration.CALIBRATION, known, settings.stage, weights)
     if strange := {case: told for case in cases if (told := scoring.unlike(case).sentences)}:

@@ -13,13 +13,20 @@ from pipeline.inference import records
 from pipeline.inference.card import card, predicting
 from pipeline.inference.identity import evaluations
 from pipeline.scoring import calibration
+from pipeline.versioning.fold_calibration import OverFolds
 
 CARD, SUMS = "README.md", "SHA256SUMS"  # the latter as `sha256sum --check` reads it
 FILES = (*MODEL_FILES, calibration.CALIBRATION, CARD)  # all that a folder may hold besides
 LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 
 
-def write(new: Path, folder: Path, record: Mapping[str, Any], name: str) -> None:
+def write(
+    new: Path,
+    folder: Path,
+    record: Mapping[str, Any],
+    name: str,
+    calibrated: OverFolds | None = None,
+) -> None:
     """Fill an empty folder.
 
     Args:
@@ -27,11 +34,16 @@ def write(new: Path, folder: Path, record: Mapping[str, Any], name: str) -> None
         folder: of the model's files, near which its evaluation may lie.
         record: the content of its model.json.
         name: of the model, for the card.
+        calibrated: instead of the calibration of its evaluation.
     """
     for file in MODEL_FILES:
         shutil.copyfile(folder / file, new / file)
-    places = [folder, *evaluations(folder)]
-    if found := calibration.file_of(places, files.sha256(folder / MODEL_FILES[1])):
+    weights = files.sha256(folder / MODEL_FILES[1])
+    if calibrated is not None:
+        calibration.write(
+            new / calibration.CALIBRATION, calibrated.known, calibrated.stage, weights
+        )
+    elif found := calibration.file_of([folder, *evaluations(folder)], weights):
         shutil.copyfile(found, new / calibration.CALIBRATION)
     files.write_text(new / CARD, card(folder, record, name, predicting(record, name)))
     names = [file for file in FILES if (new / file).exists()]

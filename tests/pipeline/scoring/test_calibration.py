@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from pipeline.core import files
 from pipeline.scoring import calibration
 from pipeline.scoring.calibration import CALIBRATION, Known, find, of_evaluation, sentence
 from pipeline.scoring.predicted_dice import FEWEST, calibrate, left_out
@@ -65,4 +66,14 @@ def test_a_models_calibration_is_found_by_its_weights(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"weights": 3}', '{"weights": "a", "stage":'])
 def test_a_damaged_file_says_nothing(tmp_path, content):
     (tmp_path / CALIBRATION).write_text(content)
+    assert find([tmp_path], "a", "mean").calibration is None
+
+
+def test_a_calibration_of_other_signs_of_doubt_says_nothing(tmp_path):
+    known = Known(calibrate(made_up(FEWEST, 1)), "10 test cases")
+    calibration.write(tmp_path / CALIBRATION, known, "mean", "a")
+    assert find([tmp_path], "a", "mean").calibration is not None
+    content = files.read_json(tmp_path / CALIBRATION)
+    del content["faint"]
+    files.write_json(tmp_path / CALIBRATION, content)
     assert find([tmp_path], "a", "mean").calibration is None

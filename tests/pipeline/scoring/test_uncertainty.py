@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from pipeline.scoring.uncertainty import Doubt, ExpectedError, Signs, Uncertainty, densest, overlaps
+from pipeline.scoring.uncertainty import (
+    FAINT,
+    Doubt,
+    ExpectedError,
+    Signs,
+    Uncertainty,
+    clear,
+    densest,
+    overlaps,
+)
 
 STEPS = 255
 
@@ -105,10 +114,31 @@ def test_all_of_it_is_gathered_from_one_call_a_batch():
     for first in (0, 2):
         part = slice(first, first + 2)
         found.add(first, {s: of[part] for s, of in stages.items()}, "mean", shares[:, part], STEPS)
-    doubt.add(labels, shares, STEPS, (stages["coarse"], stages["fine"]))
-    expected.add(0, labels, shares, STEPS)
+    doubt.add(labels, clear(shares, STEPS), STEPS, (stages["coarse"], stages["fine"]))
+    expected.add(0, labels, clear(shares, STEPS), STEPS)
     assert found.doubt.signs() == doubt.signs()
     assert np.array_equal(found.expected.mm2, expected.mm2)
     one = Uncertainty.of(3, 2, (1.0, 1.0))
     one.add(0, {"mean": labels}, "mean", shares, STEPS)
     assert all(signs.agreement is None for signs in one.doubt.signs())
+
+
+@pytest.mark.parametrize("steps", [10, STEPS])
+def test_faint_doubt_counts_as_none(steps):
+    given = np.arange(steps + 1, dtype=np.uint8)
+    found = clear(given, steps) / steps
+    share = given / steps
+    faint = (share < FAINT) | (share > 1 - FAINT)
+    assert np.array_equal(found[faint], np.rint(share[faint])) and faint.sum() >= 2
+    assert np.array_equal(found[~faint], share[~faint])
+    assert given[1] == 1  # what goes into files stays as it was
+
+
+def test_a_haze_over_the_whole_picture_does_not_hide_the_place_in_doubt():
+    labels = np.zeros((2, 40, 40), np.uint8)
+    organ = np.zeros(labels.shape, np.uint8)
+    organ[0] = 20  # 8% everywhere, never wrong
+    organ[1, 10:14, 10:14] = 115  # 45%
+    found = Uncertainty.of(2, 1, (1.0, 1.0))
+    found.add(0, {"mean": labels}, "mean", np.stack([STEPS - organ, organ]), STEPS)
+    assert found.expected.mm2[:, 0] == pytest.approx([0, 16 * 115 / STEPS])

@@ -486,7 +486,9 @@ def test_predicted_dice_is_calibrated_and_judged(many, tmp_path, validation, rol
 def test_few_cases_calibrate_nothing_and_the_metrics_say_why(finished, folders):
     about = files.read_json(finished / "out" / "metrics.json")["predicted_dice"]
     assert list(about) == ["cannot_say"] and "the test cases are 2" in about["cannot_say"]
-    assert pd.read_csv(finished / "out" / "predicted_dice.csv").empty
+    table = pd.read_csv(finished / "out" / "predicted_dice.csv")
+    assert set(table["case"]) == set(TEST_CASES) and table["expected"].between(0, 1).all()
+    assert table[["predicted", "low", "high"]].isna().all(axis=None)
     weights = files.sha256(folders["model"] / "model.safetensors")
     known = calibration.find([finished / "out"], weights, "mean")
     assert known == calibration.Known(None, about["cannot_say"])

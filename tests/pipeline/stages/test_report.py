@@ -217,6 +217,7 @@ def test_how_far_to_believe_a_prediction(written, inputs):
     about = {"level": 0.9, "calibrated_on": "12 test cases", "pairs": 2, **judged}
     columns = ("case", "organ", "predicted", "low", "high", "dice")
     rows = [("a", "liver", 0.9, 0.8, 0.95, 0.91), ("b", "aorta", 0.4, 0.3, 0.5, 0.61)]
+    rows.append(("c", "spleen", None, None, None, 0.2))  # of which it can't say
     table = pd.DataFrame(rows, columns=columns)
     believed = replace(
         inputs, scores=inputs.scores | {"predicted_dice": about}, predicted_dice=table
@@ -226,6 +227,7 @@ def test_how_far_to_believe_a_prediction(written, inputs):
     # the lowest first
     first = "b aorta 0.400 0.300 to 0.500 0.610 no"
     assert f"{first} a liver 0.900 0.800 to 0.950 0.910 yes" in text
+    assert "c spleen" not in text
 
 
 def test_test_cases_unlike_training_are_listed(written, results, tmp_path):
