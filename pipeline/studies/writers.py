@@ -25,7 +25,7 @@ FOLDER = "tables"  # in the study's folder of results
 WHOLE = {"runs", "planned", "seeds", "draws", "folds", "draw", "seed", "fold", "pairs", "cases"}
 WORDS = {
     *("arm", "row", "run", "kind", "state", "convention", "organ", "score", "unit", "over"),
-    *("reference", "verdict", "reason", "note", "source", "split", "device", *FACTS),
+    *("reference", "verdict", "reason", "note", "source", "split", "device", "of", *FACTS),
 }
 
 

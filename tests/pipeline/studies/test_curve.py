@@ -1,10 +1,11 @@
 """The law of Dice along the number of labels."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline.core.errors import UserError
-from pipeline.studies import plan
+from pipeline.studies import plan, writers
 from pipeline.studies.curve import fit
 from pipeline.studies.outcomes import outcomes
 from pipeline.studies.sheets import sheets
@@ -12,6 +13,7 @@ from pipeline.studies.tables import tables
 from tests.pipeline.studies.conftest import RANKS, write
 from tests.pipeline.studies.outputs import RESULTS, finish
 
+TABLES = RESULTS / "ranks" / "tables"
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.8)  # of 100 slices
 
 
@@ -37,6 +39,7 @@ def drawn(workflow, arms, changes, dice):
     finish(study, lambda run, case, organ: dice(run.params, run.seed) / 100)
     found = tables(study, outcomes((study,), RESULTS))
     assert found.curves is not None
+    writers.write(found, TABLES)
     return found.curves, next(sheet for sheet in sheets(found) if sheet.name == "curve")
 
 
@@ -101,6 +104,9 @@ def test_each_model_has_a_curve_of_its_own(workflow):
     assert unet.law is None and "fewer than 4 sizes" in unet.why
     assert [note.partition(":")[0] for note in sheet.notes] == ["H-SAM", "U-Net"]
     assert len(sheet.rows) == len(SHARES) + 3
+    for table in (pd.read_parquet(TABLES / "curve.parquet"), pd.read_csv(TABLES / "curve.csv")):
+        assert table["of"].tolist() == ["H-SAM"] * len(SHARES) + ["U-Net"] * 3
+        assert table["x"].tolist() == [point.x for curve in curves.each for point in curve.points]
 
 
 @pytest.mark.parametrize("curve", [{"along": "split.slice"}, {"along": "seed"}, {"by": "train"}])
