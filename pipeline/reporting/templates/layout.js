@@ -77,8 +77,11 @@
   function latex(table) {
     const escaped = (words) =>
       words
-        .replace(/\\/g, "\\textbackslash ")
-        .replace(/[&%$#_{}]/g, "\\$&")
+        .replace(/[&%$#_{}]|\\/g, (found) => (found === "\\" ? "\\textbackslash{}" : `\\${found}`))
+        .replaceAll("~", "\\textasciitilde{}")
+        .replaceAll("^", "\\textasciicircum{}")
+        .replaceAll("<", "$<$")
+        .replaceAll(">", "$>$")
         .replaceAll("±", "$\\pm$")
         .replaceAll("λ", "$\\lambda$")
         .replaceAll("²", "$^2$")
@@ -87,7 +90,8 @@
         .replaceAll("–", "--");
     const [head, ...body] = cells(table).map((row) => `${row.map(escaped).join(" & ")} \\\\\n`);
     const columns = "l" + "r".repeat(cells(table)[0].length - 1);
-    return `\\begin{tabular}{${columns}}\n\\hline\n${head}\\hline\n${body.join("")}\\hline\n\\end{tabular}\n`;
+    const needs = body.some((row) => row.includes("\\checkmark")) ? "% needs amssymb\n" : "";
+    return `${needs}\\begin{tabular}{${columns}}\n\\hline\n${head}\\hline\n${body.join("")}\\hline\n\\end{tabular}\n`;
   }
 
   async function copy(words) {
