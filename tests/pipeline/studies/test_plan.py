@@ -118,6 +118,19 @@ def test_shipped_studies_can_be_run(name, on):
     assert all(run.params.dataset.name == "phantom" for run in runs) == bool(on)
 
 
+@pytest.mark.parametrize(
+    "name", ["first-model", "folds", "labels-cpu", "pretraining", "second-decoder"]
+)
+@pytest.mark.parametrize("model", ["unet", "hsam"])  # what `hsam init` chooses, by the data
+def test_studies_for_a_cpu_take_ones_own_data(tmp_path, name, model):
+    mine = {"dataset": {"name": "nnunet_ts", "root": "mine"}, "train": {"model": model}}
+    write(tmp_path / "my.yaml", mine)
+    (found,) = plan.load(name, (str(tmp_path / "my.yaml"),), SHIPPED)
+    models = {run.arm: run.params.train.model for run in found.runs}
+    assert models[found.file.reference] == "hsam"
+    assert all(models[arm] == arm for arm in ("unet", "samed") if arm in models)
+
+
 def test_published_numbers_are_those_of_the_supplement():
     """Tables 9 to 11 of the supplement, last rows, and table 11's mean over its organs."""
     table = files.read("table11", SHIPPED).published
