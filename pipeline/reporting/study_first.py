@@ -34,10 +34,10 @@ def first_screen(tables: Tables, *, alone: bool) -> dict[str, Any]:
 
 def verdict(tables: Tables) -> list[str]:
     """The arm with the highest mean Dice, how sure that is, and what came of published numbers."""
-    scored = [row for row in tables.arms if row["kind"] == "arm" and row["dice_mean"] is not None]
+    scored = _scored(tables)
     if not scored:
         return []
-    best = max(scored, key=lambda row: row["dice_mean"])
+    best = max(scored, key=_dice)
     which = "the highest" if len(scored) > 1 else "a"
     words = f"{best['row']} has {which} mean Dice of {number(best['dice_mean'], 2)}%"
     bounds = interval(best, "dice_", 2)
@@ -55,6 +55,14 @@ def verdict(tables: Tables) -> list[str]:
         counts = ", ".join(f"{count} {word}" for word, count in verdicts.items())
         sentences.append(f"Published means of Dice: {counts}.")
     return sentences
+
+
+def _scored(tables: Tables) -> list[Row]:
+    return [row for row in tables.arms if row["kind"] == "arm" and row["dice_mean"] is not None]
+
+
+def _dice(row: Row) -> float:
+    return float(row["dice_mean"])
 
 
 def _strict(tables: Tables, best: Row) -> str | None:
@@ -124,6 +132,19 @@ def run_what_is_left(page: str, on: Sequence[str], left: int, planned: int) -> t
     return f"snakemake --cores all{config} -- reports/{page}.html", does
 
 
+def _calibrate(tables: Tables) -> list[tuple[str, str]]:
+    """The command that hands on a model of all cases with what these tell of its doubt."""
+    trained = {run.arm for run in tables.study.runs if run.predictions is None}
+    rows = [row for row in _scored(tables) if row["row"] in trained]
+    if not rows:
+        return []
+    best = max(rows, key=_dice)["row"]
+    folder = f"results/{tables.study.folder}/{best}"
+    command = f"hsam export --run MODEL --out FOLDER --format huggingface --calibrate {folder}"
+    does = f"hand on a model trained like {best} on all cases; these say how far to believe it"
+    return [(command, does)]
+
+
 def _next(tables: Tables, *, alone: bool) -> list[tuple[str, str]]:
     """Commands and what they do."""
     study = tables.study
@@ -135,6 +156,8 @@ def _next(tables: Tables, *, alone: bool) -> list[tuple[str, str]]:
         planned = sum(row["planned"] for row in arms)
         found.append(run_what_is_left(study.name, study.on, left, planned))
         found.append((f"hsam study {study.name}{option}", "see how long that takes"))
+    elif study.folds is not None:
+        found += _calibrate(tables)
     if not alone:  # the page of a collection has no case browser
         whole = f"hsam study {study.name}{option} --report reports/{study.name}.html"
         found.append((whole, "this study's own page, with every case"))

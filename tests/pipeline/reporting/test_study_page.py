@@ -306,6 +306,19 @@ def test_the_head_says_why_arms_are_not_compared(finished):
     assert text.endswith("apart before rank-8, their reference, has finished.")
 
 
+def test_the_head_of_a_study_over_folds_says_what_its_cases_are_good_for(finished):
+    (folded,) = study(finished, "folded", folds=3, seeds=[1])
+    cases = tuple("abcdef")
+    finish(folded, score, cases, lambda run: cases[run.fold :: 3])
+    text = words(page("folded"))
+    assert (
+        "hand on a model trained like rank-4 on all cases; these say how far to believe it: "
+        "hsam export --run MODEL --out FOLDER --format huggingface --calibrate "
+        "results/folded/rank-4 the tables" in text
+    )
+    assert "--calibrate" not in words(page())
+
+
 def test_the_head_says_how_to_do_what_is_left(finished):
     shutil.rmtree(RESULTS / "ranks" / "rank-1")
     html = page()
