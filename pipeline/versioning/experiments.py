@@ -28,6 +28,7 @@ from pipeline.versioning.bench import LOCK, Bench
 
 HEADLINE = "results/evaluate/headline.json"  # the metrics of dvc.yaml
 SHOWN = 4  # changed parameters that a name holds
+LONGEST = 32  # characters of each: git keeps a name as a file's, which holds 255 bytes
 SECONDS = 0.2  # between two looks at a lock that is waited for
 
 
@@ -125,13 +126,19 @@ def name_of(params: Params, evaluation: Path, repository: Path) -> str:
     metrics = (evaluation / Path(HEADLINE).name).read_text(encoding="utf-8")
     before = flat(_committed(repository))
     changed = [
-        f"{key.rpartition('.')[2]}-{value}"
+        f"{key.rpartition('.')[2]}-{_short(value)}"[:LONGEST]
         for key, value in flat(values).items()
         if key in before and before[key] != value and key not in ("dataset.name", "train.model")
     ]
     words = [params.dataset.name, params.train.model, *changed[:SHOWN]]
     name = "-".join(re.sub(r"[^A-Za-z0-9_.-]+", "_", word).strip("_.") for word in words)
     return f"{name}-{digest([values, metrics])[:4]}"
+
+
+def _short(value: Any) -> Any:
+    """A list of names, say of cases, as how many there are."""
+    names = isinstance(value, list) and any(isinstance(part, str) for part in value)
+    return len(value) if names else value
 
 
 def _committed(repository: Path) -> Any:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,20 @@ def test_a_name_says_what_differs_from_the_committed_parameters(repository):
     assert name.startswith("phantom-hsam-epochs-2-")
     same = experiments.name_of(params_of(1), run.folders["evaluate"], repository)
     assert same.startswith("phantom-hsam-") and len(same) == len("phantom-hsam-0123")
+
+
+def test_a_name_is_short_and_names_no_case(repository):
+    run = finished(repository, 2)
+    cases = [f"patient{number:03}" for number in range(60)]
+    changes = {
+        "dataset": {"root": "data/" + "x" * 200, "cases": cases},
+        "split": {"test": cases[:9]},
+    }
+    run = replace(run, params=validate(changes, ""))
+    name = experiments.name_of(run.params, run.folders["evaluate"], repository)
+    assert "cases-60" in name and "test-9" in name and "patient" not in name and len(name) < 200
+    assert experiments.record([replace(run, name=name)], repository) == [name]
+    assert name in rows(repository)
 
 
 def test_nothing_is_recorded_where_dvc_does_it_or_there_is_no_repository(
