@@ -326,23 +326,21 @@ def predicted_rows(
     pairs: Iterable[Pair], found: Iterable[tuple[Pair, Predicted]]
 ) -> list[dict[str, Any]]:
     """Rows of the table `predicted_dice`: all pairs, and what was predicted of those in `found`."""
-    said = {(pair.case, pair.organ): predicted for pair, predicted in found}
-    rows = []
-    for pair in pairs:
-        of_pair = said.get((pair.case, pair.organ))
-        rows.append(
-            {
-                "case": pair.case,
-                "organ": pair.organ,
-                "predicted": None if of_pair is None else of_pair.dice,
-                "low": None if of_pair is None else of_pair.low,
-                "high": None if of_pair is None else of_pair.high,
-                "dice": pair.dice,
-                **asdict(pair.signs),
-                "unlike": pair.unlike,
-            }
-        )
-    return rows
+    said = {
+        (pair.case, pair.organ): {"predicted": each.dice, "low": each.low, "high": each.high}
+        for pair, each in found
+    }
+    return [
+        {
+            "case": pair.case,
+            "organ": pair.organ,
+            **said.get((pair.case, pair.organ), {}),
+            "dice": pair.dice,
+            **asdict(pair.signs),
+            "unlike": pair.unlike,
+        }
+        for pair in pairs
+    ]
 
 
 def read_pairs(path: Path) -> list[Pair]:

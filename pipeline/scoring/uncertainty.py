@@ -184,7 +184,15 @@ class Uncertainty:
 
 
 def clear(probabilities: NDArray[np.uint8], steps: int) -> NDArray[np.uint8]:
-    """Probabilities without faint doubt, in steps of 1 / `steps` as they came; a copy."""
+    """Probabilities without faint doubt; a copy.
+
+    Args:
+        probabilities: of any shape, in steps of 1 / `steps`.
+        steps: at most 255.
+
+    Returns:
+        Likewise, 0 where they are below FAINT and `steps` where they are above 1 - FAINT.
+    """
     values = np.arange(steps + 1, dtype=np.uint8)
     values[: math.ceil(FAINT * steps)] = 0
     values[math.floor((1 - FAINT) * steps) + 1 :] = steps

@@ -77,7 +77,7 @@
   function latex(table) {
     const escaped = (words) =>
       words
-        .replace(/[&%$#_{}]|\\/g, (found) => (found === "\\" ? "\\textbackslash{}" : `\\${found}`))
+        .replace(/[&%$#_{}\\]/g, (found) => (found === "\\" ? "\\textbackslash{}" : `\\${found}`))
         .replaceAll("~", "\\textasciitilde{}")
         .replaceAll("^", "\\textasciicircum{}")
         .replaceAll("<", "$<$")
