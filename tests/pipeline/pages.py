@@ -1,6 +1,7 @@
 """What the tests of pages in headless Chromium share."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -71,6 +72,11 @@ def part(page: Any, name: str) -> Any:
     return page.locator(f"#viewer [data-part={name}]")
 
 
+def stage_has_focus(page: Any) -> bool:
+    """Whether keys go to the case browser's pictures."""
+    return part(page, "stage").evaluate("stage => stage === document.activeElement")
+
+
 def painted(page: Any) -> list[int]:
     """Pixels of each pane that have a label's colour."""
     shows(page)
@@ -81,6 +87,26 @@ def panes(page: Any) -> int:
     """How many panes the case browser shows."""
     shows(page)
     return page.locator("#viewer .pane").count()
+
+
+def titles(page: Any) -> list[str]:
+    """What is written over the panes."""
+    shows(page)
+    return page.locator("#viewer .pane .title").all_inner_texts()
+
+
+def becomes(page: Any, read: Callable[[Any], Any], wanted: Any) -> None:
+    """Wait until what is read of the page is as wanted: a page answers after the click on it."""
+    for _ in range(200):
+        if (found := read(page)) == wanted:
+            return
+        page.wait_for_timeout(50)
+    assert found == wanted
+
+
+def address_has(page: Any, words: str) -> None:
+    """Wait until the page's address has these words."""
+    page.wait_for_url(re.compile(re.escape(words)))
 
 
 def check_on_screen(chromium: Any, address: str, width: int, scheme: str) -> None:

@@ -11,6 +11,8 @@ from pipeline.shards.manifest import read_manifest
 from pipeline.stages import evaluate, prepare, split
 from pipeline.studies import plan
 from tests.pipeline.pages import (
+    address_has,
+    becomes,
     check_by_keyboard,
     check_on_paper,
     check_on_screen,
@@ -19,6 +21,8 @@ from tests.pipeline.pages import (
     panes,
     part,
     shows,
+    stage_has_focus,
+    titles,
 )
 from tests.pipeline.stages.test_evaluate import save_model
 from tests.pipeline.studies.conftest import PRESET, RANKS, write
@@ -112,7 +116,7 @@ def test_slices_are_turned_with_mouse_and_keys(page):
     part(page, "stage").click()
     page.keyboard.press("ArrowUp")
     shows(page, f"{case}/1")
-    assert "slice=1" in page.url
+    address_has(page, "slice=1")
 
 
 def test_a_row_leads_to_its_case_and_worst_slice(page):
@@ -123,7 +127,7 @@ def test_a_row_leads_to_its_case_and_worst_slice(page):
     link.click()
     page.wait_for_selector(f"#viewer[data-shown^='{case}/'] [aria-busy=false]")
     assert part(page, "case").input_value() == case
-    assert part(page, "stage").evaluate("stage => stage === document.activeElement")
+    becomes(page, stage_has_focus, True)
     links.first.press("Enter")
     page.wait_for_selector(f"#viewer[data-shown^='{links.first.inner_text()}/']")
 
@@ -133,8 +137,7 @@ def test_a_number_leads_to_its_case_with_the_arm_alone(page):
     case = row.locator("th").inner_text()
     row.locator("a").last.click()
     page.wait_for_selector(f"#viewer[data-shown^='{case}/'] [aria-busy=false]")
-    assert panes(page) == 1
-    assert page.locator("#viewer .pane .title").inner_text() == "two"
+    becomes(page, titles, ["two"])
 
 
 def test_the_head_leads_to_the_worst_case(page):
@@ -159,28 +162,29 @@ def test_tables_are_sorted(page):
 def test_organs_are_switched(page):
     before = painted(page)
     page.get_by_label("liver", exact=True).uncheck()
-    assert painted(page) != before and "off=liver" in page.url
+    address_has(page, "off=liver")
+    becomes(page, lambda page: painted(page) != before, True)
     part(page, "none").click()
-    assert painted(page) == [0, 0]
+    becomes(page, painted, [0, 0])
     part(page, "all").click()
-    assert painted(page) == before
+    becomes(page, painted, before)
 
 
 def test_two_arms_stand_side_by_side_and_the_address_keeps_it(page):
-    titles = page.locator("#viewer .pane .title")
-    assert titles.all_inner_texts() == ["one", "two"]
+    assert titles(page) == ["one", "two"]
     part(page, "beside").select_option("none")
-    assert panes(page) == 1
+    becomes(page, panes, 1)
     part(page, "model").select_option("two")
     part(page, "beside").select_option("one")
     page.get_by_label("liver", exact=True).uncheck()
     part(page, "slice").fill("2")
     case = shows(page).split("/")[0]
     shows(page, f"{case}/2")
+    becomes(page, titles, ["two", "one"])
     seen = painted(page)
-    assert titles.all_inner_texts() == ["two", "one"] and "beside=one" in page.url
+    address_has(page, "beside=one")
     page.reload()
-    assert shows(page, f"{case}/2") and titles.all_inner_texts() == ["two", "one"]
+    assert shows(page, f"{case}/2") and titles(page) == ["two", "one"]
     assert not page.get_by_label("liver", exact=True).is_checked()
     assert painted(page) == seen
 
@@ -191,12 +195,12 @@ def test_dots_lead_to_their_case_and_arms(page):
     dots = page.locator("figure", has=page.get_by_role("heading", name="Dice of each test case"))
     dots.locator(f"svg a[*|href*='case={case}&model=two']").press("Enter")
     page.wait_for_selector(f"#viewer[data-shown^='{case}/']")
-    titles = page.locator("#viewer .pane .title")
-    assert panes(page) == 1 and "model=two&beside=none" in page.url
+    becomes(page, titles, ["two"])
+    address_has(page, "model=two&beside=none")
     title = "Each arm minus one, case by case"
     differences = page.locator("figure", has=page.get_by_role("heading", name=title))
     differences.locator(f"svg a[*|href*='case={case}']").press("Enter")
-    assert panes(page) == 2 and titles.all_inner_texts() == ["two", "one"]
+    becomes(page, titles, ["two", "one"])
     row = page.locator(".gallery a").first
     place = row.inner_text().replace(", slice ", "/")
     row.click()
@@ -228,7 +232,7 @@ def test_a_collection_leads_to_its_studies(whole):
     heads = whole.locator("main section h2").all_inner_texts()
     assert whole.locator("header li a").all_inner_texts() == heads
     whole.locator("header li a").last.click()
-    assert whole.url.endswith("#planned")
+    address_has(whole, "#planned")
     assert "None of its runs is finished yet." in whole.locator("#planned").inner_text()
     table = whole.locator("#two table").first
     table.get_by_role("button", name="mean Dice").click()

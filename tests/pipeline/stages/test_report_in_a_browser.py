@@ -9,6 +9,8 @@ import pytest
 from pipeline.reporting.inputs import ReportFolders
 from pipeline.stages import evaluate, report
 from tests.pipeline.pages import (
+    address_has,
+    becomes,
     check_by_keyboard,
     check_on_paper,
     check_on_screen,
@@ -17,6 +19,8 @@ from tests.pipeline.pages import (
     panes,
     part,
     shows,
+    stage_has_focus,
+    titles,
 )
 
 
@@ -59,10 +63,15 @@ def beside(chromium, beside_address):
     yield from opened(chromium, beside_address)
 
 
+def chosen_model(page) -> str:
+    return part(page, "model").locator("option:checked").inner_text()
+
+
 def test_slices_are_turned_with_slider_keys_and_wheel(page):
     case, index = shows(page).split("/")
     part(page, "slice").fill("3")
-    assert shows(page, f"{case}/3") and "slice=3" in page.url
+    shows(page, f"{case}/3")
+    address_has(page, "slice=3")
     part(page, "stage").click()
     page.keyboard.press("ArrowUp")
     shows(page, f"{case}/4")
@@ -75,16 +84,18 @@ def test_slices_are_turned_with_slider_keys_and_wheel(page):
 
 def test_layers_and_organs_are_switched(page):
     page.select_option("[data-layer=truth]", "fill")
+    address_has(page, "truth=fill")
     (before,) = painted(page)
-    assert before > 0 and "truth=fill" in page.url
+    assert before > 0
     part(page, "none").click()
-    assert painted(page) == [0] and "off=" in page.url
+    becomes(page, painted, [0])
+    address_has(page, "off=")
     part(page, "all").click()
-    assert painted(page) == [before]
+    becomes(page, painted, [before])
     part(page, "apart").check()
-    assert panes(page) == 2
+    becomes(page, panes, 2)
     page.select_option("[data-layer=error]", "fill")
-    assert panes(page) == 3
+    becomes(page, panes, 3)
 
 
 def test_rows_of_the_review_list_and_dots_lead_to_their_slice(page):
@@ -92,7 +103,7 @@ def test_rows_of_the_review_list_and_dots_lead_to_their_slice(page):
     case, index = link.get_attribute("href").removeprefix("#case=").split("&slice=")
     link.click()
     shows(page, f"{case}/{index}")
-    assert part(page, "stage").evaluate("stage => stage === document.activeElement")
+    becomes(page, stage_has_focus, True)
     dot = page.locator("svg a").last
     dot.focus()
     page.keyboard.press("Enter")
@@ -138,9 +149,7 @@ def test_tables_are_sorted_filtered_and_copied(page):
 
 
 def test_two_models_show_one_slice_at_one_zoom(beside, other):
-    assert panes(beside) == 2
-    titles = beside.locator("#viewer .pane .title").all_inner_texts()
-    assert titles == ["this model", "coarse"]
+    assert titles(beside) == ["this model", "coarse"]
     case, index = shows(beside).split("/")
     part(beside, "stage").click()
     beside.keyboard.press("+")
@@ -149,22 +158,25 @@ def test_two_models_show_one_slice_at_one_zoom(beside, other):
       const { a, e } = new DOMMatrix(getComputedStyle(part).transform);
       return [a, e];
     })"""
+    address_has(beside, "zoom=2")
+    assert "beside=coarse" in beside.url
+    becomes(beside, lambda page: page.evaluate(same)[0][1] < 0, True)
     first, second = beside.evaluate(same)
-    assert first == pytest.approx(second, abs=0.1) and first[0] == 2 and first[1] < 0
-    assert "zoom=2" in beside.url and "beside=coarse" in beside.url
+    assert first == pytest.approx(second, abs=0.1) and first[0] == 2
     box = beside.locator("#viewer .pane").first.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     beside.mouse.move(x, y)
     beside.mouse.down()
     beside.mouse.move(x + 40, y)
     beside.mouse.up()
-    assert beside.evaluate(same)[0][1] == pytest.approx(first[1] + 40, abs=1.5)
+    moved = pytest.approx(first[1] + 40, abs=1.5)
+    becomes(beside, lambda page: page.evaluate(same)[0][1], moved)
     beside.keyboard.press("ArrowUp")
     shows(beside, f"{case}/{int(index) + 1}")
     assert beside.evaluate(same)[0][0] == 2 and panes(beside) == 2
     view = beside.url
     part(beside, "beside").select_option("none")
-    assert panes(beside) == 1
+    becomes(beside, panes, 1)
     beside.goto("about:blank")
     beside.goto(view)
     shows(beside, f"{case}/{int(index) + 1}")
@@ -186,16 +198,15 @@ def test_scores_of_both_models_stand_beside_each_other(beside, run_results, othe
 
 def test_a_row_of_the_cases_leads_to_the_models_that_it_is_of(beside):
     row = beside.locator("#cases > .scroll tbody tr").last
-    titles = beside.locator("#viewer .pane .title")
     case = row.locator("th").inner_text()
     for column, shown in enumerate((["this model"], ["coarse"], ["this model", "coarse"])):
         row.locator("td").nth(column).locator("a").click()
         beside.wait_for_selector(f"#viewer[data-shown^='{case}/']")
-        assert panes(beside) == len(shown)
+        becomes(beside, panes, len(shown))
         if len(shown) > 1:
-            assert titles.all_inner_texts() == shown
+            becomes(beside, titles, shown)
         else:
-            assert part(beside, "model").locator("option:checked").inner_text() == shown[0]
+            becomes(beside, chosen_model, shown[0])
 
 
 def test_panes_are_painted_with_their_own_models_labels(beside, other, run_results):
@@ -220,17 +231,19 @@ def test_plots_say_values_and_switch_lines(page):
     figure.locator("svg").focus()
     page.keyboard.press("ArrowLeft")
     said = figure.locator(".values")
-    assert said.inner_text().startswith("epoch 1: total ") and "coarse" in said.inner_text()
+    becomes(page, lambda _: said.inner_text().startswith("epoch 1: total "), True)
+    assert "coarse" in said.inner_text()
     key = figure.get_by_role("button", name="coarse")
     key.focus()
     page.keyboard.press("Enter")
     assert key.get_attribute("aria-pressed") == "false"
     figure.locator("svg").hover(position={"x": 60, "y": 60})
-    assert said.inner_text().startswith("epoch 0: total") and "coarse" not in said.inner_text()
+    becomes(page, lambda _: said.inner_text().startswith("epoch 0: total"), True)
+    assert "coarse" not in said.inner_text()
     hidden = figure.locator("svg [id$='series-1-0']")
     assert hidden.evaluate("part => part.style.visibility") == "hidden"
     key.click()
-    assert hidden.evaluate("part => part.style.visibility") == ""
+    becomes(page, lambda _: hidden.evaluate("part => part.style.visibility"), "")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
