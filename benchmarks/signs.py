@@ -11,7 +11,9 @@ Each sign is a share, the lower the more doubt, of an organ that was predicted i
 - volume: how near it is to the range of the training's, 1 within;
 - wholeness: share of each slice's largest piece, by area;
 - inside: share that doesn't touch the picture's border;
-- core: share that isn't on a slice's outline.
+- core: share that isn't on a slice's outline;
+- snapshots: mean Dice of the mask and that of each model that was kept during its training, where
+  there are any.
 
 Each case is predicted by a fit on the others, as in an evaluation. `--every 5` looks at every fifth
 slice.
@@ -31,7 +33,10 @@ from scipy import ndimage
 from torch import Tensor, set_num_threads
 
 from hsam.model import SegmentationModel
+from pipeline.core.files import sha256
+from pipeline.core.run_folder import MODEL_FILES
 from pipeline.inference import records, usual
+from pipeline.inference.ensemble import answers, share_encoders
 from pipeline.inference.trained import load_for_inference
 from pipeline.inference.tta import VIEWS, View, warp
 from pipeline.inference.usual import Tally
@@ -43,7 +48,7 @@ from pipeline.shards.manifest import Manifest, read_manifest
 from pipeline.shards.roles import read_split
 
 USED = ("expected", "agreement")
-MORE = ("views", "certainty", "volume", "wholeness", "inside", "core")
+MORE = ("views", "certainty", "volume", "wholeness", "inside", "core", "snapshots")
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Shares(Signs):
     wholeness: float | None
     inside: float | None
     core: float | None
+    snapshots: float | None
 
 
 def seen_in(view: View, model: SegmentationModel, images: Tensor, stages: Sequence[str]) -> Any:
@@ -64,14 +70,33 @@ def seen_in(view: View, model: SegmentationModel, images: Tensor, stages: Sequen
     return {stage: warp(logits, view.inverse()) for stage, logits in seen.items()}
 
 
+def of_each(
+    models: Sequence[SegmentationModel], stage: str, _: Any, images: Tensor, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Logits of a stage of each model, under its name; as `forward`."""
+    found = answers(models, images)
+    return {name: answer.logits(stage) for name, answer in zip(names, found, strict=True)}
+
+
 def dice(a: NDArray[np.uint8], b: NDArray[np.uint8], organs: int) -> NDArray[np.float64]:
     """Of each organ in two label arrays, 0 where neither has it."""
     sizes, shared = overlaps(a, b, organs)
     return 2 * shared / np.maximum(sizes, 1)
 
 
+def mean_of(found: Sequence[NDArray[np.float64]], place: int) -> float | None:
+    """Mean over several predictions of an organ's value; None: there is none of them."""
+    return float(np.mean([values[place] for values in found])) if found else None
+
+
 def shares_of_case(
-    case: str, manifest: Manifest, shards: Path, ready: Any, known: Any, every: int
+    case: str,
+    manifest: Manifest,
+    shards: Path,
+    ready: Any,
+    snapshots: Sequence[SegmentationModel],
+    known: Any,
+    every: int,
 ) -> list[Pair]:
     """The organs that are predicted in a case, with all signs and the true Dice."""
     row, organs = manifest.case(case), manifest.class_names
@@ -93,13 +118,20 @@ def shares_of_case(
         of_pixel = -(p * np.log(np.maximum(p, 1e-6))).sum(axis=0) / np.log(len(p))
         entropy += ndimage.sum_labels(of_pixel, chosen, range(1, len(organs) + 1))
     mask = labels[stages[0]]
-    in_views = []
+    in_views, in_snapshots = [], list[NDArray[np.float64]]()
     for view in VIEWS:
         seen = {stages[0]: np.empty(truth.shape, np.uint8)}
         one = partial(seen_in, view)
         for batch in predict_batches(ready.model, images, stages[:1], forward=one, **settings):
             batch.put(seen)
         in_views.append(dice(mask, seen[stages[0]], len(organs)))
+    names = [str(number) for number in range(len(snapshots))]
+    seen = {name: np.empty(truth.shape, np.uint8) for name in names}
+    if snapshots:
+        each = partial(of_each, snapshots, stages[0])
+        for batch in predict_batches(ready.model, images, names, forward=each, **settings):
+            batch.put(seen)
+        in_snapshots = [dice(mask, labels, len(organs)) for labels in seen.values()]
     tally = Tally(len(organs), row.spacing_mm)
     for image, part in zip(images, mask, strict=True):
         tally.add(image, part)
@@ -114,12 +146,13 @@ def shares_of_case(
         rim = [ndimage.binary_erosion(part, border_value=1).sum() for part in own]
         edge = own[:, [0, -1]].sum() + own[:, 1:-1, [0, -1]].sum()
         more = {
-            "views": float(np.mean([found[place] for found in in_views])),
+            "views": mean_of(in_views, place),
             "certainty": 1 - float(entropy[place] / own.sum()),
             "volume": float(min(1, volumes[place] / low, high / volumes[place])),
             "wholeness": float(piece @ area / area.sum()),
             "inside": 1 - float(edge / own.sum()),
             "core": float(sum(rim) / own.sum()),
+            "snapshots": mean_of(in_snapshots, place),
         }
         shares = Shares(signs.expected, signs.agreement, **more)
         pairs.append(Pair(case, organ, shares, float(true[place])))
@@ -145,13 +178,23 @@ def main() -> None:
     manifest = read_manifest(arguments.prepared / "manifest.parquet")
     known = usual.recorded(records.read_record(arguments.model))
     ready = load_for_inference(arguments.model, arguments.checkpoint, "cpu")
+    weights = sha256(arguments.model / MODEL_FILES[1])
+    snapshots = [
+        load_for_inference(folder, arguments.checkpoint, "cpu").model
+        for folder in records.snapshots(arguments.model).values()
+        if sha256(folder / MODEL_FILES[1]) != weights
+    ]
+    share_encoders(snapshots)
     pairs = []
     for case in read_split(arguments.split / "split.parquet").cases["test"]:
         shards = arguments.prepared / "shards"
-        pairs += shares_of_case(case, manifest, shards, ready, known, arguments.every)
-    used = [name for name in USED if getattr(pairs[0].signs, name) is not None]
+        pairs += shares_of_case(case, manifest, shards, ready, snapshots, known, arguments.every)
+    used, more = (
+        [name for name in names if getattr(pairs[0].signs, name) is not None]
+        for names in (USED, MORE)
+    )
     rows = []
-    for names in (used, *([*used, name] for name in MORE), [*used, *MORE]):
+    for names in (used, *([*used, name] for name in more), [*used, *more]):
         found = judged(left_out(only(pairs, names)))
         about = ("mean_absolute_error", "coverage", "mean_width", "spearman")
         rows.append({"signs": ", ".join(names)} | {name: found[name] for name in about})

@@ -33,7 +33,15 @@ def predict(
             help="NIfTI, MetaImage, NRRD or HDF5 files, DICOM folders, folders of any.",
         ),
     ],
-    run: RunOption,
+    run: Annotated[
+        list[Path],
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="A run's name (`hsam runs`), or its folder. An arm of a study, or several: the "
+            "mean of all their models.",
+        ),
+    ],
     out: Annotated[Path, output_folder("For label maps and records.")],
     checkpoint: CheckpointOption = None,
     device: Annotated[
@@ -41,6 +49,13 @@ def predict(
     ] = "auto",
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Slices per forward pass.")] = 16,
     stage: Annotated[Stage, typer.Option(help="Which decoder's answer.")] = "mean",
+    snapshots: Annotated[
+        bool,
+        typer.Option(
+            "--snapshots",
+            help="Average with the models kept during training (train.snapshots); a pass for each.",
+        ),
+    ] = False,
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over small rotations and scales; 5 x the time.")
     ] = False,
@@ -79,7 +94,7 @@ def predict(
     ] = None,
 ) -> None:
     """Label your own scans, each on exactly its own grid."""
-    folder = model_of(run)
+    folder, *others = (model_of(one) for one in run)
     chosen = "cpu" if device == "cpu" else leased_device(1)
     if device == "cuda" and chosen != "cuda":
         raise UserError("--device cuda: no GPU can be seen; use --device cpu.")
@@ -88,6 +103,8 @@ def predict(
     ending = None if format is None else f".{format}"
     wanted = predict_scans.Wanted(
         stage,
+        tuple(others),
+        snapshots,
         tta,
         batch,
         probabilities,

@@ -47,7 +47,7 @@ from pipeline.inference.probabilities import open_probabilities
 from pipeline.inference.scan_slices import ScanSlices
 from pipeline.inference.tta import averaged
 from pipeline.inference.unlike import Unlike, compare
-from pipeline.inference.volume import STEPS, forward, predict_batches
+from pipeline.inference.volume import STEPS, predict_batches
 from pipeline.scoring import calibration
 from pipeline.scoring.calibration import Known
 from pipeline.scoring.review import Pairs, review_rows
@@ -66,6 +66,8 @@ class Wanted:
 
     Attributes:
         stage: whose labels to write: "mean", "coarse" or "fine".
+        others: further runs, whose models' logits are averaged with the run's.
+        snapshots: average with the models that were kept during each training, too.
         tta: average over views of each slice (`pipeline.inference.tta`).
         batch: slices per forward pass.
         probabilities, overlay, dicom_seg, rtstruct, secondary_capture: write these too.
@@ -77,6 +79,8 @@ class Wanted:
     """
 
     stage: str = "mean"
+    others: tuple[Path, ...] = ()
+    snapshots: bool = False
     tta: bool = False
     batch: int = 16
     probabilities: bool = False
@@ -102,7 +106,8 @@ def run(
 
     Args:
         paths: scan files, folders of scan files, or folders of DICOM series.
-        run: a run folder of training, results/train or an imported one.
+        run: a run folder of training, results/train or an imported one; or the folder of a study's
+            arm, whose models are averaged.
         out: folder to write to.
         wanted: what to write, and how to predict.
         checkpoint: SAM's file for a model with a frozen encoder; None: the recorded one.
@@ -115,16 +120,16 @@ def run(
         UserError: no scan, no model, a stage that the model lacks, or the only scan is bad.
     """
     started = datetime.now().astimezone()
-    record = records.read_record(records.model_folder(run))
+    folders = [folder for one in (run, *wanted.others) for folder in records.model_folders(one)]
+    record = records.read_record(folders[0])
     sources = scans.of_channels(
         scans.find(paths), channels.recorded(record.get("preparation")), wanted.case
     )
     _check_targets(sources, out, wanted)
-    predictor = Predictor.load(run, checkpoint, device)
+    predictor = _load(folders, wanted.snapshots, checkpoint, device)
     if wanted.stage not in predictor.stages:
         known = " or ".join(predictor.stages)
         raise UserError(f"--stage: this model has no {wanted.stage} stage; choose {known}.")
-    say(f"predict: {sentence(predictor.identity)}")
     believed = _known(predictor, wanted)
     if believed.calibration is None:
         say(f"predict: how good its labels will be can't be said: {believed.source}")
@@ -145,6 +150,38 @@ def run(
     if wanted.report is not None:
         write_json(wanted.report, _report(started, predictor, wanted, done, failed))
     return not failed
+
+
+def _load(
+    folders: Sequence[Path], snapshots: bool, checkpoint: Path | None, device: str
+) -> Predictor:
+    """The models in folders, and what was kept of them during training if `snapshots`, as one; says
+    which they are.
+
+    Raises:
+        UserError: a model that can't be loaded or isn't like the run's, or none kept in training.
+    """
+    first, *others = (Predictor.load(folder, checkpoint, device) for folder in folders)
+    say(f"predict: {sentence(first.identity)}")
+    for other in others:
+        say(f"predict: averaged with {sentence(other.identity)}")
+    if snapshots:
+        for one in (first, *others):
+            folder = Path(one.identity["folder"])
+            kept = records.snapshots(folder)
+            if not kept:
+                raise UserError(
+                    f"{folder}: --snapshots averages with models kept during the training, of "
+                    "which there are none; train with train.snapshots, or leave it out."
+                )
+            models = {n: Predictor.load(path, checkpoint, device) for n, path in kept.items()}
+            # the last of them may be the model itself
+            weights = one.identity["sha256"]
+            models = {n: kept for n, kept in models.items() if kept.identity["sha256"] != weights}
+            others += models.values()
+            epochs = ", ".join(map(str, models))
+            say(f"predict: averaged with the models that it was after {epochs} epochs: {folder}")
+    return first.averaged_with(others)
 
 
 def predict_scan(
@@ -236,7 +273,7 @@ def _label(
         stages,
         batch_size=wanted.batch,
         device=predictor.device,
-        forward=averaged if wanted.tta else forward,
+        forward=partial(averaged, forward=predictor.forward) if wanted.tta else predictor.forward,
         resizing=predictor.ready.resizing,
         probabilities=wanted.stage,
     )
@@ -267,6 +304,8 @@ def _known(predictor: Predictor, wanted: Wanted) -> Known:
     """The model's calibration, or why it says nothing of what is wanted."""
     if wanted.tta:
         return Known(None, "calibrated are predictions without --tta")
+    if predictor.others:
+        return Known(None, "calibrated are predictions of one model alone")
     identity = predictor.identity
     folder = Path(identity["folder"])
     weights = identity["sha256"][MODEL_FILES[1]]
@@ -493,6 +532,7 @@ def _record(
         "stage": wanted.stage,
         "tta": wanted.tta,
         "model": predictor.identity,
+        **({"averaged_with": list(predictor.others)} if predictor.others else {}),
         "precision": predictor.ready.precision.record(),
         "labels": {name: index for index, name in enumerate(predictor.names, 1)},
         "voxels": dict(zip(predictor.names, counts[1:], strict=True)),
@@ -512,13 +552,13 @@ def _report(
     failed: dict[str, str],
 ) -> dict[str, Any]:
     """The record of a call: what it was made with, and those of its scans."""
-    shared = ("model", "precision", "stage", "tta", "labels", "run")
+    shared = ("model", "averaged_with", "precision", "stage", "tta", "labels", "run")
     return {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now().astimezone() - started).total_seconds(), 2),
         "device": device_name(predictor.device),
         **provenance({}),
-        **{name: done[0][name] for name in shared if done},
+        **{name: done[0][name] for name in shared if done and name in done[0]},
         "scans": [{k: v for k, v in record.items() if k not in shared} for record in done],
         "failed": failed,
     }

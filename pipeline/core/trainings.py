@@ -147,7 +147,7 @@ def find_model(given: Path, runs: Path) -> Path:
     if not given.is_dir():
         return _named(given, runs).path
     for folder in (given, given / "out"):
-        if (folder / METRICS).is_file() and not _has_model(folder):
+        if (folder / METRICS).is_file() and not has_model(folder):
             return _evaluated(folder, runs)
     return given
 
@@ -163,7 +163,7 @@ def find_scores(given: Path, runs: Path) -> Path:
         UserError: as for `find_model`, or the run hasn't been evaluated.
     """
     if given.is_dir():
-        model = next((place for place in (given, given / "out") if _has_model(place)), None)
+        model = next((place for place in (given, given / "out") if has_model(place)), None)
         if model is None or (given / METRICS).is_file():
             return given
         hashes = _hashes(model)
@@ -203,7 +203,7 @@ def _named(given: Path, runs: Path) -> Work:
 def _evaluated(scores: Path, runs: Path) -> Path:
     """The model's folder that an evaluation was made of."""
     record, beside = read_provenance(scores), scores.parent / "train"
-    if _has_model(beside) and is_of(_hashes(beside), record):
+    if has_model(beside) and is_of(_hashes(beside), record):
         return beside
     for work in models(runs):
         if work.outputs and is_of(work.hashes(), record):
@@ -224,7 +224,8 @@ def is_of(hashes: Mapping[str, str], evaluation: Mapping[str, Any]) -> bool:
     return all(inputs.get(name) == value for name, value in hashes.items())
 
 
-def _has_model(folder: Path) -> bool:
+def has_model(folder: Path) -> bool:
+    """Whether a folder holds the files of a model."""
     return all((folder / name).is_file() for name in MODEL_FILES)
 
 

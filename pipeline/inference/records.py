@@ -6,8 +6,8 @@ from typing import Any
 
 from hsam.weights import record as model_json
 from pipeline.core.errors import UserError
-from pipeline.core.run_folder import MODEL_FILES, read_provenance
-from pipeline.core.trainings import find_model
+from pipeline.core.run_folder import MODEL_FILES, SNAPSHOTS, read_provenance
+from pipeline.core.trainings import find_model, has_model
 from pipeline.imaging.geometry import recorded_preparation
 
 RESIZINGS = ("linear", "published")  # by `inference.resizing`; the first where none is named
@@ -22,14 +22,35 @@ def model_folder(run: Path) -> Path:
         UserError: there is no model.
     """
     for place in PLACES:
-        folder = Path(run) / place
-        if all((folder / name).is_file() for name in MODEL_FILES):
+        if has_model(folder := Path(run) / place):
             return folder
     raise UserError(
         f"{run}: expected a trained model ({' and '.join(MODEL_FILES)}) there, in out/ or in "
         "train/, found none; run the train stage, or name a run folder of training or an imported "
         "one."
     )
+
+
+def model_folders(run: Path) -> list[Path]:
+    """All models that a folder stands for: its own, from `model_folder`, or else those of the runs
+    of a study's arm, such as its folds.
+
+    Raises:
+        UserError: there is none.
+    """
+    below = sorted(path for path in Path(run).glob("*/train") if has_model(path))
+    own = any(has_model(Path(run) / place) for place in PLACES)
+    return [model_folder(run)] if own or not below else below
+
+
+def snapshots(folder: Path) -> dict[int, Path]:
+    """Epochs done to the folder of the model that was kept then; empty where none was.
+
+    Args:
+        folder: of the trained model's files, from `model_folder`.
+    """
+    found = sorted((folder / SNAPSHOTS).glob("epoch-*"))
+    return {int(path.name.removeprefix("epoch-")): path for path in found}
 
 
 def start_folder(start: str | None, runs: Path) -> Path | None:

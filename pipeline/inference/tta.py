@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hsam.model import SegmentationModel
-from pipeline.inference.volume import forward
+from pipeline.inference.volume import Forward, forward
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,11 @@ VIEWS = (View(10, 1.0), View(-10, 1.0), View(0, 0.9), View(0, 1.1))
 
 
 def averaged(
-    model: SegmentationModel, images: Tensor, stages: Sequence[str], views: Sequence[View] = VIEWS
+    model: SegmentationModel,
+    images: Tensor,
+    stages: Sequence[str],
+    views: Sequence[View] = VIEWS,
+    forward: Forward = forward,
 ) -> dict[str, Tensor]:
     """Logits of a batch, averaged over the images and their views.
 
@@ -51,6 +55,7 @@ def averaged(
         images: (B, C, S, S) in [0, 1].
         stages: names of stages, as for `Segmentation.logits`.
         views: copies to average with the images themselves.
+        forward: how a batch becomes logits, of each view.
 
     Returns:
         Stage to logits (B, C, S, S).

@@ -189,18 +189,13 @@ def _seconds(recorded: Iterable[Path]) -> float:
 
 
 def _snapshots(model: Path) -> dict[int, Path]:
-    """Epochs done to the folder of the model kept then.
-
-    Raises:
-        UserError: none was kept.
-    """
-    folders = sorted((model / run_folder.SNAPSHOTS).glob("epoch-*"))
-    if not folders:
+    """Those of `records.snapshots`; UserError where none was kept."""
+    if not (found := records.snapshots(model)):
         raise UserError(
             f"{model}: evaluate.audit scores models kept during the training, of which there are "
             "none; train with train.snapshots, or set it to false."
         )
-    return {int(folder.name.removeprefix("epoch-")): folder for folder in folders}
+    return found
 
 
 def _history(model: Path) -> list[dict[str, str]]:

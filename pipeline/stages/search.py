@@ -161,7 +161,8 @@ class _Work:
 
         params = self.params
         train = params.train.model_dump(mode="json")
-        return Study(run.path, params.search, params.seed_of("search"), train)
+        seed, epochs = params.seed_of("search"), params.trial_epochs()
+        return Study(run.path, params.search, epochs, seed, train)
 
     def trials(
         self, study: "Study", run: run_folder.RunFolder, device: gpu.Device, worker: int

@@ -68,14 +68,14 @@ def objectives(run: RunFolder, params: Params, data: TrainingData, device: str) 
 
 
 def trial_settings(params: Params, values: Mapping[str, Any]) -> Train:
-    """The `train` block of a trial: on one device, as long as `search.epochs` says.
+    """The `train` block of a trial: on one device, as long as `trial_epochs` says.
 
     Raises:
         UserError: values that are each allowed, but not together.
     """
-    search = params.search
-    own = {"epochs": search.epochs, "devices": 1, "keep": "last", "early_stopping": None}
-    own["validate_every"] = search.validate_every or search.epochs
+    epochs = params.trial_epochs()
+    own = {"epochs": epochs, "devices": 1, "keep": "last", "early_stopping": None}
+    own["validate_every"] = params.search.validate_every or epochs
     changes = {"train": overlay(own, nested(values)), "search": {"trials": 0}}
     return validate(overlay(params.model_dump(mode="json"), changes), "search.space").train
 

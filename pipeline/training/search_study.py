@@ -71,11 +71,14 @@ class Study:
     Args:
         folder: run folder of the search; its name is the study's.
         search: the `search` block.
+        epochs: of each trial.
         seed: of the search.
         train: the `train` block, whose values the first trial tries where they lie in the space.
     """
 
-    def __init__(self, folder: Path, search: Search, seed: int, train: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, search: Search, epochs: int, seed: int, train: Mapping[str, Any]
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._folder, self._search, self._seed = folder, search, seed
         self._spaces = distributions(search.space)
@@ -87,7 +90,7 @@ class Study:
                 storage=self._storage,
                 study_name=folder.name,
                 direction="maximize",
-                pruner=_pruner(search),
+                pruner=_pruner(search, epochs),
                 load_if_exists=True,
             )
 
@@ -312,12 +315,12 @@ def _drawn(distribution: BaseDistribution, chance: random.Random) -> Any:
     return chance.randint(distribution.low, distribution.high)
 
 
-def _pruner(search: Search) -> optuna.pruners.BasePruner:
+def _pruner(search: Search, epochs: int) -> optuna.pruners.BasePruner:
     if search.pruner == "median":
         return optuna.pruners.MedianPruner()
     if search.pruner == "hyperband":
-        least = min(search.validate_every, search.epochs)
-        return optuna.pruners.HyperbandPruner(min_resource=least, max_resource=search.epochs)
+        least = min(search.validate_every, epochs)
+        return optuna.pruners.HyperbandPruner(min_resource=least, max_resource=epochs)
     return optuna.pruners.NopPruner()
 
 

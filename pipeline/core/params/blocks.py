@@ -371,7 +371,9 @@ class Search(Block):
     hours: Annotated[Annotated[float, Field(gt=0)] | None, OUTSIDE_TRIALS] = Field(
         description="hours of trials, of each worker, after which none begins; null: all trials"
     )
-    epochs: int = Field(ge=1, le=100_000, description="epochs of each trial")
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        description="epochs of each trial; null: train.epochs"
+    )
     space: Space = Field(
         description="key of train: choices [1, 4] | {low, high, log} | null (docs/training.md)"
     )
@@ -428,6 +430,10 @@ class Params(Block):
         own: int | None = getattr(self, block).seed
         return self.base.seed if own is None else own
 
+    def trial_epochs(self) -> int:
+        """Epochs of each trial of the search."""
+        return self.train.epochs if self.search.epochs is None else self.search.epochs
+
 
 # The blocks whose change reruns a stage, under both runners and in the name of its run folder.
 READS: dict[str, tuple[str, ...]] = {
@@ -461,6 +467,7 @@ def trial_params(params: Params) -> dict[str, dict[str, Any]]:
     search, train = (_without(block, OUTSIDE_TRIALS) for block in (params.search, params.train))
     search["space"] = {key: given for key, given in search["space"].items() if given is not None}
     del train["epochs"]
+    search["epochs"] = params.trial_epochs()
     search["seed"], train["seed"] = params.seed_of("search"), params.seed_of("train")
     return {"search": search, "train": train}
 

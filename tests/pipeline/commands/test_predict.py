@@ -357,6 +357,114 @@ def test_tta_stays_near_the_plain_prediction(tmp_path):
     assert 0.9 < (one == other).mean() < 1
 
 
+# several models
+
+
+def model(folder: Path, seed: int, name: str = "hsam", organs: int = 1, **about) -> Path:
+    """A random model of 32 px for scans in HU."""
+    torch.manual_seed(seed)
+    built = hsam.build(name, "vit_tiny", image_size=SIDE, num_classes=organs)
+    told = {
+        "class_names": [f"organ {k}" for k in range(organs)],
+        "intensity": WINDOW.model_dump(),
+        "preparation": {"axes": CANONICAL, "spacing_mm": None},
+    }
+    hsam.save(built, folder, **told | about)
+    return folder
+
+
+def shares(out: Path, run: Path, scan: Path, **wanted) -> np.ndarray:
+    """Probabilities of the second class, and the record's, as `hsam predict` writes them."""
+    asked = Wanted(probabilities=True, **wanted)
+    assert predict_command.run([scan], run, out, asked, None, "cpu")
+    return nib.load(out / "probabilities" / scan.name).get_fdata()[..., 1]
+
+
+def logit(share: np.ndarray) -> np.ndarray:
+    return np.log(share.clip(0.01, 0.99) / (1 - share.clip(0.01, 0.99)))
+
+
+def test_several_runs_are_averaged(tmp_path, capsys):
+    scan = save_nifti(tmp_path / "a.nii.gz", tiny_image((SIDE, SIDE, 4)))
+    runs = [model(tmp_path / f"run{seed}", seed) for seed in (1, 2, 3)]
+    alone = [shares(tmp_path / f"out{k}", run, scan) for k, run in enumerate(runs)]
+    capsys.readouterr()
+    both = shares(tmp_path / "both", runs[0], scan, others=(runs[1], runs[2]))
+    inner = np.logical_and.reduce([(one > 0.05) & (one < 0.95) for one in (*alone, both)])
+    assert inner.mean() > 0.2 and np.abs(alone[0] - both).max() > 0.05
+    mean = np.mean([logit(one) for one in alone], axis=0)
+    np.testing.assert_allclose(logit(both)[inner], mean[inner], atol=0.1)  # of uint8 steps
+    said = capsys.readouterr().err
+    assert said.count("averaged with model hsam vit_tiny") == 2 and str(runs[2]) in said
+    record = json.loads((tmp_path / "both" / "a.json").read_text())
+    assert [one["folder"] for one in record["averaged_with"]] == [str(run) for run in runs[1:]]
+    assert "one model alone" in record["predicted_dice"]["cannot_say"]
+    assert "averaged_with" not in json.loads((tmp_path / "out0" / "a.json").read_text())
+
+
+def test_snapshots_of_a_run_are_averaged_each_model_once(tmp_path, capsys):
+    scan = save_nifti(tmp_path / "a.nii.gz", tiny_image((SIDE, SIDE, 4)))
+    run = model(tmp_path / "run", 1)
+    kept = [model(run / "snapshots" / f"epoch-0000{k}", seed) for k, seed in ((2, 2), (4, 1))]
+    report = tmp_path / "run.json"
+    found = shares(tmp_path / "out", run, scan, snapshots=True, report=report)
+    assert "it was after 2 epochs" in capsys.readouterr().err  # after 4 it is the model itself
+    told = json.loads(report.read_text())["averaged_with"]
+    assert [one["folder"] for one in told] == [str(kept[0])]
+    np.testing.assert_array_equal(found, shares(tmp_path / "two", run, scan, others=(kept[0],)))
+
+
+def test_the_folder_of_an_arm_stands_for_the_models_of_its_runs(tmp_path):
+    scan = save_nifti(tmp_path / "a.nii.gz", tiny_image((SIDE, SIDE, 4)))
+    folds = [model(tmp_path / f"arm/draw-1-seed-1-fold-{k}/train", k) for k in (0, 1)]
+    (tmp_path / "arm/draw-1-seed-1-fold-2/train").mkdir(parents=True)  # not trained yet
+    found = shares(tmp_path / "out", tmp_path / "arm", scan)
+    record = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert record["model"]["folder"] == str(folds[0])
+    assert [one["folder"] for one in record["averaged_with"]] == [str(folds[1])]
+    np.testing.assert_array_equal(
+        found, shares(tmp_path / "two", folds[0], scan, others=(folds[1],))
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"organs": 2}, "expected organs organ 0, found organ 0, organ 1"),
+        ({"preparation": {"axes": CANONICAL, "spacing_mm": 2.0}}, "in-plane spacing None, found 2"),
+        ({"preparation": {"axes": "SAL", "spacing_mm": None}}, "axes of slices SPL, found SAL"),
+        ({"intensity": WINDOW.model_dump() | {"low": 0.0}}, "'low': 0.0"),
+    ],
+)
+def test_models_that_take_other_slices_are_not_averaged(tmp_path, changes, why):
+    scan = save_nifti(tmp_path / "a.nii.gz", tiny_image((SIDE, SIDE, 4)))
+    run, other = model(tmp_path / "run", 1), model(tmp_path / "other", 2, **changes)
+    with pytest.raises(UserError, match="can't be averaged with") as raised:
+        predict_command.run([scan], run, tmp_path / "out", Wanted(others=(other,)), None, "cpu")
+    assert why in str(raised.value) and str(other) in str(raised.value)
+
+
+def test_a_run_without_snapshots_says_how_to_get_some(tmp_path):
+    scan = save_nifti(tmp_path / "a.nii.gz", tiny_image((SIDE, SIDE, 4)))
+    with pytest.raises(UserError, match="train with train.snapshots"):
+        predict_command.run(
+            [scan],
+            model(tmp_path / "run", 1),
+            tmp_path / "out",
+            Wanted(snapshots=True),
+            None,
+            "cpu",
+        )
+
+
+def test_of_models_of_one_and_of_two_stages_the_mean_is_averaged(tmp_path):
+    scan = save_nifti(tmp_path / "a.nii.gz", tiny_image((SIDE, SIDE, 4)))
+    run, other = model(tmp_path / "run", 1), model(tmp_path / "other", 2, "samed")
+    assert shares(tmp_path / "out", run, scan, others=(other,)).max() > 0
+    with pytest.raises(UserError, match="no fine stage; choose mean"):
+        predict_command.run([scan], run, tmp_path / "out", Wanted("fine", (other,)), None, "cpu")
+
+
 # DICOM
 
 

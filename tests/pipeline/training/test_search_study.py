@@ -26,7 +26,8 @@ SPAWN = multiprocessing.get_context("spawn")
 
 def opened(folder: Path, **search) -> Study:
     params = validate({"search": search}, "test")
-    return Study(folder, params.search, 1, params.train.model_dump(mode="json"))
+    train = params.train.model_dump(mode="json")
+    return Study(folder, params.search, params.trial_epochs(), 1, train)
 
 
 def work(folder: Path, worker: int, search: dict, pause: float = 0.0) -> None:
