@@ -26,7 +26,7 @@ from hsam.version import __version__
 from pipeline.core.console import console, say, steps
 from pipeline.core.cost import device_name
 from pipeline.core.errors import UserError
-from pipeline.core.files import sha256_of, write_json, write_text
+from pipeline.core.files import sha256, sha256_of, write_json, write_text
 from pipeline.core.run_folder import MODEL_FILES, provenance
 from pipeline.datasets.phantom import Phantom
 from pipeline.imaging import channels, intensity, label_volumes, scans
@@ -165,23 +165,25 @@ def _load(
     say(f"predict: {sentence(first.identity)}")
     for other in others:
         say(f"predict: averaged with {sentence(other.identity)}")
-    if snapshots:
-        for one in (first, *others):
-            folder = Path(one.identity["folder"])
-            kept = records.snapshots(folder)
-            if not kept:
-                raise UserError(
-                    f"{folder}: --snapshots averages with models kept during the training, of "
-                    "which there are none; train with train.snapshots, or leave it out."
-                )
-            models = {n: Predictor.load(path, checkpoint, device) for n, path in kept.items()}
-            # the last of them may be the model itself
-            weights = one.identity["sha256"]
-            models = {n: kept for n, kept in models.items() if kept.identity["sha256"] != weights}
-            others += models.values()
-            epochs = ", ".join(map(str, models))
-            say(f"predict: averaged with the models that it was after {epochs} epochs: {folder}")
-    return first.averaged_with(others)
+    kept: list[Predictor] = []
+    for one in (first, *others) if snapshots else ():
+        folder = Path(one.identity["folder"])
+        # the last one kept may be the model itself
+        earlier = {
+            epochs: path
+            for epochs, path in records.snapshots(folder).items()
+            if sha256(path / MODEL_FILES[1]) != one.identity["sha256"][MODEL_FILES[1]]
+        }
+        if not earlier:
+            raise UserError(
+                f"{folder}: --snapshots averages with other models that were kept during the "
+                "training, of which there are none; train with train.snapshots: 5, say, or leave "
+                "it out."
+            )
+        kept += (Predictor.load(path, checkpoint, device) for path in earlier.values())
+        epochs = ", ".join(map(str, earlier))
+        say(f"predict: averaged with the models that it was after {epochs} epochs: {folder}")
+    return first.averaged_with([*others, *kept])
 
 
 def predict_scan(

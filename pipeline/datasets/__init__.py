@@ -44,11 +44,16 @@ def get(dataset: Dataset) -> DataSet:
     return named(dataset.name)
 
 
-def title(dataset: Dataset) -> str:
-    """What people call the data; the data set's name where its files aren't there to say it."""
-    found = get(dataset)
+def title(dataset: Dataset, name: str | None = None) -> str:
+    """What people call the data; the data set's name where its files aren't there to say it.
+
+    Args:
+        dataset: the parameters.
+        name: of the data set, where the parameters may be of another; None: it is theirs.
+    """
+    found = named(name or dataset.name)
     try:
-        return found.title(dataset)
+        return found.title(dataset) if found.name == dataset.name else found.called or found.name
     except UserError:
         return found.name
 

@@ -192,6 +192,7 @@ class DataSet(ABC):
 
     Attributes:
         name: as in `dataset.name` of the parameters.
+        called: what people call it; None: its name.
         layout: paths of the files below the root, for messages.
         source: where to get the data, for messages.
         remark: a caveat on scores on these data, for reports; None: there is none.
@@ -202,6 +203,7 @@ class DataSet(ABC):
     """
 
     name: str
+    called: str | None = None
     layout: str
     source: str
     remark: str | None = None
@@ -242,8 +244,8 @@ class DataSet(ABC):
         return {}
 
     def title(self, dataset: Dataset) -> str:
-        """What people call these data; here the data set's name."""
-        return self.name
+        """What people call these data."""
+        return self.called or self.name
 
     def canonical(self, dataset: Dataset) -> CanonicalSplit:
         """The split used in the literature; empty where there is none."""

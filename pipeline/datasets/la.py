@@ -59,6 +59,7 @@ class LeftAtrium(DataSet):
     """The left atrium data; case ids are the names of the folders."""
 
     name = "la"
+    called = "LA"
     published_axes = "SLP"  # HDF5 arrays (x, y, z) -> (z, x, y)
     layout = f"<case>/{HDF5}, or <case>/{IMAGE} and <case>/{LABEL}"
     source = (

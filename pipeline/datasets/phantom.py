@@ -26,6 +26,7 @@ class Phantom(Synapse):
     """Phantoms; their number is a parameter, the last 30% are the test set."""
 
     name = "phantom"
+    called = "phantoms"
     published_axes = None
 
     def _find_cases(self, dataset: Dataset) -> CaseList:

@@ -24,6 +24,7 @@ class Promise12(DataSet):
     """PROMISE12; case ids are Case00 to Case49."""
 
     name = "promise12"
+    called = "PROMISE12"
     published_axes = "SPL"  # arrays as SimpleITK gives them
     layout = "CaseNN.mhd, CaseNN.raw, CaseNN_segmentation.mhd and CaseNN_segmentation.raw"
     source = "promise12.grand-challenge.org, TrainingData (zenodo.org, record 8026660)"

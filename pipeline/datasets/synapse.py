@@ -43,6 +43,7 @@ class Synapse(DataSet):
     """Synapse; case ids are the images' names: img0001 to img0010 and img0021 to img0040."""
 
     name = "synapse"
+    called = "Synapse"
     layout = "Training/img/imgNNNN.nii.gz and Training/label/labelNNNN.nii.gz"
     # arrays (x, y, z) -> (z, y, x), of files that store x, y, z to the left, front and head
     published_axes: str | None = "SAL"

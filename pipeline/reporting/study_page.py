@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from pipeline import datasets
 from pipeline.core.errors import UserError
 from pipeline.imaging.colours import organ_colours
 from pipeline.reporting import layout, study_arms, study_plots
@@ -206,7 +207,7 @@ def _known(value: float) -> float | None:
 def _what(study: Study, found: Sequence[Outcome]) -> str:
     """Arms, draws, seeds, and how many runs are finished, in words."""
     draws, seeds = {o.run.draw for o in found}, {o.run.seed for o in found}
-    data = ", ".join(dict.fromkeys(o.run.params.dataset.name for o in found))
+    data = ", ".join(dict.fromkeys(datasets.title(o.run.params.dataset) for o in found))
     folds = f", {study.folds} folds, each case tested in one" if study.folds else ""
     return (
         f"On {data}: {_count(len(study.file.arms), 'arm')}, {_count(len(draws), 'draw')} of "

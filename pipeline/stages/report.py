@@ -52,13 +52,12 @@ def run(
         UserError: inputs that are missing or don't belong together, or that were made with other
             parameters; a run to show beside that there isn't or that can't be compared.
     """
-    title = datasets.title(params.dataset)
-    hashes = folders.hashes() | layout.hashes(*PARTS) | {"title": title}
-    given, beside = params.report.beside, None
-    if given is not None:
+    hashes, beside = folders.hashes() | layout.hashes(*PARTS), None
+    if (given := params.report.beside) is not None:
         beside = read_beside(given, runs, folders.prepare, folders.evaluate)
         hashes |= beside.hashes()
     inputs = read_inputs(folders)
+    hashes["title"] = title = datasets.title(params.dataset, inputs.manifest.name)
     check_given(params, inputs.provenance, ["evaluate"] if other_run else ["train", "evaluate"])
     key = stage_params(params, "report")
     choice = sources.data_set(inputs.manifest.name)

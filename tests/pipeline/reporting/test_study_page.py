@@ -49,7 +49,7 @@ def finished(workflow):
 
 def test_it_says_what_was_run(finished):
     text = words(page())
-    assert "On phantom: 2 arms, 1 draw of slices, 2 seeds; 4 runs, all finished." in text
+    assert "On phantoms: 2 arms, 1 draw of slices, 2 seeds; 4 runs, all finished." in text
     assert "rank-1/draw-7-seed-1 done 52.50" in text
     assert "Each is trained on 50 slices of 1 case and tested on 6 other cases." in text
     assert "4 trainings, 36 seconds in all on CPU." in text

@@ -103,7 +103,7 @@ def test_it_stands_alone(written):
 def test_it_says_what_came_out(written, results):
     text = words(written())
     scores = files.read_json(results / "evaluate" / "metrics.json")
-    assert "H-SAM on phantom" in text
+    assert "H-SAM on phantoms" in text
     assert f"mean Dice {scores['mean_dice']:.3f}" in text
     assert f"mean HD95 {scores['mean_hd95_mm']:.2f} mm" in text
     assert scores["split"] in text

@@ -149,6 +149,7 @@ def test_more_trials_go_on_with_the_finished_ones(inputs, searched, tmp_path, tr
         {"train": {"log_every": 7, "checkpoint_minutes": 3.0, "cache_mib": 1, "workers": 1}},
         {"train": {"validate_every": 1, "keep": "best", "epochs": 9}},
         {"search": {"workers": 2, "hours": 9.0}},
+        {"search": {"epochs": None}, "train": {"epochs": 1}},
         {"base": {"seed": 5}, "train": {"seed": 42}, "search": {"seed": 42}},
     ],
 )
@@ -165,6 +166,7 @@ def test_what_changes_no_trial_runs_none_again(inputs, searched, trained, blocks
     [
         {"train": {"learning_rate": 0.001}},
         {"search": {"epochs": 2}},
+        {"search": {"epochs": None}, "train": {"epochs": 2}},
         {"train": {"seed": 1}},
         {"search": {"space": {"dice_weight": {"low": 0.92}}}, "train": {"dice_weight": 0.93}},
     ],

@@ -139,6 +139,7 @@ def test_the_shipped_rivals_are_tuned_alike_whatever_they_are_run_on():
             assert len({str(read(params)) for params in trained}) == 1
         params = trained[0]
         assert params.search.trials == len(params.search.space["learning_rate"])
-        assert params.search.epochs < params.train.epochs
+        # a trial is a whole training, but for the small twin
+        assert on == ("phantoms",) or params.trial_epochs() == params.train.epochs
         assert params.train.validate_every and params.split.validation
         assert {run.searcher for run in study.runs if run.predictions is None} == {1}
