@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.imaging.geometry import BEGINS
-from pipeline.inference.usual import LENGTH, MEASURES, SCAN, Tally, apart
+from pipeline.inference.usual import LENGTH, MEASURES, SCAN, STRAY, Tally, apart
 
 FEW = 5  # slices of an organ in training below which nothing is said of it
 ALWAYS = 0.9  # share of the training cases from which on an organ is expected in every scan
@@ -22,6 +22,8 @@ LENGTHS = 1.5  # factor of the length of the stack
 APART, LEAST_APART = 1.5, 0.03
 FACTORS = {"gap_mm": 1.5, "pixel_mm": 1.5, "height_mm": 1.3, "width_mm": 1.3}
 ANOTHER = "another modality, contrast phase, or part of the body"
+# share of an organ that lies apart, after so many mm of slices without it, told of from here on
+STRAYS, STRAY_MM = 0.1, 10.0
 VOLUMES = 2.0  # factor of an organ's volume; those of sparse slices are estimates
 SIDES = {
     "gap_mm": "its slices lie {} mm apart",
@@ -163,7 +165,7 @@ def label_warnings(
     missing: dict[str, int] = {}
     found = {}
     slices = tally.slices
-    volumes = tally.millilitres(len(slices))
+    volumes, strays = tally.millilitres(len(slices)), tally.stray(STRAY_MM)
     for index, organ in enumerate(organs):
         known = usual["organs"].get(organ)
         if known is None or known["slices"] < FEW:
@@ -171,7 +173,14 @@ def label_warnings(
         if not volumes[index]:
             if known["cases"] >= ALWAYS * usual["cases"]:
                 missing[organ] = known["cases"]
-        elif sentences := _unlike(known, volumes[index], slices[:, index], axes):
+            continue
+        sentences = _unlike(known, volumes[index], slices[:, index], axes)
+        if STRAY in known and strays[index] >= known[STRAY][1] + STRAYS:
+            sentences.append(
+                f"{strays[index]:.0%} of it lies apart from the rest, after {STRAY_MM:.0f} mm or "
+                "more of slices without it."
+            )
+        if sentences:
             found[organ] = sentences
     return _not_found(missing, usual["cases"]), found
 

@@ -4,8 +4,9 @@ Few-shot training sees some slices of each volume, so that ranges are those of s
 position, brightness and wholeness of each organ where it is shown. Positions are distances from the
 centre of a slice's brightness, which hardly depends on how a scan is cropped. Volumes are
 estimated, as if the labelled slices stood for the others. Of the stack of slices its length counts,
-and which organs follow each other in every case. Of several channels the first one is measured, and
-of the others their mean over a scan, which tells where channels were interchanged.
+which organs follow each other in every case, and how much of an organ lies apart from the rest. Of
+several channels the first one is measured, and of the others their mean over a scan, which tells
+where channels were interchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,8 @@ from scipy import ndimage
 MEASURES = ("area_mm2", "row_mm", "column_mm", "brightness", "largest_piece")
 # of a scan: mm, mean in [0, 1]
 SCAN = ("gap_mm", "pixel_mm", "height_mm", "width_mm", "mean")
-LENGTH = "length_mm"  # of the stack, beside these; absent in models of earlier versions
+# absent in models of earlier versions: of the stack, beside these; of an organ, beside MEASURES
+LENGTH, STRAY = "length_mm", "stray"
 BINS = 32  # of the histogram of a scan's brightness over [0, 1]
 ORDERED = 3  # training cases from which on an order of two organs is told
 
@@ -107,6 +109,28 @@ class Tally:
         weight, places = area.sum(axis=0), np.array(self._places) @ area
         return self.spacing[0] * places / np.where(weight, weight, np.nan)
 
+    def stray(self, least_mm: float = 0.0) -> NDArray[np.float64]:
+        """Share of each organ's area that lies apart along the slices from its largest part.
+
+        Args:
+            least_mm: of slices without the organ between two parts; some slice of those that were
+                added doesn't show it there in any case.
+
+        Returns:
+            (organs,), NaN of one that isn't shown.
+        """
+        order = np.argsort(self._places)
+        places, areas = np.array(self._places)[order], np.nan_to_num(self.slices[order, :, 0])
+        found = np.full(self.organs, np.nan)
+        for organ, area in enumerate(areas.T):
+            shown = np.flatnonzero(area)
+            if len(shown):
+                between = (np.diff(places[shown]) - 1) * self.spacing[0]
+                cuts = np.flatnonzero((np.diff(shown) > 1) & (between >= least_mm)) + 1
+                parts = [part.sum() for part in np.split(area[shown], cuts)]
+                found[organ] = 1 - max(parts) / sum(parts)
+        return found
+
     def millilitres(self, total: int) -> NDArray[np.float64]:
         """Each organ's volume, if the slices that were added stand for all `total` ones."""
         seen = self.slices
@@ -124,14 +148,15 @@ def ranges(organs: Sequence[str], cases: Sequence[tuple[Tally, int]]) -> dict[st
 
     Returns:
         JSON values: cases, slices, scan (SCAN and LENGTH to [lowest, highest]), organs (name to
-        cases, slices, millilitres, and each of MEASURES to [lowest, highest]), order (pairs of
-        organs of which the first comes first in every case), histogram (BINS shares, the mean over
-        the cases), histogram_apart (how far a case's is from it, at most); of several channels also
-        other_means: [lowest, highest] of each but the first.
+        cases, slices, millilitres, STRAY, and each of MEASURES to [lowest, highest]), order (pairs
+        of organs of which the first comes first in every case), histogram (BINS shares, the mean
+        over the cases), histogram_apart (how far a case's is from it, at most); of several channels
+        also other_means: [lowest, highest] of each but the first.
     """
     scans = np.stack([tally.scan for tally, _ in cases])
     volumes = np.stack([tally.millilitres(total) for tally, total in cases])
     slices = np.concatenate([tally.slices for tally, _ in cases])
+    strays = np.stack([tally.stray() for tally, _ in cases])
     found = {}
     for index, organ in enumerate(organs):
         shown = slices[~np.isnan(slices[:, index, 0]), index]
@@ -141,6 +166,7 @@ def ranges(organs: Sequence[str], cases: Sequence[tuple[Tally, int]]) -> dict[st
                 "cases": len(known),
                 "slices": len(shown),
                 "millilitres": _range(known),
+                STRAY: _range(strays[~np.isnan(strays[:, index]), index]),
                 **{name: _range(shown[:, place]) for place, name in enumerate(MEASURES)},
             }
     histograms = np.stack([tally.histogram for tally, _ in cases])
@@ -175,6 +201,7 @@ def recorded(record: Mapping[str, Any]) -> dict[str, Any] | None:
             low, high = part[name]
             float(high - low)
     added = [found["scan"][LENGTH]] if LENGTH in found["scan"] else []
+    added += [organ[STRAY] for organ in organs if STRAY in organ]
     for low, high in (*found.get("other_means", ()), *added):
         float(high - low)
     for share in (*found.get("histogram", ()), found.get("histogram_apart", 0)):

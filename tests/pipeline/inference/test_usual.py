@@ -66,6 +66,7 @@ def test_ranges_are_those_of_the_slices(known):
     )
     assert known["scan"]["gap_mm"] == [3.0, 3.0] and known["scan"]["height_mm"] == [128.0, 128.0]
     assert set(known["scan"]) == {*SCAN, "length_mm"} and {*MEASURES} < set(aorta)
+    assert aorta["stray"] == [0.0, 0.0]
 
 
 def test_they_stay_what_they_are_in_a_record(known):
@@ -143,6 +144,32 @@ def test_an_organ_in_pieces_is_told_of(known):
     assert found == [
         "kidney: 100% of it lies in slices that show it in more pieces than in training."
     ]
+
+
+def test_an_organ_that_lies_apart_along_the_slices_is_told_of(known):
+    images, labels, spacing = case()
+    labels[5:7] = 0  # 6 mm without the aorta
+    assert warned(known, images, labels, spacing) == []
+    labels[4:8] = 0
+    kidney, aorta = (labels == 2).sum(), [72.0 * 4, 72.0 * 2]
+    assert kidney and warned(known, images, labels, spacing) == [
+        f"aorta: {min(aorta) / sum(aorta):.0%} of it lies apart from the rest, after 10 mm or more "
+        "of slices without it."
+    ]
+    older = copy.deepcopy(known)
+    del older["organs"]["aorta"]["stray"]
+    assert warned(older, images, labels, spacing) == []
+
+
+def test_what_lies_apart_in_training_is_not_told_of():
+    images, labels, spacing = case()
+    labels[4:8][labels[4:8] == 1] = 0
+    cases = [(tally(images, labels, spacing, range(0, 10, 3)), 10)] * 2
+    found = usual.ranges(ORGANS, cases)["organs"]
+    # slices 0, 3 and 9 show the aorta, slice 6 between them doesn't
+    assert found["aorta"]["stray"] == [pytest.approx(1 / 3, abs=1e-4)] * 2
+    assert found["kidney"]["stray"] == [0.0, 0.0]
+    assert warned(usual.ranges(ORGANS, cases * 2), images, labels, spacing) == []
 
 
 def test_another_grid_and_another_brightness_are_told_of(known):
