@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.imaging.geometry import BEGINS
-from pipeline.inference.usual import LENGTH, MEASURES, SCAN, STRAY, Tally, apart
+from pipeline.inference.usual import (
+    COURSES,
+    LENGTH,
+    MEASURES,
+    SCAN,
+    STRAY,
+    Tally,
+    apart,
+    turned,
+)
 
 FEW = 5  # slices of an organ in training below which nothing is said of it
 ALWAYS = 0.9  # share of the training cases from which on an organ is expected in every scan
@@ -24,6 +33,7 @@ FACTORS = {"gap_mm": 1.5, "pixel_mm": 1.5, "height_mm": 1.3, "width_mm": 1.3}
 ANOTHER = "another modality, contrast phase, or part of the body"
 # share of an organ that lies apart, after so many mm of slices without it, told of from here on
 STRAYS, STRAY_MM = 0.1, 10.0
+TURNED = 0.2  # of `usual.turned`, from which on a stack is taken to be reversed
 VOLUMES = 2.0  # factor of an organ's volume; those of sparse slices are estimates
 SIDES = {
     "gap_mm": "its slices lie {} mm apart",
@@ -131,19 +141,37 @@ def scan_warnings(
 def _reversed(
     usual: Mapping[str, Any], organs: Sequence[str], tally: Tally, axes: str
 ) -> list[str]:
-    """A sentence where most organs follow each other the other way round than in training."""
+    """A sentence where most organs follow each other the other way round than in training; where
+    no order of organs is known, where its slices change the other way round.
+    """
     along = dict(zip(organs, tally.along_mm, strict=True))
     steps = {
         (first, second): along[second] - along[first] for first, second in usual.get("order", ())
     }
     known = {pair: step for pair, step in steps.items() if not np.isnan(step)}
-    turned = [pair for pair, step in known.items() if step < 0]
-    if 2 * len(turned) <= len(known):
+    if not known:
+        return _reversed_course(usual, tally)
+    others = [pair for pair, step in known.items() if step < 0]
+    if 2 * len(others) <= len(known):
         return []
-    first, second = turned[0]
+    first, second = others[0]
     return [
-        f"{len(turned)} of {len(known)} pairs of organs follow each other the other way round than "
+        f"{len(others)} of {len(known)} pairs of organs follow each other the other way round than "
         f"in every training case (from the {BEGINS[axes[0]]} on {second} before {first}): is the "
+        "stack of slices reversed?"
+    ]
+
+
+def _reversed_course(usual: Mapping[str, Any], tally: Tally) -> list[str]:
+    """A sentence where brightness changes along the slices as in training's scans turned round."""
+    if COURSES not in usual:
+        return []
+    known = {name: np.array(values) for name, values in usual[COURSES].items()}
+    course = tally.course(len(tally.slices)) / known["scale"][:, np.newaxis]
+    if turned(course, known["lines"]) < TURNED:
+        return []
+    return [
+        "its brightness changes along the slices as in the training's scans turned round: is the "
         "stack of slices reversed?"
     ]
 

@@ -24,6 +24,11 @@ MEASURES = ("area_mm2", "row_mm", "column_mm", "brightness", "largest_piece")
 SCAN = ("gap_mm", "pixel_mm", "height_mm", "width_mm", "mean")
 # absent in models of earlier versions: of the stack, beside these; of an organ, beside MEASURES
 LENGTH, STRAY = "length_mm", "stray"
+# of a slice, whose course along the stack tells its direction: mean, share of pixels brighter than
+# half of the range, row of the centre of brightness as a share of the height
+COURSE = ("mean", "bright", "centre")
+COURSES = "course"  # in the record, where it tells the direction in every training case
+POINTS = 16  # of a course, evenly spread over the stack
 BINS = 32  # of the histogram of a scan's brightness over [0, 1]
 ORDERED = 3  # training cases from which on an order of two organs is told
 
@@ -42,6 +47,7 @@ class Tally:
         self._scan: list[tuple[float, ...]] = []
         self._other_means: list[list[float]] = []
         self._places: list[int] = []
+        self._course: list[tuple[float, float, float]] = []
         self._histograms: list[NDArray[np.float64]] = []
 
     def add(
@@ -62,13 +68,14 @@ class Tally:
         self._other_means.append([float(other.mean()) for other in others])
         _, row_mm, column_mm = self.spacing
         height, width = image.shape
+        middle = _centre(image)
+        self._course.append((float(image.mean()), float((image > 0.5).mean()), middle[0] / height))
         self._scan.append(
             (self.spacing[0], row_mm, height * row_mm, width * column_mm, float(image.mean()))
         )
         found = np.full((self.organs, len(MEASURES)), np.nan)
         present = [organ for organ in np.unique(labels) if 0 < organ <= self.organs]
         if present:
-            middle = _centre(image)
             boxes = ndimage.find_objects(labels, self.organs)
             for organ in present:
                 rows, columns = boxes[organ - 1]
@@ -101,6 +108,15 @@ class Tally:
     def histogram(self) -> NDArray[np.float64]:
         """(BINS,), shares of the pixels, the mean over the slices."""
         return np.mean(self._histograms, axis=0)
+
+    def course(self, total: int) -> NDArray[np.float64]:
+        """(COURSE, POINTS), how the slices change along a stack of `total` ones, the mean off."""
+        order = np.argsort(self._places)
+        at = (np.array(self._places)[order] + 0.5) / total
+        points = (np.arange(POINTS) + 0.5) / POINTS
+        lines = [np.interp(points, at, values) for values in np.array(self._course)[order].T]
+        found: NDArray[np.float64] = np.array(lines) - np.mean(lines, axis=1, keepdims=True)
+        return found
 
     @property
     def along_mm(self) -> NDArray[np.float64]:
@@ -181,6 +197,7 @@ def ranges(organs: Sequence[str], cases: Sequence[tuple[Tally, int]]) -> dict[st
         "histogram": [float(f"{share:.4g}") for share in middle],
         "histogram_apart": _range(np.array([apart(one, middle) for one in histograms]))[1],
     }
+    known |= _courses(np.stack([tally.course(total) for tally, total in cases]))
     others = np.stack([tally.other_means for tally, _ in cases])
     return known | ({"other_means": [_range(of) for of in others.T]} if others.size else {})
 
@@ -206,11 +223,28 @@ def recorded(record: Mapping[str, Any]) -> dict[str, Any] | None:
         float(high - low)
     for share in (*found.get("histogram", ()), found.get("histogram_apart", 0)):
         float(share)
+    if COURSES in found:
+        shapes = [np.asarray(found[COURSES][name], float).shape for name in ("scale", "lines")]
+        if shapes != [(len(COURSE),), (len(COURSE), POINTS)]:
+            raise ValueError("usual: expected courses of the slices")
     if not all({first, second} <= {*found["organs"]} for first, second in found.get("order", ())):
         raise ValueError("usual: expected pairs of organs")
     if not all(isinstance(part["cases"], int) for part in (found, *organs)):
         raise ValueError("usual: expected numbers of cases")
     return dict(found)
+
+
+def turned(course: NDArray[np.float64], usual: NDArray[np.float64]) -> float:
+    """How much more a course is like another one turned round than like that one itself.
+
+    Args:
+        course, usual: (COURSE, POINTS), on one scale.
+
+    Returns:
+        -1 (the same) to 1 (the same, turned round), of the squared distances.
+    """
+    as_is, round_ = (((course - other) ** 2).sum() for other in (usual, usual[:, ::-1]))
+    return float((as_is - round_) / (as_is + round_)) if as_is + round_ else 0.0
 
 
 def apart(histogram: ArrayLike, other: ArrayLike) -> float:
@@ -219,6 +253,22 @@ def apart(histogram: ArrayLike, other: ArrayLike) -> float:
     The Wasserstein distance of two histograms over [0, 1], of as many bins.
     """
     return float(np.abs(np.cumsum(np.subtract(histogram, other))).mean())
+
+
+def _courses(courses: NDArray[np.float64]) -> dict[str, Any]:
+    """What COURSES keeps, of the training cases' (cases, COURSE, POINTS): nothing where some case
+    isn't more like the others than like them turned round, or they are fewer than ORDERED.
+    """
+    scale = courses.std(axis=(0, 2))
+    if len(courses) < ORDERED or not scale.all():
+        return {}
+    lines = courses / scale[:, np.newaxis]
+    for index, line in enumerate(lines):
+        if turned(line, np.delete(lines, index, axis=0).mean(axis=0)) >= 0:
+            return {}
+    digits = np.vectorize(lambda value: float(f"{value:.4g}"))
+    middle = digits(lines.mean(axis=0)).tolist()
+    return {COURSES: {"scale": digits(scale).tolist(), "lines": middle}}
 
 
 def _order(organs: Sequence[str], along: NDArray[np.float64]) -> list[list[str]]:

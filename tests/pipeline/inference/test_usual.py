@@ -209,6 +209,56 @@ def test_a_reversed_stack_is_told_of_by_the_order_of_the_organs(known):
     assert unlike(known, images[::-1], labels[::-1], spacing).scan == []
 
 
+def ramp(slices, steep=1.0, seed=0):
+    """One organ in a body that is brighter, and lies lower, from slice to slice."""
+    rng = np.random.default_rng(seed)
+    images = np.zeros((slices, SIDE, SIDE), np.float32)
+    for index, image in enumerate(images):
+        along = (index + 0.5) / slices
+        first = 8 + round(8 * along * steep)
+        image[first : first + 40, 8:56] = 0.3 + 0.3 * steep * along
+        image += 0.02 * rng.random(image.shape, np.float32)
+    labels = np.zeros(images.shape, np.uint8)
+    labels[:, 30:36, 30:36] = 1
+    return images, labels
+
+
+def along(images, labels, places=None):
+    found = Tally(1, SPACING)
+    for place in range(len(images)) if places is None else places:
+        found.add(images[place], labels[place], place)
+    return found
+
+
+def test_a_reversed_stack_of_one_organ_is_told_of_by_the_course_of_its_slices():
+    cases = [(along(*ramp(n, seed=n), range(n % 3, n, 3)), n) for n in (24, 31, 40, 22)]
+    found = json.loads(json.dumps(usual.ranges(["aorta"], cases)))
+    assert found["order"] == [] and usual.recorded({"usual": found}) == found
+    images, labels = ramp(35, seed=5)
+
+    def told(images):
+        return compare(found, ["aorta"], zip(images, labels, strict=True), SPACING, "SPL").scan
+
+    assert told(images) == []
+    assert told(images[::-1]) == [
+        "its brightness changes along the slices as in the training's scans turned round: is the "
+        "stack of slices reversed?"
+    ]
+    found["course"]["lines"] = found["course"]["lines"][:2]
+    with pytest.raises(ValueError, match="courses"):
+        usual.recorded({"usual": found})
+
+
+def test_a_course_that_tells_no_direction_is_not_kept():
+    both = [(along(*ramp(n, seed=n)), n) for n in (24, 31, 40)]
+    other = [(along(*(part[::-1] for part in ramp(28, seed=3))), 28)]
+    assert "course" in usual.ranges(["aorta"], both)
+    assert "course" not in usual.ranges(["aorta"], both + other)
+    assert "course" not in usual.ranges(["aorta"], both[:2])
+    flat = [(along(*ramp(n, steep=0, seed=n)), n) for n in (24, 31, 40)]
+    assert "course" not in usual.ranges(["aorta"], flat)
+
+
 def test_of_a_rare_organ_nothing_is_said(known):
     rare = copy.deepcopy(known)
     rare["organs"]["kidney"]["slices"] = 4
