@@ -33,8 +33,6 @@ from scipy import ndimage
 from torch import Tensor, set_num_threads
 
 from hsam.model import SegmentationModel
-from pipeline.core.files import sha256
-from pipeline.core.run_folder import MODEL_FILES
 from pipeline.inference import records, usual
 from pipeline.inference.ensemble import answers, share_encoders
 from pipeline.inference.trained import load_for_inference
@@ -178,11 +176,9 @@ def main() -> None:
     manifest = read_manifest(arguments.prepared / "manifest.parquet")
     known = usual.recorded(records.read_record(arguments.model))
     ready = load_for_inference(arguments.model, arguments.checkpoint, "cpu")
-    weights = sha256(arguments.model / MODEL_FILES[1])
     snapshots = [
         load_for_inference(folder, arguments.checkpoint, "cpu").model
-        for folder in records.snapshots(arguments.model).values()
-        if sha256(folder / MODEL_FILES[1]) != weights
+        for folder in records.earlier(arguments.model).values()
     ]
     share_encoders(snapshots)
     pairs = []

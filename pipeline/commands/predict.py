@@ -26,7 +26,7 @@ from hsam.version import __version__
 from pipeline.core.console import console, say, steps
 from pipeline.core.cost import device_name
 from pipeline.core.errors import UserError
-from pipeline.core.files import sha256, sha256_of, write_json, write_text
+from pipeline.core.files import sha256_of, write_json, write_text
 from pipeline.core.run_folder import MODEL_FILES, provenance
 from pipeline.datasets.phantom import Phantom
 from pipeline.imaging import channels, intensity, label_volumes, scans
@@ -168,13 +168,7 @@ def _load(
     kept: list[Predictor] = []
     for one in (first, *others) if snapshots else ():
         folder = Path(one.identity["folder"])
-        # the last one kept may be the model itself
-        earlier = {
-            epochs: path
-            for epochs, path in records.snapshots(folder).items()
-            if sha256(path / MODEL_FILES[1]) != one.identity["sha256"][MODEL_FILES[1]]
-        }
-        if not earlier:
+        if not (earlier := records.earlier(folder)):
             raise UserError(
                 f"{folder}: --snapshots averages with other models that were kept during the "
                 "training, of which there are none; train with train.snapshots: 5, say, or leave "

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hsam.weights import record as model_json
+from pipeline.core import files
 from pipeline.core.errors import UserError
 from pipeline.core.run_folder import MODEL_FILES, SNAPSHOTS, read_provenance
 from pipeline.core.trainings import find_model, has_model
@@ -51,6 +52,13 @@ def snapshots(folder: Path) -> dict[int, Path]:
     """
     found = sorted((folder / SNAPSHOTS).glob("epoch-*"))
     return {int(path.name.removeprefix("epoch-")): path for path in found}
+
+
+def earlier(folder: Path) -> dict[int, Path]:
+    """Those of `snapshots` that aren't the model itself, as the last one may be."""
+    weights = files.sha256(folder / MODEL_FILES[1])
+    found = snapshots(folder).items()
+    return {n: path for n, path in found if files.sha256(path / MODEL_FILES[1]) != weights}
 
 
 def start_folder(start: str | None, runs: Path) -> Path | None:

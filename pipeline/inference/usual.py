@@ -4,9 +4,9 @@ Few-shot training sees some slices of each volume, so that ranges are those of s
 position, brightness and wholeness of each organ where it is shown. Positions are distances from the
 centre of a slice's brightness, which hardly depends on how a scan is cropped. Volumes are
 estimated, as if the labelled slices stood for the others. Of the stack of slices its length counts,
-which organs follow each other in every case, and how much of an organ lies apart from the rest. Of
-several channels the first one is measured, and of the others their mean over a scan, which tells
-where channels were interchanged.
+which organs follow each other in every case, how much of an organ lies apart from the rest, and how
+brightness changes along it. Of several channels the first one is measured, and of the others their
+mean over a scan, which tells where channels were interchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -166,8 +166,10 @@ def ranges(organs: Sequence[str], cases: Sequence[tuple[Tally, int]]) -> dict[st
         JSON values: cases, slices, scan (SCAN and LENGTH to [lowest, highest]), organs (name to
         cases, slices, millilitres, STRAY, and each of MEASURES to [lowest, highest]), order (pairs
         of organs of which the first comes first in every case), histogram (BINS shares, the mean
-        over the cases), histogram_apart (how far a case's is from it, at most); of several channels
-        also other_means: [lowest, highest] of each but the first.
+        over the cases), histogram_apart (how far a case's is from it, at most); COURSES, where it
+        tells the direction of a stack: scale (of each of COURSE) and lines (COURSE, POINTS), the
+        mean over the cases, divided by it; of several channels also other_means: [lowest, highest]
+        of each but the first.
     """
     scans = np.stack([tally.scan for tally, _ in cases])
     volumes = np.stack([tally.millilitres(total) for tally, total in cases])

@@ -459,7 +459,8 @@ def stage_params(params: Params, stage: str) -> dict[str, Any]:
 
 
 def trial_params(params: Params) -> dict[str, dict[str, Any]]:
-    """The values that a trial of the search depends on, as plain JSON types, seeds resolved.
+    """The values that a trial of the search depends on, as plain JSON types, seeds and epochs
+    resolved.
 
     What the search gives a value of its own, its epochs, is left out of `train`. The values of what
     is searched stay: the first trial tries them.
