@@ -39,7 +39,7 @@ from pipeline.inference.trained import load_for_inference
 from pipeline.inference.tta import VIEWS, View, warp
 from pipeline.inference.usual import Tally
 from pipeline.inference.volume import STEPS, forward, model_stages, predict_batches
-from pipeline.scoring.predicted_dice import Pair, judged, left_out
+from pipeline.scoring.predicted_dice import FEWEST, Pair, judged, left_out
 from pipeline.scoring.uncertainty import TWO_STAGES, Doubt, Signs, clear, overlaps
 from pipeline.shards.case import ShardReader
 from pipeline.shards.manifest import Manifest, read_manifest
@@ -174,6 +174,9 @@ def main() -> None:
     arguments = parser.parse_args()
     set_num_threads(arguments.threads)
     manifest = read_manifest(arguments.prepared / "manifest.parquet")
+    tested = read_split(arguments.split / "split.parquet").cases["test"]
+    if len(tested) <= FEWEST:  # each case is predicted from the others
+        parser.error(f"{arguments.split}: expected over {FEWEST} test cases, got {len(tested)}")
     known = usual.recorded(records.read_record(arguments.model))
     ready = load_for_inference(arguments.model, arguments.checkpoint, "cpu")
     snapshots = [
@@ -182,7 +185,7 @@ def main() -> None:
     ]
     share_encoders(snapshots)
     pairs = []
-    for case in read_split(arguments.split / "split.parquet").cases["test"]:
+    for case in tested:
         shards = arguments.prepared / "shards"
         pairs += shares_of_case(case, manifest, shards, ready, snapshots, known, arguments.every)
     used, more = (

@@ -5,6 +5,8 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -12,11 +14,13 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column, Table
+from rich.text import Text
 
 console = Console(stderr=True)
 # widths in columns
@@ -26,6 +30,19 @@ TIME_WIDTH = len("0:00:00")
 LINE_SECONDS = 15  # between two lines of progress in a log file
 LOG_COLUMNS = 200  # of a table in a log file
 ELAPSED_FROM = 100  # the narrowest terminal that shows the elapsed time too
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of some work.
+
+    Attributes:
+        seconds: of what is known.
+        without: what else there is to do, of unknown length: "3 validations".
+    """
+
+    seconds: float
+    without: str = ""
 
 
 class Steps:
@@ -48,22 +65,46 @@ class Steps:
         self._pause, self._last = pause, -math.inf
         self._task = None if bar is None else bar.add_task(title, total=total, completed=done)
 
-    def advance(self, *notes: str, count: int = 1) -> None:
-        """`count` more steps are done; of the notes, a bar shows the first ones that fit."""
+    def advance(
+        self, *notes: str, count: int = 1, left: Left | None = None, always: bool = False
+    ) -> None:
+        """`count` more steps are done; of the notes, a bar shows the first ones that fit.
+
+        Args:
+            notes: what they gave.
+            count: their number; 0: the notes have changed.
+            left: None: for each step that is left, the mean time of those that were done.
+            always: in a log file too, however short the time since the last line.
+        """
         self._done += count
         if math.isinf(self._pause):
             return
-        if self._bar is not None and self._task is not None:
-            shown = _fitting((self._title, *notes), self._room)
-            self._bar.update(self._task, advance=count, description=shown)
-            return
+        without = f"without {left.without}" if left is not None and left.without else ""
         now = time.monotonic()
-        if now - self._last < self._pause and self._done < self._total:
+        if self._bar is not None and self._task is not None:
+            shown = _fitting((self._title, *notes, *filter(None, [without])), self._room)
+            end = None if left is None else now + left.seconds
+            self._bar.update(self._task, advance=count, description=shown, end=end)
             return
-        self._last, elapsed = now, now - self._start
-        left = elapsed / (self._done - self._first) * (self._total - self._done)
+        if now - self._last < self._pause and self._done < self._total and not always:
+            return
+        self._last = now
+        if left is None:
+            mean = (now - self._start) / (self._done - self._first)
+            left = Left(mean * (self._total - self._done))
         text = f"{self._title} {self._done}/{self._total}"
-        say("  ".join((text, *notes, f"{_clock(left)} left")))
+        say("  ".join((text, *notes, f"{_clock(left.seconds)} left {without}".rstrip())))
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """The time left that `Steps.advance` was told, as it runs down; else Rich's own estimate."""
+
+    def render(self, task: Task) -> Text:
+        end = task.fields.get("end")
+        if end is None:
+            return super().render(task)
+        seconds = timedelta(seconds=max(0, round(end - time.monotonic())))
+        return Text(str(seconds), style="progress.remaining")
 
 
 @contextmanager
@@ -87,7 +128,7 @@ def steps(
     ]
     if console.width >= ELAPSED_FROM:
         columns.append(TimeElapsedColumn(table_column=one_line))
-    columns.append(TimeRemainingColumn(table_column=one_line))
+    columns.append(_TimeLeft(table_column=one_line))
     times = (len(columns) - 3) * (1 + TIME_WIDTH)
     room = console.width - (1 + bar_width) - (1 + len(f"{total}/{total}")) - times
     with Progress(*columns, console=console) as bar:

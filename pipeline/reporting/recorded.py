@@ -38,7 +38,7 @@ def recorded_params(given: Params, provenance: Mapping[str, Mapping[str, Any]]) 
                 for key in reversed(path.split(".")):
                     block = {key: block}
                 values = overlay(values, block)
-    return validate(values, "provenance.json of the stages")
+    return validate(values, "the run's parameters, the rest from --params")
 
 
 def searched_space(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def run(
     inputs = read_inputs(folders)
     hashes["title"] = title = datasets.title(params.dataset, inputs.manifest.name)
     check_given(params, inputs.provenance, ["evaluate"] if other_run else ["train", "evaluate"])
+    made_with = recorded_params(params, inputs.provenance)  # refused before the page is written
     key = stage_params(params, "report")
     choice = sources.data_set(inputs.manifest.name)
     with run_folder.open_run(runs, inputs.manifest.name, "report", key, hashes, choice) as work:
@@ -74,7 +75,7 @@ def run(
         with files.atomic_path(out / REPORT) as temporary:
             shutil.copyfile(work.out / REPORT, temporary)
     say(f"report: {out / REPORT}")
-    return recorded_params(params, inputs.provenance)
+    return made_with
 
 
 def render(content: dict) -> str:

@@ -3,7 +3,7 @@
 import math
 import time
 
-from pipeline.core.console import duration, say
+from pipeline.core.console import LINE_SECONDS, Left, duration, say
 from pipeline.training.batches import Step
 from pipeline.training.history import History
 
@@ -19,10 +19,11 @@ class Clock:
 
     def __init__(self, checkpoint_minutes: float) -> None:
         self._interval = 60 * checkpoint_minutes  # seconds
-        self._saved = self._started = time.monotonic()
+        self._saved = self._started = self._stopped = time.monotonic()
         self._seconds = 0.0  # of all steps measured
         self._steps = 0
         self._speed = math.nan  # slices per second
+        self._validations, self._validating = 0, 0.0  # those measured, and their seconds
         self._estimated = False
 
     def due(self) -> bool:
@@ -35,7 +36,8 @@ class Clock:
 
     def stop(self, done: list[Step]) -> None:
         """Count the time since `start` as that of these steps."""
-        seconds = time.monotonic() - self._started
+        self._stopped = time.monotonic()
+        seconds = self._stopped - self._started
         self._seconds += seconds
         self._steps += len(done)
         self._speed = sum(len(step.indices) for step in done) / seconds
@@ -43,6 +45,22 @@ class Clock:
     def start(self) -> None:
         """Begin to measure the next steps; validations and checkpoints before are not counted."""
         self._started = time.monotonic()
+
+    def validated(self) -> None:
+        """Count the time since `stop` as that of a validation."""
+        self._validating += time.monotonic() - self._stopped
+        self._validations += 1
+
+    def validates_long(self) -> bool:
+        """Whether a validation takes as long as the lines of a log file are apart, or may do so."""
+        return not self._validations or self._validating / self._validations > LINE_SECONDS
+
+    def left(self, steps: int, validations: int) -> Left:
+        """The time that so many steps and validations will take, by the mean of those before."""
+        seconds = self._seconds / self._steps * steps
+        if self._validations:
+            return Left(seconds + self._validating / self._validations * validations)
+        return Left(seconds, _validations(validations) if validations else "")
 
     def notes(self, history: History, rate: float, done: list[Step]) -> list[str]:
         """Texts beside the progress bar after these steps, the most important first."""
@@ -52,9 +70,15 @@ class Clock:
             notes.append(f"Dice {dice:.3f}")
         return [*notes, f"{self._speed:.1f} slices/s", f"lr {rate:.2e}"]
 
-    def estimate(self, title: str, step: int, total: int) -> None:
-        """After the first steps, print once how long the remaining ones will take."""
-        if not self._estimated and self._steps >= self.FIRST and step < total:
-            left = duration(self._seconds / self._steps * (total - step))
-            say(f"{title}: about {left} for the {total - step:,} steps that are left")
+    def estimate(self, title: str, steps: int, validations: int) -> None:
+        """After the first steps, print once how long what is left will take."""
+        if not self._estimated and self._steps >= self.FIRST and steps:
+            left = self.left(steps, validations)
+            what = f"the {steps:,} steps that are left"
+            more = f", and {left.without}" if left.without else ""
+            say(f"{title}: about {duration(left.seconds)} for {what}{more}")
             self._estimated = True
+
+
+def _validations(number: int) -> str:
+    return f"{number} validation{'s' * (number != 1)}"

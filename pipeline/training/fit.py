@@ -137,6 +137,7 @@ def fit(
         title, batches.total_steps, progress.step, LINE_SECONDS, shown=fabric.is_global_zero
     )
     begun, kept = progress.step, snapshot_epochs(settings) if snapshot is not None else ()
+    validated = validation_epochs(settings) if validate is not None else ()
     if begun and fabric.is_global_zero:
         say(f"{title}: goes on after step {begun:,} of {batches.total_steps:,}")
     with explaining_killed_workers(), listening() as stop, shown as bar:
@@ -159,7 +160,7 @@ def fit(
                 with trainer.averaged():
                     if fabric.is_global_zero:
                         snapshot(model, step.epoch + 1)
-            validates = validate is not None and _validates(settings, step)
+            validates = step.ends_epoch and step.epoch + 1 in validated
             last = progress.step == batches.total_steps
             # clock and signals may differ between devices, which must read losses at the same steps
             due = fabric.world_size == 1 and (clock.due() or stop.signal is not None)
@@ -168,20 +169,34 @@ def fit(
                 continue
             done = _read_losses(pending, progress.history, slices, fabric, folder)
             clock.stop(done)
+            steps_left = batches.total_steps - progress.step
+            still = sum(epoch > step.epoch for epoch in validated)
+            notes = clock.notes(progress.history, rate, done)
+            bar.advance(*notes, count=len(done), left=clock.left(steps_left, still))
             if validate is not None and validates:
+                bar.advance(
+                    f"epoch {step.epoch}",
+                    "validation",
+                    count=0,
+                    left=clock.left(steps_left, still),
+                    always=clock.validates_long(),
+                )
                 _validate(trainer, validate, progress, batches)
+                clock.validated()
+                still -= 1
+                notes = clock.notes(progress.history, rate, done)
+                bar.advance(*notes, count=0, left=clock.left(steps_left, still))
             for log in logs:
                 log.update(progress.history)
             if picture is not None:
                 picture.update(progress.history)
-            bar.advance(*clock.notes(progress.history, rate, done), count=len(done))
             number = _signal_of_any(fabric, stop)
             if store is not None and fabric.is_global_zero:
                 if validates or last or number or clock.due():
                     progress.seconds = before + time.monotonic() - started
                     store.save(progress.step, _state(trainer, progress, batches))
                     clock.saved()
-                clock.estimate(title, progress.step, batches.total_steps)
+                clock.estimate(title, steps_left, still)
             clock.start()
             if number:
                 raise Stopped(f"{title}: stopped after step {progress.step:,}", number)
@@ -241,6 +256,12 @@ def snapshot_epochs(settings: Train) -> list[int]:
     """After how many epochs models are kept: `train.snapshots` equal shares, the last included."""
     count = settings.snapshots
     return sorted({max(1, round(settings.epochs * k / count)) for k in range(1, count + 1)})
+
+
+def validation_epochs(settings: Train) -> list[int]:
+    """After how many epochs the model is validated; with `train.validate_every`, at the end too."""
+    every, epochs = settings.validate_every, settings.epochs
+    return sorted({*range(every, epochs + 1, every), epochs}) if every else []
 
 
 def schedules(settings: Train, batches: Batches, step: Step) -> tuple[float, float]:
@@ -344,13 +365,6 @@ def _refuse_loss(
         f"train: the loss is {loss} at epoch {step.epoch}, step {step.iteration}, in the batch of "
         f"{text}{where}; lower train.learning_rate, set train.clip_norm, or look at these slices."
     )
-
-
-def _validates(settings: Train, step: Step) -> bool:
-    """Whether a validation follows the step."""
-    every = settings.validate_every
-    due = every > 0 and ((step.epoch + 1) % every == 0 or step.epoch + 1 == settings.epochs)
-    return step.ends_epoch and due
 
 
 def _validate(trainer: Trainer, validate: Validate, progress: Progress, batches: Batches) -> None:

@@ -44,6 +44,33 @@ def test_a_wide_terminal_shows_everything(shown):
     assert all(note in line for note in NOTES)
 
 
+def test_a_terminal_shows_the_time_left_that_it_is_told(monkeypatch):
+    text = io.StringIO()
+    terminal = Console(file=text, force_terminal=True, width=120, color_system=None)
+    monkeypatch.setattr(console, "console", terminal)
+    with console.steps("train", 330) as bar:
+        bar.advance("epoch 2", count=30, left=console.Left(4000.2, "3 validations"))
+    line = re.split(r"[\r\n]", CONTROL.sub("", text.getvalue()).strip())[-1]
+    assert line.startswith("train  epoch 2  without 3 validations ")
+    assert line.endswith("1:06:40")
+
+
+def test_a_log_file_tells_what_the_time_left_is_without_and_what_comes_next(capsys):
+    with console.steps("train", 20, pause=60) as bar:
+        bar.advance("epoch 0", count=5, left=console.Left(150, "1 validation"))
+        bar.advance("epoch 0", count=5, left=console.Left(100, "1 validation"))
+        bar.advance("validation", count=0, left=console.Left(100, "1 validation"), always=True)
+        bar.advance("Dice 0.800", count=0, left=console.Left(130))
+        bar.advance("epoch 1", count=10, left=console.Left(0))
+        bar.advance("Dice 0.900", count=0, left=console.Left(0))
+    assert capsys.readouterr().err.splitlines() == [
+        "train 5/20  epoch 0  2:30 left without 1 validation",
+        "train 10/20  validation  1:40 left without 1 validation",
+        "train 20/20  epoch 1  0:00 left",
+        "train 20/20  Dice 0.900  0:00 left",
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.2, "0 seconds"), (59, "59 seconds"), (90, "1.5 minutes"), (45000, "12.5 hours")],

@@ -664,6 +664,17 @@ def test_parameters_are_those_of_the_stages(params, results, tmp_path):
     assert report.run(later, folders_of(results), *where, other_run=True) == params
 
 
+def test_parameters_that_do_not_go_with_the_stages_leave_no_page(params, results, tmp_path):
+    copy = shutil.copytree(results, tmp_path / "results")
+    record = files.read_json(copy / "train" / "provenance.json")
+    record["params"]["train"]["cache_embeddings"] = 2
+    files.write_json(copy / "train" / "provenance.json", record)
+    where = tmp_path / "reports", tmp_path / "runs"
+    with pytest.raises(UserError, match="cache_embeddings: .*(?s:.)*--params"):
+        report.run(params, folders_of(copy), *where, other_run=True)
+    assert not where[0].exists()
+
+
 def test_a_named_run_is_reported_with_its_own_evaluation(results, tmp_path):
     assert ReportFolders.find(tmp_path, results / "train") == folders_of(results)
     (run,) = (results.parent / "runs").glob("phantom-train-*")

@@ -219,6 +219,15 @@ def test_early_stopping_counts_validations_without_a_better_one(slices):
     assert [row["validation_dice"] for row in progress.history.epochs] == [0.3, 0.4, 0.2, 0.4]
 
 
+def test_the_time_left_says_which_validations_it_is_without(slices, capsys):
+    run(slices, settings(epochs=3, validate_every=2), None, lambda *_: {"liver": 0.5})
+    lines = [line for line in capsys.readouterr().err.splitlines() if " left" in line]
+    assert lines[0].endswith("left without 2 validations")
+    assert any("epoch 1  validation  " in line for line in lines)
+    assert "Dice 0.500" in lines[-1]
+    assert lines[-1].endswith("0:00 left")
+
+
 def test_a_validation_is_kept_organ_by_organ(slices):
     _, progress = run(slices, settings(epochs=1), None, lambda *_: {"liver": 0.5, "spleen": 0.7})
     assert progress.history.validations == [
