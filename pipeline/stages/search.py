@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core import files, gpu, locks, run_folder, sources, weight_files
-from pipeline.core.console import say
+from pipeline.core.console import duration, say
 from pipeline.core.errors import UserError
 from pipeline.core.owners import owning
 from pipeline.core.params import search_space
@@ -178,7 +178,7 @@ class _Work:
         begin = objective.objectives(run, self.params, self.data, settled)
         while (asked := study.claim(worker)) is not None:
             outcome = objective.run_trial(study, asked, begin, settled)
-            _tell(asked.number, asked.values, outcome, study.total)
+            _tell(asked.number, asked.values, outcome, study)
 
 
 def _worker(
@@ -201,14 +201,16 @@ def _found(out: Path) -> str:
     return f"best are {values}" if values else "no trials"
 
 
-def _tell(number: int, values: Mapping[str, Any], outcome: Outcome, total: int) -> None:
-    name = f"search: trial {number + 1}/{total}"
+def _tell(number: int, values: Mapping[str, Any], outcome: Outcome, study: "Study") -> None:
+    name = f"search: trial {number + 1}/{study.total}"
     tried = ", ".join(f"{key} {search_space.shown(value)}" for key, value in values.items())
+    count, seconds = study.left()
+    rest = f"; about {duration(seconds)} for the {count} left" if count else ""
     if outcome.value is None:
-        say(f"{name}: failed: {outcome.reason} ({tried})")
+        say(f"{name}: failed: {outcome.reason} ({tried}){rest}")
     else:
         note = f", {outcome.reason}" if outcome.pruned else ""
-        say(f"{name}: Dice {outcome.value:.3f}{note} ({tried})")
+        say(f"{name}: Dice {outcome.value:.3f}{note} ({tried}){rest}")
 
 
 def _refuse_failures(trials: Sequence[Trial], run: run_folder.RunFolder) -> None:

@@ -207,6 +207,22 @@ class Study:
         wanted = [trial for trial in found if trial.number < self.total]
         return sorted(wanted, key=lambda trial: (trial.number, trial.attempt))
 
+    def left(self) -> tuple[int, float]:
+        """How many trials are to end yet, and the seconds that these will take.
+
+        By the mean of those that ended, shared by the workers that are at a trial now and the
+        caller; no more than `search.hours` leaves.
+        """
+        ended = [trial for trial in self.trials() if trial.seconds is not None]
+        number = self.total - len({trial.number for trial in ended})
+        at_work = sum(trial.state == TrialState.RUNNING for trial in self._trials()) + 1
+        spent = sum(trial.seconds or 0.0 for trial in ended)
+        seconds = spent / max(1, len(ended)) * number / min(at_work, max(1, number))
+        if self._search.hours is not None:
+            workers = self._search.workers
+            seconds = min(seconds, max(0.0, self._search.hours * 3600 - spent / workers))
+        return number, seconds
+
     def importances(self) -> dict[str, float]:
         """How much of the spread in Dice each key explains, largest first; the sum is 1.
 

@@ -1,5 +1,6 @@
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -208,7 +209,9 @@ def test_a_failed_trial_is_recorded_and_the_next_one_is_another(
     assert [trial["state"] for trial in trials] == ["failed", "complete", "complete"]
     assert reason in trials[0]["reason"] and trials[0]["value"] == ""
     assert len({trial["dice_weight"] for trial in trials}) == 3
-    assert f"search: trial 1/3: failed: {trials[0]['reason']}" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"search: trial 1/3: failed: {trials[0]['reason']}" in told
+    assert re.findall("; about .* for the (.) left$", told, re.MULTILINE) == ["2", "1"]
     assert run(inputs, tmp_path) == trials
     assert trained == [0, 1, 2]
 

@@ -213,6 +213,20 @@ def test_one_worker_tries_the_same_again(tmp_path):
     assert found[0] == found[1]
 
 
+def test_what_is_left_is_shared_by_those_at_work_and_ends_with_the_hours(tmp_path):
+    study = opened(tmp_path, trials=4)
+    assert study.left() == (4, 0.0)
+    first, second = study.claim(1), study.claim(2)
+    study.finish(first, Outcome(0.5), 100.0, "CPU")
+    assert study.left() == (3, 150.0)  # worker 2 is at work too
+    study.finish(second, Outcome(None, "a loss of NaN"), 200.0, "CPU")
+    assert study.left() == (2, 300.0)
+    assert opened(tmp_path, trials=4, hours=0.1).left() == (2, 60.0)
+    for _ in range(2):
+        study.finish(study.claim(1), Outcome(0.6), 100.0, "CPU")
+    assert study.left() == (0, 0.0)
+
+
 def test_importances_say_what_matters(tmp_path):
     assert opened(tmp_path, trials=30, pruner="none").importances() == {}
     work(tmp_path, 1, {"trials": 30, "pruner": "none"})
