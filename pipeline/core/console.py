@@ -161,7 +161,8 @@ def say(text: str) -> None:
 def duration(seconds: float) -> str:
     """A length of time in the unit that suits it: "40 seconds", "2.5 minutes", "12.0 hours"."""
     if seconds < 60:
-        return f"{seconds:.0f} seconds"
+        whole = max(1, round(seconds))
+        return f"{whole} second{'s' * (whole != 1)}"
     return f"{seconds / 60:.1f} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"
 
 

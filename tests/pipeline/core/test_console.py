@@ -73,7 +73,13 @@ def test_a_log_file_tells_what_the_time_left_is_without_and_what_comes_next(caps
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.2, "0 seconds"), (59, "59 seconds"), (90, "1.5 minutes"), (45000, "12.5 hours")],
+    [
+        (0.2, "1 second"),
+        (1.6, "2 seconds"),
+        (59, "59 seconds"),
+        (90, "1.5 minutes"),
+        (45000, "12.5 hours"),
+    ],
 )
 def test_lengths_of_time_have_a_unit_that_suits_them(seconds, text):
     assert console.duration(seconds) == text
