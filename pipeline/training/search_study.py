@@ -213,11 +213,15 @@ class Study:
         By the mean of those that ended, shared by the workers that are at a trial now and the
         caller; no more than `search.hours` leaves.
         """
-        ended = [trial for trial in self.trials() if trial.seconds is not None]
-        number = self.total - len({trial.number for trial in ended})
-        at_work = sum(trial.state == TrialState.RUNNING for trial in self._trials()) + 1
-        spent = sum(trial.seconds or 0.0 for trial in ended)
-        seconds = spent / max(1, len(ended)) * number / min(at_work, max(1, number))
+        trials = self._trials()
+        over = {
+            _number(trial) for trial in trials if trial.state.is_finished() and _is_taken(trial)
+        }
+        at_work = sum(trial.state == TrialState.RUNNING for trial in trials) + 1
+        number = self.total - len(over & set(range(self.total)))
+        measured = [trial.seconds for trial in self.trials() if trial.seconds is not None]
+        spent = sum(measured)
+        seconds = spent / max(1, len(measured)) * number / min(at_work, max(1, number))
         if self._search.hours is not None:
             workers = self._search.workers
             seconds = min(seconds, max(0.0, self._search.hours * 3600 - spent / workers))

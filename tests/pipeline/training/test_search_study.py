@@ -222,8 +222,12 @@ def test_what_is_left_is_shared_by_those_at_work_and_ends_with_the_hours(tmp_pat
     study.finish(second, Outcome(None, "a loss of NaN"), 200.0, "CPU")
     assert study.left() == (2, 300.0)
     assert opened(tmp_path, trials=4, hours=0.1).left() == (2, 60.0)
-    for _ in range(2):
-        study.finish(study.claim(1), Outcome(0.6), 100.0, "CPU")
+    for _ in range(2):  # killed twice, it isn't tried again
+        assert study.left()[0] == 2
+        assert study.claim(1).number == 2
+        study.bury()
+    assert study.left() == (1, 150.0)
+    study.finish(study.claim(1), Outcome(0.6), 100.0, "CPU")
     assert study.left() == (0, 0.0)
 
 
