@@ -86,7 +86,8 @@ class Steps:
             end = None if left is None else now + left.seconds
             self._bar.update(self._task, advance=count, description=shown, end=end)
             return
-        if now - self._last < self._pause and self._done < self._total and not always:
+        over = self._done >= self._total and (left is None or left == Left(0))
+        if now - self._last < self._pause and not (over or always):
             return
         self._last = now
         if left is None:

@@ -61,12 +61,11 @@ def test_a_log_file_tells_what_the_time_left_is_without_and_what_comes_next(caps
         bar.advance("epoch 0", count=5, left=console.Left(100, "1 validation"))
         bar.advance("validation", count=0, left=console.Left(100, "1 validation"), always=True)
         bar.advance("Dice 0.800", count=0, left=console.Left(130))
-        bar.advance("epoch 1", count=10, left=console.Left(0))
+        bar.advance("epoch 1", count=10, left=console.Left(30))
         bar.advance("Dice 0.900", count=0, left=console.Left(0))
     assert capsys.readouterr().err.splitlines() == [
         "train 5/20  epoch 0  2:30 left without 1 validation",
         "train 10/20  validation  1:40 left without 1 validation",
-        "train 20/20  epoch 1  0:00 left",
         "train 20/20  Dice 0.900  0:00 left",
     ]
 
