@@ -171,16 +171,11 @@ def fit(
             clock.stop(done)
             steps_left = batches.total_steps - progress.step
             still = sum(epoch > step.epoch for epoch in validated)
-            notes = clock.notes(progress.history, rate, done)
-            bar.advance(*notes, count=len(done), left=clock.left(steps_left, still))
+            notes, left = clock.notes(progress.history, rate, done), clock.left(steps_left, still)
+            bar.advance(*notes, count=len(done), left=left)
             if validate is not None and validates:
-                bar.advance(
-                    f"epoch {step.epoch}",
-                    "validation",
-                    count=0,
-                    left=clock.left(steps_left, still),
-                    always=clock.validates_long(),
-                )
+                now, long = (f"epoch {step.epoch}", "validation"), clock.validates_long()
+                bar.advance(*now, count=0, left=left, always=long)
                 _validate(trainer, validate, progress, batches)
                 clock.validated()
                 still -= 1
