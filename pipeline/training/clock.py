@@ -2,10 +2,10 @@
 
 import math
 import time
+from collections.abc import Sequence
 
-from pipeline.core.console import LINE_SECONDS, Left, duration, say
+from pipeline.core.console import LINE_SECONDS, Left
 from pipeline.training.batches import Step
-from pipeline.training.history import History
 
 
 class Clock:
@@ -13,18 +13,19 @@ class Clock:
 
     Args:
         checkpoint_minutes: time between two checkpoints.
-    """
 
-    FIRST = 3  # steps before the estimate, since the first ones are slow
+    Attributes:
+        steps: those measured.
+        speed: slices per second, between the last two calls of `start` and `stop`.
+    """
 
     def __init__(self, checkpoint_minutes: float) -> None:
         self._interval = 60 * checkpoint_minutes  # seconds
         self._saved = self._started = self._stopped = time.monotonic()
         self._seconds = 0.0  # of all steps measured
-        self._steps = 0
-        self._speed = math.nan  # slices per second
+        self.steps = 0
+        self.speed = math.nan  # slices per second
         self._validations, self._validating = 0, 0.0  # those measured, and their seconds
-        self._estimated = False
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""
@@ -34,13 +35,13 @@ class Clock:
         """Note that a checkpoint was written."""
         self._saved = time.monotonic()
 
-    def stop(self, done: list[Step]) -> None:
+    def stop(self, done: Sequence[Step]) -> None:
         """Count the time since `start` as that of these steps."""
         self._stopped = time.monotonic()
         seconds = self._stopped - self._started
         self._seconds += seconds
-        self._steps += len(done)
-        self._speed = sum(len(step.indices) for step in done) / seconds
+        self.steps += len(done)
+        self.speed = sum(len(step.indices) for step in done) / seconds
 
     def start(self) -> None:
         """Begin to measure the next steps; validations and checkpoints before are not counted."""
@@ -57,27 +58,10 @@ class Clock:
 
     def left(self, steps: int, validations: int) -> Left:
         """The time that so many steps and validations will take, by the mean of those before."""
-        seconds = self._seconds / self._steps * steps
+        seconds = self._seconds / self.steps * steps
         if self._validations:
             return Left(seconds + self._validating / self._validations * validations)
         return Left(seconds, _validations(validations) if validations else "")
-
-    def notes(self, history: History, rate: float, done: list[Step]) -> list[str]:
-        """Texts beside the progress bar after these steps, the most important first."""
-        notes = [f"epoch {done[-1].epoch}", f"loss {history.loss:.4f}"]
-        dice = history.last_dice()
-        if dice is not None:
-            notes.append(f"Dice {dice:.3f}")
-        return [*notes, f"{self._speed:.1f} slices/s", f"lr {rate:.2e}"]
-
-    def estimate(self, title: str, steps: int, validations: int) -> None:
-        """After the first steps, print once how long what is left will take."""
-        if not self._estimated and self._steps >= self.FIRST and steps:
-            left = self.left(steps, validations)
-            what = f"the {steps:,} steps that are left"
-            more = f", and {left.without}" if left.without else ""
-            say(f"{title}: about {duration(left.seconds)} for {what}{more}")
-            self._estimated = True
 
 
 def _validations(number: int) -> str:

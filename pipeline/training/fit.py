@@ -3,62 +3,41 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from hsam.model import SegmentationModel
 from hsam.registry import MODELS
 from hsam.schedules import lr_factor, stage_weight
 from pipeline.core import files
-from pipeline.core.console import LINE_SECONDS, say, show_table, steps
+from pipeline.core.console import show_table
 from pipeline.core.errors import Stopped, UserError
 from pipeline.core.params.blocks import Train
 from pipeline.core.signals import Stop, WaitEnded, listening
 from pipeline.inference.precision import set_tf32
-from pipeline.training import preflight, tensorboard_log
+from pipeline.training import preflight
 from pipeline.training.batches import Batches, Step
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.clock import Clock
+from pipeline.training.display import Display, watched
 from pipeline.training.embeddings import Embeddings
-from pipeline.training.history import History, LiveLog, Pending
+from pipeline.training.history import History, Pending
 from pipeline.training.loader import SliceLoader, explaining_killed_workers
-from pipeline.training.progress_picture import NAME, ProgressPicture
 from pipeline.training.sampling import rare_organ_weights
 from pipeline.training.slices import SliceDataset
+from pipeline.training.state import Progress, check_checkpoint, resume, state, weights
 from pipeline.training.step import Read, Trainer, training_step
 
-NONFINITE, LOG = "nonfinite.json", "dvclive"
+NONFINITE = "nonfinite.json"
 
-Weights = dict[str, Tensor]
 # gives the Dice of each organ for a model in eval mode, with at most so many slices per forward
 # pass; called on all devices at once
 Validate = Callable[[SegmentationModel, Fabric, int], Mapping[str, float]]
 # keeps the model as it is after so many epochs; called on the first device
 Snapshot = Callable[[SegmentationModel, int], None]
-
-
-@dataclass
-class Progress:
-    """The state of a training besides model and optimizer.
-
-    Attributes:
-        step: optimizer steps done.
-        history: losses and validations.
-        best: mean validation Dice and weights of the best epoch so far.
-        stale: validations since the best one.
-        seconds: wall time so far, over all calls.
-    """
-
-    step: int = 0
-    history: History = field(default_factory=History)
-    best: tuple[float, Weights] | None = None
-    stale: int = 0
-    seconds: float = 0.0
 
 
 def fit(
@@ -109,40 +88,34 @@ def fit(
     store = None if folder is None else Checkpoints(folder)
     saved = None if store is None else store.load()
     if saved is not None and folder is not None:
-        _check_checkpoint(saved, model, folder)
+        check_checkpoint(saved, model, folder)
     passes = _passes(fabric, model, slices, settings, saved, validate is not None)
     batches = _batches(fabric, slices, settings, seed, passes.slices)
     if folder is not None and fabric.is_global_zero:
-        rows = _known(facts, embeddings, settings) | {
-            "picture": f"{folder / NAME}, drawn as it goes"
-        }
-        if settings.tensorboard:
-            rows["to watch"] = f"tensorboard --logdir {folder / tensorboard_log.FOLDER}"
+        rows = _known(facts, embeddings, settings) | watched(folder, settings)
         show_table(title, preflight.derived(fabric, model, settings, batches, rows))
     trainer = Trainer.make(fabric, model, settings, seed)
-    progress = Progress() if saved is None else _resume(trainer, saved)
-    before = progress.seconds
+    progress = Progress() if saved is None else resume(trainer, saved)
     del saved  # its weights and moments would live as long as the training
     source = _source(fabric, slices, settings, batches, passes.spare, embeddings)
-    logs: list[LiveLog | tensorboard_log.TensorBoardLog] = []
-    picture = None
-    if folder is not None and fabric.is_global_zero:
-        # whoever watches, what is published is the same
-        logs.append(LiveLog(folder / LOG, settings.model_dump(exclude={"tensorboard"})))
-        if settings.tensorboard:
-            logs.append(tensorboard_log.TensorBoardLog(folder / tensorboard_log.FOLDER))
-        picture = ProgressPicture(folder)
+    begun, spent = progress.step, progress.seconds
+    kept = snapshot_epochs(settings) if snapshot is not None else []
+    validated = validation_epochs(settings) if validate is not None else []
     pending, clock = Pending(), Clock(settings.checkpoint_minutes)
-    shown = steps(
-        title, batches.total_steps, progress.step, LINE_SECONDS, shown=fabric.is_global_zero
+    display = Display(
+        title,
+        progress.history,
+        clock,
+        batches.total_steps,
+        begun,
+        validated,
+        folder,
+        settings,
+        shown=fabric.is_global_zero,
     )
-    begun, kept = progress.step, snapshot_epochs(settings) if snapshot is not None else ()
-    validated = validation_epochs(settings) if validate is not None else ()
-    if begun and fabric.is_global_zero:
-        say(f"{title}: goes on after step {begun:,} of {batches.total_steps:,}")
-    with explaining_killed_workers(), listening() as stop, shown as bar:
+    with explaining_killed_workers(), listening() as stop, display:
         read = source(batches.steps(begun), stop)
-        for step in batches.steps(progress.step):
+        for step in batches.steps(begun):
             if progress.stale == settings.early_stopping:
                 break
             rate, weight = schedules(settings, batches, step)
@@ -151,7 +124,7 @@ def fit(
             except WaitEnded:
                 done = _read_losses(pending, progress.history, slices, fabric, folder)
                 if store is not None and done and fabric.world_size == 1:
-                    store.save(progress.step, _state(trainer, progress, batches))
+                    store.save(progress.step, state(trainer, progress, batches.micro_batch))
                 where = f"{title}: stopped after step {progress.step:,}, waiting for slices"
                 raise Stopped(where, stop.signal or 0, alone=True) from None
             pending.add(step, losses, rate, weight)
@@ -160,50 +133,32 @@ def fit(
                 with trainer.averaged():
                     if fabric.is_global_zero:
                         snapshot(model, step.epoch + 1)
+            first, last = progress.step == begun + 1, progress.step == batches.total_steps
             validates = step.ends_epoch and step.epoch + 1 in validated
-            last = progress.step == batches.total_steps
             # clock and signals may differ between devices, which must read losses at the same steps
             due = fabric.world_size == 1 and (clock.due() or stop.signal is not None)
-            first = progress.step == begun + 1
             if not (first or validates or last or due or progress.step % settings.log_every == 0):
                 continue
-            done = _read_losses(pending, progress.history, slices, fabric, folder)
-            clock.stop(done)
-            steps_left = batches.total_steps - progress.step
-            still = sum(epoch > step.epoch for epoch in validated)
-            notes, left = clock.notes(progress.history, rate, done), clock.left(steps_left, still)
-            bar.advance(*notes, count=len(done), left=left)
+            display.advance(_read_losses(pending, progress.history, slices, fabric, folder), rate)
             if validate is not None and validates:
-                now, long = (f"epoch {step.epoch}", "validation"), clock.validates_long()
-                bar.advance(*now, count=0, left=left, always=long)
-                _validate(trainer, validate, progress, batches)
-                clock.validated()
-                still -= 1
-                notes = clock.notes(progress.history, rate, done)
-                bar.advance(*notes, count=0, left=clock.left(steps_left, still))
-            for log in logs:
-                log.update(progress.history)
-            if picture is not None:
-                picture.update(progress.history)
+                with display.validation():
+                    _validate(trainer, validate, progress, batches)
+            display.log()
             number = _signal_of_any(fabric, stop)
-            if store is not None and fabric.is_global_zero:
-                if validates or last or number or clock.due():
-                    progress.seconds = before + time.monotonic() - started
-                    store.save(progress.step, _state(trainer, progress, batches))
-                    clock.saved()
-                clock.estimate(title, steps_left, still)
+            writes = validates or last or number or clock.due()
+            if store is not None and fabric.is_global_zero and writes:
+                progress.seconds = spent + time.monotonic() - started
+                store.save(progress.step, state(trainer, progress, batches.micro_batch))
+                clock.saved()
+            display.estimate()
             clock.start()
             if number:
                 raise Stopped(f"{title}: stopped after step {progress.step:,}", number)
     # a training that was killed after its last step has no step left
-    for log in logs:
-        log.update(progress.history)
-        log.end()
-    if picture is not None:
-        picture.update(progress.history, last=True)
+    display.end()
     if trainer.average is not None:
         trainer.average.keep()
-    progress.seconds = before + time.monotonic() - started
+    progress.seconds = spent + time.monotonic() - started
     return progress
 
 
@@ -372,56 +327,7 @@ def _validate(trainer: Trainer, validate: Validate, progress: Progress, batches:
         mean = progress.history.add_validation(dice)
         progress.stale += 1
         if progress.best is None or mean > progress.best[0]:
-            progress.best, progress.stale = (mean, _weights(trainer.model)), 0
-
-
-def _weights(model: SegmentationModel) -> Weights:
-    """A copy of the parameters and buffers, on the CPU, without those of a frozen encoder."""
-    frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
-    return {
-        name: value.detach().cpu().clone()
-        for name, value in model.state_dict().items()
-        if not (name.startswith("image_encoder.") and name in frozen)
-    }
-
-
-def _state(trainer: Trainer, progress: Progress, batches: Batches) -> dict[str, Any]:
-    """What a checkpoint holds: everything that the next step depends on."""
-    return {
-        "step": progress.step,
-        "model": _weights(trainer.model),
-        "optimizer": trainer.optimizer.optimizer.state_dict(),
-        "scaler": trainer.fabric.strategy.precision.state_dict(),
-        "average": None if trainer.average is None else trainer.average.values,
-        "history": asdict(progress.history),
-        "best": progress.best,
-        "stale": progress.stale,
-        "seconds": progress.seconds,
-        "micro_batch": batches.micro_batch,
-    }
-
-
-def _check_checkpoint(saved: Mapping[str, Any], model: SegmentationModel, folder: Path) -> None:
-    """UserError for a checkpoint of a version that trained other weights of the model."""
-    expected = len(model.trainable_parameters())
-    found = sum(len(group["params"]) for group in saved["optimizer"]["param_groups"])
-    if found != expected:
-        raise UserError(
-            f"{folder}: the checkpoint is of a version that trained {found} tensors of the model, "
-            f"this one trains {expected}; remove it to begin anew, or go on with that version."
-        )
-
-
-def _resume(trainer: Trainer, saved: Mapping[str, Any]) -> Progress:
-    """Put the state of a checkpoint into the trainer."""
-    trainer.model.load_state_dict(saved["model"], strict=False)
-    trainer.optimizer.optimizer.load_state_dict(saved["optimizer"])
-    trainer.fabric.strategy.precision.load_state_dict(saved["scaler"])
-    if trainer.average is not None:
-        trainer.average.load(saved["average"])
-    history = History(**saved["history"])
-    seconds = saved.get("seconds", 0.0)  # version 0.1.0 didn't count them
-    return Progress(saved["step"], history, saved["best"], saved["stale"], seconds)
+            progress.best, progress.stale = (mean, weights(trainer.model)), 0
 
 
 def _signal_of_any(fabric: Fabric, stop: Stop) -> int:

@@ -18,11 +18,13 @@ from pipeline.core.writable import naming_unwritable
 from pipeline.inference.records import start_folder
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import launch, make_fabric
+from pipeline.training.display import LOG
 from pipeline.training.embeddings import Embeddings, embedded
-from pipeline.training.fit import LOG, Progress, fit
+from pipeline.training.fit import fit
 from pipeline.training.history import EPOCH_COLUMNS, VALIDATION_COLUMNS, table
 from pipeline.training.prepared import TrainingData
 from pipeline.training.start import started
+from pipeline.training.state import Progress
 from pipeline.training.validation import Validation
 
 

@@ -13,9 +13,10 @@ from pipeline.training import preflight
 from pipeline.training.build import build_model
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import make_fabric
-from pipeline.training.fit import Progress, fit
+from pipeline.training.fit import fit
 from pipeline.training.memory import Estimate
 from pipeline.training.slices import SliceDataset
+from pipeline.training.state import Progress
 from pipeline.training.step import Loss
 from tests.pipeline.conftest import make_params, save_shard
 
