@@ -29,6 +29,12 @@ class Slices(Protocol):
         """(B, rows, columns) or (B, C, rows, columns) float32 in [0, 1]."""
 
 
+def forward(model: SegmentationModel, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
+    """Images (B, C, S, S) -> stage to logits (B, C, S, S), in one forward pass."""
+    answer = model(images)
+    return {stage: answer.logits(stage) for stage in stages}
+
+
 def predict_volume(
     model: SegmentationModel,
     images: Slices,
@@ -36,6 +42,7 @@ def predict_volume(
     stage: str = "mean",
     batch_size: int = 16,
     device: str = "cpu",
+    forward: Forward = forward,
     resizing: Resizing = LINEAR,
 ) -> NDArray[np.uint8]:
     """Label every voxel of a volume with one stage of the model.
@@ -49,6 +56,7 @@ def predict_volume(
         stage: "mean", "coarse" or "fine".
         batch_size: slices per forward pass.
         device: where the model is.
+        forward: how a batch becomes logits; `tta.averaged` averages several forward passes.
         resizing: both ways.
 
     Returns:
@@ -59,7 +67,13 @@ def predict_volume(
             lacks.
     """
     labels = predict_stages(
-        model, images, [stage], batch_size=batch_size, device=device, resizing=resizing
+        model,
+        images,
+        [stage],
+        batch_size=batch_size,
+        device=device,
+        forward=forward,
+        resizing=resizing,
     )
     return labels[stage]
 
@@ -71,6 +85,7 @@ def predict_stages(
     *,
     batch_size: int = 16,
     device: str = "cpu",
+    forward: Forward = forward,
     resizing: Resizing = LINEAR,
 ) -> dict[str, NDArray[np.uint8]]:
     """Labels of several stages from a single forward pass; otherwise as `predict_volume`.
@@ -81,16 +96,16 @@ def predict_stages(
     shape = (images.shape[0], *images.shape[-2:])
     labels = {stage: np.empty(shape, np.uint8) for stage in stages}
     for batch in predict_batches(
-        model, images, stages, batch_size=batch_size, device=device, resizing=resizing
+        model,
+        images,
+        stages,
+        batch_size=batch_size,
+        device=device,
+        forward=forward,
+        resizing=resizing,
     ):
         batch.put(labels)
     return labels
-
-
-def forward(model: SegmentationModel, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
-    """Images (B, C, S, S) -> stage to logits (B, C, S, S), in one forward pass."""
-    answer = model(images)
-    return {stage: answer.logits(stage) for stage in stages}
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +149,8 @@ def predict_batches(
     size and one slice's at the volume's are in memory at a time.
 
     Args:
-        model, images, batch_size, device, resizing: as for `predict_volume`.
+        model, images, batch_size, device, forward, resizing: as for `predict_volume`.
         stages: names among "mean", "coarse", "fine".
-        forward: how a batch becomes logits; `tta.averaged` averages several forward passes.
         probabilities: the stage whose probabilities are wanted too; None: of none.
 
     Raises:

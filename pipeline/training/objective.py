@@ -25,6 +25,7 @@ from pipeline.training.search_study import Asked, Study
 from pipeline.training.start import started
 from pipeline.training.trials import Outcome, Pruned
 from pipeline.training.validation import Scores, Validation
+from pipeline.training.validation_embeddings import ValidationEmbeddings
 
 # trains and scores a model, telling of every validation's epoch and Dice; gives the last Dice
 Objective = Callable[[Callable[[int, float], None]], float]
@@ -35,7 +36,7 @@ Begin = Callable[[int, Mapping[str, Any]], Objective]
 def objectives(run: RunFolder, params: Params, data: TrainingData, device: str) -> Begin:
     """What a trial does: train a model with its values, score it on the validation cases."""
     slices = data.slices("train", params.train.cache_mib)
-    validation = Validation.of(data)
+    kept = ValidationEmbeddings(params.train.cache_mib)
     seed = params.seed_of("train")
     start = start_folder(params.train.start, run.path.parent)
 
@@ -46,6 +47,8 @@ def objectives(run: RunFolder, params: Params, data: TrainingData, device: str) 
         fabric.launch()
         model = started(settings, len(data.class_names), seed, start).model
         embeddings = embedded(run, settings, data, seed, device)
+        same = None if embeddings is None else kept.behind(embeddings.folder)
+        validation = Validation.of(data, same)
 
         def objective(report: Callable[[int, float], None]) -> float:
             fitted = fit(

@@ -26,6 +26,7 @@ from pipeline.training.prepared import TrainingData
 from pipeline.training.start import started
 from pipeline.training.state import Progress
 from pipeline.training.validation import Validation
+from pipeline.training.validation_embeddings import ValidationEmbeddings
 
 
 def train(run: RunFolder, settings: Train, data: TrainingData, seed: int, device: str) -> None:
@@ -68,6 +69,7 @@ def _train(
     begun = started(settings, len(data.class_names), seed, start, data.hashes.get("manifest"))
     model = begun.model
     about = _about(data) if fabric.is_global_zero else {}
+    kept = None if embeddings is None else ValidationEmbeddings(settings.cache_mib)
     with naming_unwritable(folder):
         progress = fit(
             fabric,
@@ -75,7 +77,7 @@ def _train(
             data.slices("train", settings.cache_mib),
             settings,
             seed=seed,
-            validate=Validation.of(data) if settings.validate_every else None,
+            validate=Validation.of(data, kept) if settings.validate_every else None,
             folder=folder,
             facts=_facts(data) | dict(begun.facts),
             embeddings=embeddings,

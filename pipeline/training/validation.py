@@ -7,9 +7,10 @@ import torch.distributed
 from lightning_fabric import Fabric
 
 from hsam.model import SegmentationModel
-from pipeline.inference.volume import predict_volume
+from pipeline.inference.volume import forward, predict_volume
 from pipeline.scoring import dice
 from pipeline.training.prepared import TrainingData, Volumes
+from pipeline.training.validation_embeddings import ValidationEmbeddings
 
 Scores = dict[str, float]  # organ to Dice; organs that a case doesn't show are left out
 
@@ -21,15 +22,17 @@ class Validation:
     Attributes:
         volumes: the volumes to score.
         class_names: organs; `class_names[k - 1]` is class k.
+        embeddings: of the volumes, behind an encoder that isn't trained; None: it may be.
     """
 
     volumes: Volumes
     class_names: Sequence[str]
+    embeddings: ValidationEmbeddings | None = None
 
     @classmethod
-    def of(cls, data: TrainingData) -> "Validation":
+    def of(cls, data: TrainingData, embeddings: ValidationEmbeddings | None = None) -> "Validation":
         """The validation for these data."""
-        return cls(data.volumes("validation"), data.class_names)
+        return cls(data.volumes("validation"), data.class_names, embeddings)
 
     def __call__(self, model: SegmentationModel, fabric: Fabric, batch_size: int) -> Scores:
         """Mean Dice in [0, 1] of each organ over the cases that show it.
@@ -54,7 +57,10 @@ class Validation:
     def _score(self, model: SegmentationModel, case: str, device: str, batch_size: int) -> Scores:
         """Dice of one case."""
         images, truth = self.volumes.read(case)
-        predicted = predict_volume(model, images, batch_size=batch_size, device=device)
+        passes = forward if self.embeddings is None else self.embeddings.forward(case)
+        predicted = predict_volume(
+            model, images, batch_size=batch_size, device=device, forward=passes
+        )
         return {
             organ: dice.dice(truth == label, predicted == label)
             for label, organ in enumerate(self.class_names, 1)

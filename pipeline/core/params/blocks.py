@@ -323,7 +323,7 @@ class Train(Block):
         ge=0, le=256, description="processes that read slices; 0: the main one"
     )
     cache_mib: Annotated[int, OUTSIDE_TRIALS] = Field(
-        ge=0, description="memory for decoded slices, MiB; 0: none"
+        ge=0, description="memory for slices that are read again, MiB; 0: none"
     )
     augment: Augment = Field(description="random transforms, one resampling (docs/training.md)")
     cache_embeddings: int = Field(

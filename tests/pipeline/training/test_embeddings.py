@@ -21,6 +21,8 @@ from pipeline.training.devices import make_fabric
 from pipeline.training.embeddings import EMBEDDINGS, LABELS, PROGRESS, Embeddings, embedded
 from pipeline.training.fit import fit
 from pipeline.training.prepared import TrainingData
+from pipeline.training.validation import Validation
+from pipeline.training.validation_embeddings import MIB, ValidationEmbeddings
 from tests.pipeline.channel_folders import write_raw
 from tests.pipeline.conftest import make_params
 
@@ -196,3 +198,51 @@ def test_embeddings_of_several_channels(tmp_path, settings):
     with torch.inference_mode():
         expected = model.embed(three)[0].numpy()
     np.testing.assert_allclose(found.arrays()[0][1], expected, atol=2e-3)
+
+
+def test_validation_slices_are_embedded_once(tmp_path, data, settings):
+    fabric = make_fabric(settings, "cpu")
+    fabric.launch()
+    model = build_model(settings, len(data.class_names), SEED)
+    embedded_slices = []
+    model.image_encoder.register_forward_hook(
+        lambda _, images, __: embedded_slices.append(len(images[0]))
+    )
+
+    def encoded(kept: ValidationEmbeddings | None) -> tuple[dict[str, float], int]:
+        embedded_slices.clear()
+        return Validation.of(data, kept)(model, fabric, 4), sum(embedded_slices)
+
+    scores, slices = encoded(None)
+    assert any(scores.values())
+    kept = ValidationEmbeddings(64).behind(tmp_path / "encoder")
+    assert encoded(kept) == (scores, slices)
+    assert encoded(kept.behind(tmp_path / "encoder")) == (scores, 0)
+    assert encoded(kept.behind(tmp_path / "another")) == (scores, slices)
+    batch = 4 * model.embed(torch.zeros(1, 1, 32, 32)).nbytes / MIB
+    few = ValidationEmbeddings(2.1 * batch)
+    assert encoded(few) == (scores, slices)
+    assert encoded(few) == (scores, slices - 8)
+
+
+def test_a_training_has_the_same_validations_with_them_in_memory(tmp_path, data, settings):
+    found = compute(tmp_path, data, settings)
+    settings = settings.model_copy(
+        update={"epochs": 3, "batch_size": 8, "validate_every": 1, "learning_rate": 0.005}
+    )
+    fabric = make_fabric(settings, "cpu")
+    fabric.launch()
+    validations = []
+    for mib in (0, 64):
+        fitted = fit(
+            fabric,
+            build_model(settings, len(data.class_names), SEED),
+            data.slices("train"),
+            settings,
+            seed=SEED,
+            validate=Validation.of(data, ValidationEmbeddings(mib)),
+            embeddings=found,
+        )
+        validations.append(fitted.history.validations)
+    assert validations[0] == validations[1]
+    assert validations[0][0] != validations[0][-1]
