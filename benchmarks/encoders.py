@@ -1,10 +1,10 @@
-"""What an image encoder costs: forward pass, step with LoRA, step on embeddings computed before.
+"""What an image encoder costs: its pass and the decoders', step with LoRA, step on embeddings.
 
     python benchmarks/encoders.py [--rounds 3] [--threads 2] [--batch 2] [--json encoders.json]
 
 H-SAM behind each encoder at several sides; times are of a slice, from the fastest round. The
-forward pass is of the encoder alone, as prediction runs it. On a GPU if there is one, else on the
-CPU.
+passes are those of a prediction: of the encoder alone, and of the decoders on its embeddings, as
+validations run it behind cached ones. On a GPU if there is one, else on the CPU.
 """
 
 from collections.abc import Callable
@@ -28,16 +28,23 @@ RECIPE = Path(__file__).parents[1] / "workflow" / "presets" / "paper.yaml"
 CLASSES = 9
 
 
-def forward(backbone: str, side: int, batch: int, device: str) -> Callable[[], object]:
-    """The encoder as prediction runs it."""
+def forward(
+    backbone: str, side: int, batch: int, device: str, decoders: bool
+) -> Callable[[], object]:
+    """The encoder, or the decoders on its embeddings, as prediction runs them."""
     model = hsam.build_hsam(backbone, image_size=side, num_classes=CLASSES - 1)
     model = hsam.for_inference(model, device)
     images = torch.rand(batch, 1, side, side, device=device)
 
     def run() -> None:
         with torch.inference_mode():
-            model.embed(images)
+            if decoders:
+                model(None, embedding=embedding).logits("mean")
+            else:
+                model.embed(images)
 
+    with torch.inference_mode():
+        embedding = model.embed(images)
     return run
 
 
@@ -69,7 +76,8 @@ def row(backbone: str, side: int, batch: int, device: str, rounds: int) -> dict:
     case = backbone, side, batch, device
     times = fastest(
         {
-            "encoder, s": forward(*case),
+            "encoder, s": forward(*case, decoders=False),
+            "decoders, s": forward(*case, decoders=True),
             "step with LoRA, s": step(*case, cached=False),
             "step on embeddings, s": step(*case, cached=True),
         },

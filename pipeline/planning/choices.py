@@ -100,6 +100,11 @@ class Recipe:
     crop_side: tuple[float, float]
     settings: tuple[tuple[str, Any, str], ...] = ()
 
+    @property
+    def embeds_once(self) -> bool:
+        """Whether a training reads embeddings that were computed before."""
+        return any(key == "cache_embeddings" and value for key, value, _ in self.settings)
+
 
 _MILD, _PAPER = (0.6, 1.0), (0.2, 0.8)
 _FROZEN = (
@@ -365,8 +370,7 @@ def _amount(survey: Survey, axes: str, test: int, recipe: Recipe) -> tuple[int, 
     empty = "empty ones are left out" if only else "empty ones teach where organs end"
     shows = f"{100 * showing / everything:.0f}% of the slices show an organ: {empty}"
     kept, reason = None, f"all of about {about:,}"
-    embedded = dict((key, value) for key, value, _ in recipe.settings).get("cache_embeddings")
-    if embedded and about > CPU_SLICES:
+    if recipe.embeds_once and about > CPU_SLICES:
         kept = float(f"{CPU_SLICES / about:.2g}")
         reason = f"about {CPU_SLICES} of {about:,}, over all cases: what a CPU embeds in minutes"
         about = round(kept * about)
@@ -453,6 +457,11 @@ def _schedule(
 def _reading(
     survey: Survey, machine: Machine, axes: str, recipe: Recipe, slices: int
 ) -> list[Choice]:
+    if recipe.embeds_once:
+        return [
+            Choice("train.workers", 0, "embeddings lie ready"),
+            Choice("train.cache_mib", MOST_CACHE_MIB, "validation's embeddings, if there is any"),
+        ]
     pixel_bytes = 1 + (2 if survey.ct else 4) * len(survey.rules)
     pixels = median(rows * columns for _, rows, columns, _ in survey.sliced(axes))
     need = math.ceil(slices * pixels * pixel_bytes * 1.25 / 2**20)

@@ -60,6 +60,7 @@ def test_the_model_follows_from_data_weights_and_device(toy):
     assert (lite["train.model"], lite["train.backbone"]) == ("hsam", "litemedsam")
     assert (lite["train.lora_rank"], lite["train.cache_embeddings"]) == (0, 4)
     assert lite["train.embedding_noise"] == 0
+    assert (lite["train.workers"], lite["train.cache_mib"]) == (0, 1024)
     assert values(large, GPU)["train.backbone"] == "vit_b"
     # SAM's ViT-B is here, and no GPU to train behind it
     assert values(large, Machine(8, 0, ("vit_b",)))["train.model"] == "unet"
