@@ -24,7 +24,7 @@ class Clock:
         self._saved = self._started = self._stopped = time.monotonic()
         self._seconds = 0.0  # of all steps measured
         self.steps = 0
-        self.speed = math.nan  # slices per second
+        self.speed = math.nan
         self._validations, self._validating = 0, 0.0  # those measured, and their seconds
 
     def due(self) -> bool:
