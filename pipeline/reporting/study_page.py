@@ -43,7 +43,7 @@ CURVES = {
     "learning_rate": ("Learning rate", "learning rate"),
     "lambda": ("λ, weight of the coarse stage's loss", "λ"),
 }
-DETAILS = ("organs", "settings", "runs")  # sheets that are folded away
+DETAILS = ("organs", "organs_hd95", "settings", "runs")  # sheets that are folded away
 NUMBERS = {"models": "6", "predictions": "7", "stages": "8"}  # of the supplement's figures
 
 

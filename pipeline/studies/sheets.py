@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.scoring.bootstrap import FEWEST
+from pipeline.scoring.conventions import STRICT
 from pipeline.scoring.sheet import NONE, Sheet, number
 from pipeline.scoring.tables import OVERALL
 from pipeline.studies.curve import Curve
@@ -15,13 +16,18 @@ from pipeline.studies.verdict import CANNOT_SAY, FEWEST_SEEDS
 from pipeline.studies.words import FACTS, fact
 
 MOST_VALUES = 4  # in one cell
+# score to name and title of the sheet of its organs
+OF_ORGANS = {
+    "dice": ("organs", "Dice of each organ, %"),
+    "hd95_voxels": ("organs_hd95", "HD95 of each organ, voxels"),
+}
 
 
 def sheets(tables: Tables) -> list[Sheet]:
     """All sheets of a study that have anything to say, in the order in which they are read."""
     found = [
         _arms(tables),
-        _organs(tables),
+        *(_organs(tables, score) for score in OF_ORGANS),
         _comparisons(tables),
         _curves(tables),
         _settings(tables),
@@ -114,30 +120,28 @@ def _arm_notes(tables: Tables) -> Iterable[str]:
         yield f"Each case is tested in one of {tables.study.folds} folds; means are over all cases."
 
 
-def _organs(tables: Tables) -> Sheet:
-    published = {name: n for name, n in tables.study.file.published.items() if n.organs}
+def _organs(tables: Tables, score: str) -> Sheet:
+    """A row an arm; below it `strict`, where that differs, and what was published."""
     names = (*tables.organs, OVERALL)
     rows: list[tuple[str, ...]] = []
     sections = []
     for arm in tables.study.file.arms:
-        found = {
-            row["organ"]: row
-            for row in tables.scores
-            if row["arm"] == arm and row["headline"] and row["score"] == "dice"
-        }
+        of_arm = [row for row in tables.scores if row["arm"] == arm and row["score"] == score]
+        found = {row["organ"]: row for row in of_arm if row["headline"]}
+        strict = {row["organ"]: row for row in of_arm if row["convention"] == STRICT}
         if not found:
             continue
-        if published:
-            sections.append(len(rows))
+        sections.append(len(rows))
         rows.append((arm, *(_mean_and_sd(found[name]) for name in names)))
-        if arm in published:
+        if any(strict[name]["mean"] != found[name]["mean"] for name in names):
+            rows.append((f"{arm}, {STRICT}", *(_mean_and_sd(strict[name]) for name in names)))
+        if any(found[name]["published"] is not None for name in tables.organs):
             numbers = [found[name]["published"] for name in names]
             rows.append((f"{arm}, published", *(number(n, 2) for n in numbers)))
-    header = ("arm", *tables.organs, "mean")
+    ruled = frozenset(sections[1:]) if len(rows) > len(sections) else frozenset[int]()
+    name, title = OF_ORGANS[score]
     notes = ("Mean ± sd over seeds.",)
-    return Sheet(
-        "organs", "Dice of each organ, %", header, tuple(rows), frozenset(sections[1:]), notes
-    )
+    return Sheet(name, title, ("arm", *tables.organs, "mean"), tuple(rows), ruled, notes)
 
 
 def _mean_and_sd(row: Row) -> str:

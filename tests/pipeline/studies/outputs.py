@@ -37,8 +37,12 @@ def finish(
     """
     for run in study.runs:
         own = cases if tested is None else tested(run)
-        rows = [_row(case, organ, dice(run, case, organ)) for case in own for organ in ORGANS]
-        write_outputs(run, rows, prepared=cases)
+        write_outputs(run, cases_table(run, dice, own), prepared=cases)
+
+
+def cases_table(run: Run, dice: Scored, cases: tuple[str, ...] = CASES) -> list[dict]:
+    """Rows of a run's table `cases`, the organs of a case beside each other."""
+    return [_row(case, organ, dice(run, case, organ)) for case in cases for organ in ORGANS]
 
 
 def write_outputs(

@@ -9,7 +9,7 @@ from pipeline.studies.outcomes import outcomes
 from pipeline.studies.sheets import sheets
 from pipeline.studies.tables import Tables, tables
 from tests.pipeline.studies.conftest import PRESET, RANKS, write
-from tests.pipeline.studies.outputs import RESULTS, finish
+from tests.pipeline.studies.outputs import RESULTS, cases_table, finish, write_outputs
 
 REAL = PRESET | {
     "dataset": {"name": "synapse", "root": "data/raw/synapse"},
@@ -155,6 +155,31 @@ def test_files_hold_the_same_numbers(study):
     assert "% Other: quoted from table 9." in tex
     assert r"80.00 $\pm$ 1.00" in (folder / "organs.tex").read_text()
     assert "rank-4, published" in (folder / "organs.md").read_text()
+
+
+def test_sheets_of_organs_show_dice_and_hd95_and_what_strict_counting_gives(study):
+    finish(study, dice)
+    for run in study.runs:
+        if run.arm == "rank-8":
+            rows = cases_table(run, lambda *_: 0.8)
+            missed = {"dice": 0.0, "hd95_voxels": 0.0, "hd95_mm": 0.0, "predicted_voxels": 0}
+            write_outputs(run, [rows[0] | missed, *rows[1:]])  # case a, liver
+    found = {sheet.name: sheet for sheet in sheets(made(study))}
+    assert found["organs"].header == ("arm", "liver", "spleen", "mean")
+    assert found["organs"].rows == (
+        ("rank-1", "71.00 ± 1.00", "71.00 ± 1.00", "71.00 ± 1.00"),
+        ("rank-4", "80.00 ± 1.00", "80.00 ± 1.00", "80.00 ± 1.00"),
+        ("rank-4, published", "80.50", "–", "80.35"),
+        ("rank-8", "66.67 ± 0.00", "80.00 ± 0.00", "73.33 ± 0.00"),
+    )
+    # a missed liver is at distance 0 for the paper, at the volume's diagonal when counted strictly
+    assert found["organs_hd95"].rows == (
+        ("rank-1", "2.90 ± 0.10", "2.90 ± 0.10", "2.90 ± 0.10"),
+        ("rank-4", "2.00 ± 0.10", "2.00 ± 0.10", "2.00 ± 0.10"),
+        ("rank-8", "1.67 ± 0.00", "2.00 ± 0.00", "1.83 ± 0.00"),
+        ("rank-8, strict", "8.53 ± 0.00", "2.00 ± 0.00", "5.27 ± 0.00"),
+    )
+    assert found["organs"].sections == {1, 3} and found["organs_hd95"].sections == {1, 2}
 
 
 def test_the_same_outputs_give_the_same_bytes_in_any_order(study, tmp_path):
