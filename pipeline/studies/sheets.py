@@ -140,7 +140,8 @@ def _organs(tables: Tables, score: str) -> Sheet:
             rows.append((f"{arm}, published", *(number(n, 2) for n in numbers)))
     ruled = frozenset(sections[1:]) if len(rows) > len(sections) else frozenset[int]()
     name, title = OF_ORGANS[score]
-    notes = ("Mean ± sd over seeds.",)
+    spread = any("±" in cell for row in rows for cell in row)
+    notes = ("Mean ± sd over seeds.",) if spread else ()
     return Sheet(name, title, ("arm", *tables.organs, "mean"), tuple(rows), ruled, notes)
 
 

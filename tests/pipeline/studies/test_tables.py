@@ -180,6 +180,17 @@ def test_sheets_of_organs_show_dice_and_hd95_and_what_strict_counting_gives(stud
         ("rank-8, strict", "8.53 ± 0.00", "2.00 ± 0.00", "5.27 ± 0.00"),
     )
     assert found["organs"].sections == {1, 3} and found["organs_hd95"].sections == {1, 2}
+    assert found["organs"].notes == ("Mean ± sd over seeds.",)
+
+
+def test_a_single_seed_has_no_spread_to_speak_of(workflow):
+    write(workflow / "presets" / "small.yaml", REAL)
+    write(workflow / "studies" / "ranks.yaml", STUDY | {"seeds": [1]})
+    plan.load.cache_clear()
+    study = plan.load("ranks")[0]
+    finish(study, dice)
+    organs = next(sheet for sheet in sheets(made(study)) if sheet.name == "organs")
+    assert organs.rows[0] == ("rank-1", "70.00", "70.00", "70.00") and organs.notes == ()
 
 
 def test_the_same_outputs_give_the_same_bytes_in_any_order(study, tmp_path):
