@@ -101,6 +101,8 @@ class Fanout:
         needed = [places["prepare"] / "manifest.parquet", places["split"] / "split.parquet"]
         if doer is not None:
             needed = [doer.places(self.results)[stage] / LAST[stage]]
+            if stage == "evaluate" and run.predictions is None:
+                needed.append(places["train"] / LAST["train"])  # scores stand beside their model
         elif run.predictions is not None:
             return [str(path) for path in (*needed, *_predicted(run))]
         if stage == "train" and run.searcher is not None:

@@ -34,6 +34,10 @@ def test_equal_work_of_another_study_is_copied(workflow):
         f"cp -R {doer}/. results/ranks/rank-4/draw-7-seed-1/train"
     )
     assert fanout.gpus("train", run) == 0
+    # with the scores alone asked for, the model that they are of comes too
+    copied = "results/ranks/rank-4/draw-7-seed-1/train/model.safetensors"
+    scores = "results/again/four/draw-7-seed-1/evaluate/metrics.json"
+    assert fanout.inputs("evaluate", run) == [scores, copied]
 
 
 def test_what_a_study_is_run_on_is_part_of_commands_and_places(workflow):
