@@ -217,12 +217,14 @@ def _prepare(survey: Survey) -> tuple[str, list[Choice]]:
     else:
         axes_reason = f"{survey.plane} slices: across the coarsest axis of most cases"
     sides = survey.in_plane_mm(axes)
+    finest, coarsest = f"{min(sides):.3g}", f"{max(sides):.3g}"
     if max(sides) > SPREAD * min(sides):
         spacing: float | None = round(median(sides), 2)
-        spacing_reason = f"{min(sides):.3g} to {max(sides):.3g} mm in plane: all get the median"
+        spacing_reason = f"{finest} to {coarsest} mm in plane: all get the median"
     else:
         spacing = None
-        spacing_reason = f"{min(sides):.2g} to {max(sides):.3g} mm in plane: alike enough"
+        span = finest if finest == coarsest else f"{finest} to {coarsest}"
+        spacing_reason = f"{span} mm in plane: alike enough"
     return axes, [
         Choice("prepare.axes", None if axes == AXES["axial"] else axes, axes_reason),
         _intensity(survey),

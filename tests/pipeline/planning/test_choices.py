@@ -104,6 +104,17 @@ def test_axes_and_spacing_follow_the_acquisition(toy):
     assert values(toy, LITE)["prepare.spacing_mm"] is None
 
 
+@pytest.mark.parametrize(
+    ("side", "span"), [(0.625, "0.625 mm in plane"), (0.7004, "0.625 to 0.7 mm in plane")]
+)
+def test_a_spacing_that_all_cases_share_is_one_number(toy, side, span):
+    first, *others = ({**case, "spacing_mm": [0.625] * 3} for case in toy.cases)
+    cases = ({**first, "spacing_mm": [side, side, 0.625]}, *others)
+    choices = choose(replace(toy, cases=cases), LITE, None, None).choices
+    reasons = {choice.key: choice.reason for choice in choices}
+    assert reasons["prepare.spacing_mm"] == f"{span}: alike enough"
+
+
 def test_the_split_is_the_literatures_or_a_share(toy):
     assert values(toy, LITE)["split.test"] == 0.2
     assert values(replace(toy, test=("c1",)), LITE)["split.test"] is None
